@@ -1,0 +1,348 @@
+"""The AU prior loss: cross entropy plus what the face of each expression looks like (AU-DFER).
+
+Three ways of use, from nothing to what the paper did:
+
+1. ``loss(logits, target)``: the predicted expressions imply an AU profile ``softmax(logits) @ W``, which is pulled
+   towards the target's row. A confusion between expressions with unlike faces costs more than one between like faces.
+2. ``loss(logits, target, au_logits)``: an AU head learns the rows of the prior as soft labels.
+3. ``loss(logits, target, au_logits, au_target)``: an AU head learns AU labels (OpenFace, FACS codes), each unit weighted
+   by how much it matters for the clip's expression. This is the loss of the paper; see ``au.py`` for the formula.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mertools.au import au_prior
+
+__all__ = ["AUPriorLoss", "au_prior_loss"]
+
+Reduction: TypeAlias = Literal["mean", "sum", "none"]
+
+
+def au_prior_loss(
+    logits: Tensor,
+    target: Tensor,
+    au_logits: Tensor | None = None,
+    au_target: Tensor | None = None,
+    *,
+    prior: Tensor,
+    au_ratio: float = 0.25,
+    prior_scale: float = 5.0,
+    pos_weight: Tensor | None = None,
+    class_weight: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    reduction: Reduction = "mean",
+) -> Tensor:
+    """Cross entropy with an action-unit term; the function under :class:`AUPriorLoss`, which documents the arguments.
+
+    Example:
+        >>> logits, target = torch.zeros(2, 7), torch.tensor([0, 3])
+        >>> loss = au_prior_loss(logits, target, prior=au_prior(), au_ratio=0.0)
+        >>> torch.equal(loss, F.cross_entropy(logits, target))
+        True
+    """
+    _check_logits(logits, prior)
+    target = _check_target(target, logits, ignore_index)
+    # Half precision rounds away what the loss is made of: 16-bit inputs are computed in float32, wider ones as they are.
+    dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
+    logits, prior = logits.to(dtype), prior.to(dtype)
+    hard = not target.is_floating_point()
+    target = target if hard else target.to(dtype)
+    expression = F.cross_entropy(
+        logits,
+        target,
+        weight=None if class_weight is None else class_weight.to(dtype),
+        ignore_index=ignore_index,
+        label_smoothing=label_smoothing,
+        reduction="none" if reduction == "none" else "sum",
+    )
+    valid = target != ignore_index if hard else None
+    if reduction == "mean":
+        expression = expression / _cross_entropy_weight(target, valid, class_weight, dtype)
+    if au_ratio == 0:
+        return expression
+
+    units = _au_term(logits, target, valid, au_logits, au_target, prior, pos_weight).mean(1) * prior_scale
+    if reduction != "none":
+        units = units.sum()
+    if reduction == "mean":
+        units = units / (max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1))
+    return (1 - au_ratio) * expression + au_ratio * units
+
+
+class AUPriorLoss(nn.Module):
+    """Put in the place of ``nn.CrossEntropyLoss()``; knows which facial movements go with which expression.
+
+    ``L = (1 − r)·CE(logits, y) + r·mean_ba[ s·W[y_b, a]·BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]``
+
+    Without ``au_target`` the prior rows ``W[y]`` are the soft AU targets. Without ``au_logits`` too, the AU term is the
+    divergence between the profile that the predicted probabilities imply and the target's row,
+    ``s·W[y, a]·KL(W[y, a] ‖ (softmax(logits) @ W)[a])``, which is 0 for a confident correct prediction; ``pos_weight``
+    plays no part in it.
+
+    Args:
+        prior: ``(e, a)`` in [0, 1], a row per class; default :func:`au_prior`, for 7 classes in the order of
+            ``EXPRESSIONS``. Another class order or subset: ``au_prior(["anger", "happiness", ...])``.
+        au_ratio: ``r`` in [0, 1], share of the AU term. With 0 the loss is cross entropy.
+        prior_scale: ``s``, scale of the prior as a weight.
+        pos_weight: weight of a present unit against an absent one, ``(a,)`` or ``(e, a)``; see :func:`au_pos_weight`.
+        class_weight: ``(e,)`` weights of the cross entropy.
+        label_smoothing: of the cross entropy; the AU term uses the target as it is.
+        ignore_index: a class index whose clips count in neither term. A batch of nothing else gives 0, not NaN.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value per clip).
+
+    Shape:
+        - logits: ``(b, e)``
+        - target: ``(b,)`` class indices, or ``(b, e)`` probabilities (mixup): the AU term is then the same mixture
+        - au_logits: ``(b, a)``
+        - au_target: ``(b, a)`` in [0, 1], any dtype
+        - output: scalar, or ``(b,)`` for ``reduction="none"``; float32 for 16-bit inputs
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: shapes or widths disagree, or values are out of range (looked at on the CPU only: on other devices
+            that would wait for them).
+
+    Example:
+        >>> criterion = AUPriorLoss()  # was: nn.CrossEntropyLoss()
+        >>> logits, target = torch.zeros(2, 7), torch.tensor([0, 6])
+        >>> criterion(logits, target)  # no AU labels, no AU head
+        tensor(1.5177)
+        >>> au_logits, au_target = torch.zeros(2, 18), torch.ones(2, 18)
+        >>> criterion(logits, target, au_logits, au_target)  # the paper's loss
+        tensor(1.7604)
+
+    Source: AU-DFER (arXiv 2507.07678). Its λ is ``au_ratio``, its weight matrix ``prior_scale * prior``.
+    """
+
+    prior: Tensor
+    pos_weight: Tensor | None
+    class_weight: Tensor | None
+
+    def __init__(
+        self,
+        prior: Tensor | None = None,
+        *,
+        au_ratio: float = 0.25,
+        prior_scale: float = 5.0,
+        pos_weight: Tensor | None = None,
+        class_weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: int = -100,
+        reduction: Reduction = "mean",
+    ) -> None:
+        super().__init__()
+        prior = au_prior() if prior is None else _check_prior(prior)
+        for name, value in (("au_ratio", au_ratio), ("label_smoothing", label_smoothing)):
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {value}")
+        if not prior_scale > 0:
+            raise ValueError(f"prior_scale must be positive, got {prior_scale}")
+        if reduction not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        e, a = prior.shape
+        _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
+        _check_weight("class_weight", class_weight, {(e,): "one per class"})
+        self.register_buffer("prior", prior.detach().clone())
+        self.register_buffer("pos_weight", None if pos_weight is None else pos_weight.detach().clone())
+        self.register_buffer("class_weight", None if class_weight is None else class_weight.detach().clone())
+        self.au_ratio = au_ratio
+        self.prior_scale = prior_scale
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+        self.reduction: Reduction = reduction
+
+    def forward(
+        self, logits: Tensor, target: Tensor, au_logits: Tensor | None = None, au_target: Tensor | None = None
+    ) -> Tensor:
+        """The loss of a batch; see the class for the three ways of use."""
+        return au_prior_loss(
+            logits,
+            target,
+            au_logits,
+            au_target,
+            prior=self.prior,
+            au_ratio=self.au_ratio,
+            prior_scale=self.prior_scale,
+            pos_weight=self.pos_weight,
+            class_weight=self.class_weight,
+            label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print``."""
+        e, a = self.prior.shape
+        return (
+            f"classes={e}, action_units={a}, au_ratio={self.au_ratio}, prior_scale={self.prior_scale}, "
+            f"label_smoothing={self.label_smoothing}, reduction={self.reduction!r}"
+        )
+
+
+# --- the AU term ----------------------------------------------------------------------------------------------------
+
+
+def _au_term(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    au_logits: Tensor | None,
+    au_target: Tensor | None,
+    prior: Tensor,
+    pos_weight: Tensor | None,
+) -> Tensor:
+    """Weighted AU loss per clip and unit, ``(b, a)``, without the scale; 0 for ignored clips."""
+    weight = _rows(prior, target, valid)
+    if au_logits is None:
+        if au_target is not None:
+            raise ValueError("au_target needs au_logits: pass the output of AUHead(in_features), or leave both out")
+        profile = _mix(prior, logits.softmax(1))
+        return weight * _bernoulli_kl(weight, profile)
+    _check_units("au_logits", au_logits, logits.shape[0], prior.shape[1])
+    if au_target is None:
+        labels = weight
+    else:
+        _check_units("au_target", au_target, logits.shape[0], prior.shape[1])
+        _check_unit_range("au_target", au_target)
+        labels = au_target.to(prior.dtype)
+    scores = au_logits.to(prior.dtype)
+    # pos_weight multiplies the positive term only; its rows mix like the prior's, so that a mixture of targets costs
+    # the mixture of their losses.
+    positive = weight if pos_weight is None else _rows(prior * pos_weight.to(prior.dtype), target, valid)
+    return -(positive * labels * F.logsigmoid(scores) + weight * (1 - labels) * F.logsigmoid(-scores))
+
+
+def _rows(table: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
+    """The row of each clip's class, or the mixture of rows of its class probabilities; zeros for ignored clips."""
+    if valid is None:
+        return _mix(table, target)
+    return torch.where(valid[:, None], table[torch.where(valid, target, 0)], 0)
+
+
+def _mix(table: Tensor, probability: Tensor) -> Tensor:
+    """``probability @ table``, spelled as a sum because autocast would take a matrix product in 16 bits."""
+    return (probability[:, :, None] * table).sum(1)
+
+
+def _bernoulli_kl(wanted: Tensor, got: Tensor) -> Tensor:
+    """Divergence between two present/absent distributions, elementwise; 0 where they agree."""
+    got = got.clamp(1e-6, 1 - 1e-6)
+    absent = 1 - wanted
+    return (
+        torch.xlogy(wanted, wanted) - wanted * got.log() + torch.xlogy(absent, absent) - absent * torch.log1p(-got)
+    )
+
+
+def _cross_entropy_weight(
+    target: Tensor, valid: Tensor | None, class_weight: Tensor | None, dtype: torch.dtype
+) -> Tensor | int:
+    """What ``F.cross_entropy`` divides by for its mean; 1 where that would be 0."""
+    if valid is None:
+        return max(target.shape[0], 1)
+    weight = valid.to(dtype)
+    if class_weight is not None:
+        weight = weight * class_weight.to(dtype)[torch.where(valid, target, 0)]
+    total = weight.sum()
+    return torch.where(total == 0, 1, total)
+
+
+# --- what may be passed in ------------------------------------------------------------------------------------------
+
+
+def _check_prior(prior: Tensor) -> Tensor:
+    if not isinstance(prior, Tensor):
+        raise TypeError(
+            f"prior must be a torch.Tensor (e, a), got {type(prior).__name__}: au_prior([class names]) makes one"
+        )
+    if prior.ndim != 2 or not prior.is_floating_point() or 0 in prior.shape:
+        raise ValueError(f"prior must be floating (e, a), a row per class, got {prior.dtype} {tuple(prior.shape)}")
+    if not bool(((prior >= 0) & (prior <= 1)).all()):
+        raise ValueError(
+            f"prior must lie in [0, 1] (how often a unit is present), got values from {float(prior.min())} to "
+            f"{float(prior.max())}: put the scale of a weight matrix into prior_scale"
+        )
+    return prior
+
+
+def _check_weight(name: str, weight: Tensor | None, shapes: dict[tuple[int, ...], str]) -> None:
+    if weight is None:
+        return
+    expected = " or ".join(f"{shape} ({meaning})" for shape, meaning in shapes.items())
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor {expected}, got {type(weight).__name__}")
+    if tuple(weight.shape) not in shapes:
+        raise ValueError(f"{name} must be {expected} to match the prior, got shape {tuple(weight.shape)}")
+    if not bool((weight >= 0).all() & torch.isfinite(weight).all()):
+        raise ValueError(f"{name} must be finite and at least 0, got {weight.min().item()} to {weight.max().item()}")
+
+
+def _check_logits(logits: Tensor, prior: Tensor) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"logits must be a torch.Tensor (b, e), got {type(logits).__name__}: "
+            "a model that returns (logits, au_logits) is unpacked as loss(logits, target, au_logits)"
+        )
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating, got {logits.dtype}")
+    e = prior.shape[0]
+    if logits.ndim != 2 or logits.shape[1] != e:
+        raise ValueError(
+            f"logits must be (b, {e}) to match the prior's {e} classes, got shape {tuple(logits.shape)}: "
+            "for other classes pass AUPriorLoss(au_prior([your class names]))"
+        )
+
+
+def _check_target(target: Tensor, logits: Tensor, ignore_index: int) -> Tensor:
+    b, e = logits.shape
+    if not isinstance(target, Tensor):
+        raise TypeError(f"target must be a torch.Tensor of classes (b,) or probabilities (b, e), got {target!r}")
+    if target.shape not in ((b,), (b, e)):
+        raise ValueError(f"target must be ({b},) classes or ({b}, {e}) probabilities, got shape {tuple(target.shape)}")
+    soft = target.ndim == 2
+    if soft != target.is_floating_point() or target.dtype == torch.bool:
+        wanted = "floating probabilities (one-hot rows: target.float())" if soft else "integer class indices"
+        raise TypeError(f"target of shape {tuple(target.shape)} must hold {wanted}, got {target.dtype}")
+    if soft:
+        _check_unit_range("target", target)
+        if _may_look(target):
+            total = target.double().sum(1)
+            if not bool(((total - 1).abs() < 1e-2).all()):
+                worst = int((total - 1).abs().argmax())
+                raise ValueError(f"target rows must sum to 1, got {total[worst].item():.4g} for clip {worst}")
+        return target
+    if _may_look(target) and target.numel():
+        known = (target >= 0) & (target < e) | (target == ignore_index)
+        if not bool(known.all()):
+            raise ValueError(
+                f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[~known][0])} "
+                f"for clip {int((~known).to(torch.uint8).argmax())}"
+            )
+    return target.long()
+
+
+def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor ({b}, {a}), got {type(value).__name__}")
+    if value.shape != (b, a):
+        hint = f": build the head with AUHead(in_features, num_aus={a})" if name == "au_logits" else ""
+        raise ValueError(
+            f"{name} must be ({b}, {a}) to match the prior's {a} action units, got {tuple(value.shape)}{hint}"
+        )
+
+
+def _check_unit_range(name: str, value: Tensor) -> None:
+    if _may_look(value) and value.numel() and not bool(((value >= 0) & (value <= 1)).all()):
+        hint = "drop clips without a face, binarise intensities" if name == "au_target" else "probabilities are wanted, not logits"
+        raise ValueError(f"{name} must lie in [0, 1] without NaN, got {value.min().item()} to {value.max().item()}: {hint}")
+
+
+def _may_look(value: Tensor) -> bool:
+    """Whether reading values costs no wait for a device and no graph break."""
+    return value.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -1,0 +1,164 @@
+"""Reading clips: a video file, or a folder of numbered frames, into one tensor.
+
+Frames of a folder are ordered by the integer in their file name (``img9.jpg`` before ``img10.jpg``, ``reg_img46.jpg`` is
+frame 46); datasets pad these numbers with zeros or don't, and sorting names as text puts 10 before 9.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["read_clip"]
+
+_IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+def read_clip(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Tensor:
+    """Read a video file or a folder of frames.
+
+    Args:
+        path: a video that OpenCV can decode, or a folder of numbered images.
+        size: ``(height, width)`` to resize to, or one number for a square; by area when shrinking. Default: as it is.
+        start: first frame wanted, 0-based position in the clip (not a file number).
+        stop: first frame not wanted; default the end.
+
+    Returns:
+        Frames ``(t, 3, h, w)``, uint8, RGB.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        TypeError: an argument is of the wrong kind.
+        ValueError: the file or one of its images can't be decoded, holds no frames in the wanted range, or the images
+            differ in size or have no distinct number in their name.
+
+    Example:
+        >>> import cv2, numpy, tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> for number in (9, 10, 11):
+        ...     _ = cv2.imwrite(str(folder / f"img{number}.png"), numpy.full((4, 6, 3), number, numpy.uint8))
+        >>> clip = read_clip(folder)
+        >>> clip.shape, clip[:, 0, 0, 0].tolist()
+        (torch.Size([3, 3, 4, 6]), [9, 10, 11])
+    """
+    source = _existing(path)
+    shape = _shape(size)
+    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+        raise ValueError(f"start must be a 0-based frame position, got {start!r}")
+    if stop is not None and (not isinstance(stop, int) or isinstance(stop, bool) or stop <= start):
+        raise ValueError(f"stop must be a frame position after start={start}, got {stop!r}")
+    images = _folder(source, start, stop) if source.is_dir() else _video(source, start, stop)
+    frames: list[np.ndarray] = []
+    for name, image in images:
+        frame = _resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), shape)
+        if frames and frame.shape != frames[0].shape:
+            (h, w), (h0, w0) = frame.shape[:2], frames[0].shape[:2]
+            raise ValueError(f"{name} is {h}x{w} and the frames before it are {h0}x{w0}: pass size=(height, width)")
+        frames.append(frame)
+    if not frames:
+        raise ValueError(f"path holds no frames from start={start} on: {source}")
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+
+
+def _existing(path: str | os.PathLike[str]) -> Path:
+    try:
+        source = Path(path)
+    except TypeError as error:
+        raise TypeError(f"path must be a file or folder name, got {type(path).__name__}") from error
+    if not source.exists():
+        raise FileNotFoundError(f"path must be a video file or a folder of frames, there is nothing at {source}")
+    return source
+
+
+def _shape(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    pair = (size, size) if isinstance(size, int) else size
+    if (
+        not isinstance(pair, (tuple, list))
+        or len(pair) != 2
+        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair)
+    ):
+        raise ValueError(f"size must be (height, width) or one number for a square, got {size!r}")
+    return pair[0], pair[1]
+
+
+def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
+    if shape is None or image.shape[:2] == shape:
+        return image
+    smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
+    return cv2.resize(image, (shape[1], shape[0]), interpolation=interpolation)
+
+
+def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    if path.stat().st_size == 0:
+        raise ValueError(f"path is an empty file: {path}")
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            raise ValueError(f"path is no video that OpenCV can decode: {path}")
+        promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        # Decoded from the beginning: seeking by frame number lands beside it in many containers.
+        position = 0
+        while stop is None or position < stop:
+            more, image = capture.read() if position >= start else (capture.grab(), None)
+            if not more:
+                break
+            if image is not None:
+                yield f"frame {position} of {path}", image
+            position += 1
+    finally:
+        capture.release()
+    wanted = promised if stop is None else min(promised, stop)
+    if position == 0:
+        raise ValueError(f"path holds no frame that OpenCV can decode: {path}")
+    if position < wanted - 1:  # containers are often one frame out
+        warnings.warn(f"{path} promises {promised} frames but ends after {position}: cut off?", stacklevel=4)
+
+
+def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    numbered: dict[int, Path] = {}
+    for file in path.iterdir():
+        if file.suffix.lower() not in _IMAGES or file.name.startswith("."):
+            continue
+        number = frame_number(file.name)
+        if number is None:
+            raise ValueError(f"path holds an image without a frame number in its name: {file}")
+        if number in numbered:
+            raise ValueError(f"path holds two images of frame {number}: {numbered[number].name} and {file.name} in {path}")
+        numbered[number] = file
+    if not numbered:
+        raise ValueError(f"path is a folder without images ({', '.join(sorted(_IMAGES))}): {path}")
+    for number in sorted(numbered)[start:stop]:
+        file = numbered[number]
+        data = np.fromfile(file, dtype=np.uint8)  # cv2.imread can't open every name on every system
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if image is None:
+            raise ValueError(f"path holds an image that can't be decoded: {file}")
+        yield str(file), image
+
+
+def frame_number(name: str) -> int | None:
+    """The frame number in a file name: the last integer of its stem.
+
+    Example:
+        >>> frame_number("006_05562.jpg"), frame_number("reg_img46.jpg"), frame_number("cover.png")
+        (5562, 46, None)
+    """
+    digits = re.findall(r"\d+", Path(name).stem)
+    return int(digits[-1]) if digits else None

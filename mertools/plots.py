@@ -1,0 +1,156 @@
+"""Pictures of what the library finds. Needs matplotlib (extra ``plot``), imported when a plot is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mertools.distance import pairwise_distance
+from mertools.selection import KeyFrames
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_keyframes"]
+
+_COLOURS = {"onset": "#1b7f6b", "apex": "#c2452d", "offset": "#3559a8"}
+_INK, _MUTED, _GRID = "#22262b", "#6b737c", "#e4e7ea"
+
+
+def plot_keyframes(
+    frames: Tensor,
+    keys: KeyFrames,
+    *,
+    truth: KeyFrames | tuple[int, int, int] | None = None,
+    truth_name: str = "true",
+    title: str | None = None,
+) -> Figure:
+    """Draw a clip's change over time, its three key frames, and what moved between them.
+
+    Above, the distance of every frame to the onset, with the key frames marked. Below, the onset, apex and offset frames
+    and the two motion images ``apex − onset`` (rise) and ``apex − offset`` (fall): red is brighter at the apex, blue is
+    darker.
+
+    Args:
+        frames: one clip, ``(t, 3, h, w)`` or ``(1, t, 3, h, w)``; grey ``(t, 1, h, w)`` too; uint8, or floating in [0, 1].
+        keys: its key frames, a batch of one.
+        truth: the key frames it is compared with: an annotation, or the truth of a synthetic clip.
+        truth_name: what to call those in the legend.
+        title: text above the figure.
+
+    Returns:
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: frames or keys are of the wrong kind.
+        ValueError: not one clip of images, or key frames beyond its end.
+
+    Example:
+        >>> from mertools import select_keyframes, synthetic_clip
+        >>> clip = synthetic_clip(num_frames=30, onset=5, apex=12, offset=22, size=48)
+        >>> figure = plot_keyframes(clip.frames, select_keyframes(clip.frames[None]))
+        >>> len(figure.axes)
+        6
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_keyframes needs matplotlib: pip install 'mertools[plot]'") from error
+    clip = _one_clip(frames)
+    found = _positions("keys", keys, len(clip))
+    marks = None if truth is None else _positions("truth", truth, len(clip))
+
+    aspect = clip.shape[2] / clip.shape[3]
+    strip = 2.0 * aspect + 0.45  # five images side by side and their titles
+    figure = Figure(figsize=(10, 3.6 + strip), dpi=130, layout="constrained", facecolor="white")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, strip))
+    if title:
+        top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold")
+    _draw_curve(top.subplots(), clip, found, marks, truth_name)
+    _draw_images(bottom.subplots(1, 5), clip, found)
+    return figure
+
+
+def _draw_curve(
+    axes: Any, clip: Tensor, found: tuple[int, int, int], marks: tuple[int, int, int] | None, truth_name: str
+) -> None:
+    distance = pairwise_distance(clip[None])[0, found[0]].cpu().numpy()
+    # Per value and in grey levels, so that clips of any size can be compared.
+    scale = 1 if clip.dtype == torch.uint8 else 255
+    change = distance / np.sqrt(clip[0].numel()) * scale
+    axes.plot(change, color=_INK, lw=1.6, zorder=3)
+    axes.fill_between(np.arange(len(change)), change, color=_INK, alpha=0.06, lw=0)
+    height = float(change.max()) or 1.0
+    for place, (name, colour) in enumerate(_COLOURS.items()):
+        frame = found[place]
+        axes.axvline(frame, color=colour, lw=1.6, zorder=2)
+        axes.plot(frame, change[frame], "o", color=colour, ms=7, mec="white", mew=1.2, zorder=4)
+        axes.annotate(
+            f"{name} {frame}", (frame, 1.02), xycoords=("data", "axes fraction"), color=colour, fontsize=10,
+            ha="center", va="bottom", fontweight="bold",
+            # Neighbouring labels are set one above the other where they would touch.
+            xytext=(0, 12 if place == 1 and _crowded(found, len(change)) else 0), textcoords="offset points",
+        )  # fmt: skip
+        if marks is not None:
+            axes.plot(
+                marks[place], 0.06, "v", color=colour, ms=9, mfc="white", mew=1.6, zorder=5, clip_on=False,
+                transform=axes.get_xaxis_transform(),
+            )  # fmt: skip
+    if marks is not None:
+        text = f"▽ {truth_name}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
+        axes.text(0.995, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color=_MUTED)
+    axes.set(xlim=(0, len(change) - 1), ylim=(0, height * 1.12))
+    axes.set_xlabel("frame (0-based)", color=_MUTED)
+    axes.set_ylabel("change from onset\n(RMS grey levels of 255)", color=_MUTED)
+    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GRID)
+    axes.tick_params(colors=_MUTED, length=3)
+
+
+def _crowded(found: tuple[int, int, int], t: int) -> bool:
+    return min(found[1] - found[0], found[2] - found[1]) < 0.1 * t
+
+
+def _draw_images(panels: Any, clip: Tensor, found: tuple[int, int, int]) -> None:
+    images = clip.float() / (255 if clip.dtype == torch.uint8 else 1)
+    onset, apex, offset = (images[frame] for frame in found)
+    for axes, (name, colour), image in zip(panels[:3], _COLOURS.items(), (onset, apex, offset), strict=True):
+        axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1).numpy())
+        axes.set_title(f"{name}  ·  {found[list(_COLOURS).index(name)]}", color=colour, fontsize=10)
+    motions = [(apex - onset).mean(0), (apex - offset).mean(0)]
+    limit = max(float(torch.stack(motions).abs().flatten().quantile(0.995)), 2 / 255) if onset.numel() < 5e6 else 0.1
+    for axes, name, motion in zip(panels[3:], ("apex − onset", "apex − offset"), motions, strict=True):
+        axes.imshow(motion.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set_title(name, color=_INK, fontsize=10)
+    for axes in panels:
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color(_GRID)
+
+
+def _one_clip(frames: Tensor) -> Tensor:
+    if not isinstance(frames, Tensor):
+        raise TypeError(f"frames must be a torch.Tensor (t, 3, h, w), got {type(frames).__name__}")
+    clip = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
+    if clip.ndim != 4 or clip.shape[1] not in (1, 3):
+        raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}")
+    return clip.detach().cpu()
+
+
+def _positions(name: str, keys: KeyFrames | tuple[int, int, int], t: int) -> tuple[int, int, int]:
+    if not isinstance(keys, tuple) or len(keys) not in (3, 4):
+        raise TypeError(f"{name} must be KeyFrames of one clip or (onset, apex, offset), got {keys!r}")
+    values = []
+    for value in keys[:3]:
+        tensor = torch.as_tensor(value).flatten()
+        if len(tensor) != 1:
+            raise ValueError(f"{name} must hold the key frames of one clip, got {len(tensor)}: plot clips one by one")
+        values.append(int(tensor))
+    if not 0 <= min(values) <= max(values) < t:
+        raise ValueError(f"{name} must lie within the clip's {t} frames, got {values}")
+    return values[0], values[1], values[2]

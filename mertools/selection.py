@@ -1,0 +1,445 @@
+"""Key-frame selection: onset, apex and offset where the face changes most (GAMDSS).
+
+A micro-expression clip comes with three key frames that a person placed, often a few frames off. GAMDSS moves each of
+them, within a window that is a fraction of its phase, to where the face differs most. Nothing is learned.
+
+With the annotation, rise ``R = apex − onset`` and fall ``F = offset − apex``::
+
+    (onset*, apex*) = argmax d(o, a)      o in [onset, onset + ⌊w_on·R⌋],  a in [apex − ⌊w_ap−·R⌋, apex + ⌊w_ap+·F⌋]
+    offset*         = argmax d(apex*, k)  k in [offset − ⌊w_off·F⌋, offset]
+
+Without one, the whole clip is searched for the onset < apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
+
+Departures from the published code: the distance is the true one (see ``distance.py``), each frame is read once instead
+of once per pair, and a tie keeps the annotation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from mertools.distance import check_frames, pairwise_distance
+from mertools.padding import check_lengths, real_frames
+
+__all__ = ["FrameSelector", "KeyFrames", "select_keyframes"]
+
+Distance: TypeAlias = Literal["l2"] | Callable[[Tensor], Tensor]
+Index: TypeAlias = int | Sequence[int] | Tensor
+
+# onset_window, apex_window, offset_window of REFERENCE: what the published experiments used
+_PRESETS: dict[str, tuple[float, tuple[float, float], float]] = {
+    "full": (0.1, (0.1, 0.0), 0.1),
+    "short": (0.0375, (0.0375, 0.0), 0.0),
+    "late-apex": (0.0, (0.0, 0.52), 0.0),
+    "wide": (0.32, (0.0, 0.48), 0.0),
+}
+_SAME = 1e-12  # floating distances closer than this (relative) are a tie: the rest is rounding
+
+
+class KeyFrames(NamedTuple):
+    """Onset, apex and offset of each clip of a batch, as 0-based positions along ``t``.
+
+    Shape:
+        - onset, apex, offset: ``(b,)`` int64
+        - score: ``(b,)`` floating, the distance between apex and onset (0 when nothing moves)
+
+    Example:
+        >>> keys = KeyFrames(*torch.tensor([[2], [5], [7]]), score=torch.ones(1))
+        >>> [frame.tolist() for frame in keys.gather(torch.arange(10).view(1, 10))]
+        [[2], [5], [7]]
+    """
+
+    onset: Tensor
+    apex: Tensor
+    offset: Tensor
+    score: Tensor
+
+    def gather(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the three key frames out of ``frames``.
+
+        Args:
+            frames: ``(b, t, ...)``, any dtype; not necessarily the tensor that was searched.
+
+        Returns:
+            Onset, apex and offset frames, each ``(b, ...)`` in the dtype of ``frames``.
+
+        Raises:
+            TypeError: frames are no tensor.
+            ValueError: the batch differs, or a key frame lies beyond the end of ``frames``.
+        """
+        if not isinstance(frames, Tensor):
+            raise TypeError(f"frames must be a torch.Tensor (b, t, ...), got {type(frames).__name__}")
+        b = self.onset.shape[0]
+        if frames.ndim < 2 or frames.shape[0] != b:
+            raise ValueError(
+                f"frames must be ({b}, t, ...) to match these {b} key frames, got shape {tuple(frames.shape)}"
+            )
+        # The order of selected key frames is onset ≤ apex ≤ offset, so the offset bounds all three.
+        if not torch.compiler.is_compiling() and b and int(self.offset.max()) >= frames.shape[1]:
+            raise ValueError(
+                f"frames must have more than {int(self.offset.max())} frames to hold every key frame, "
+                f"got t={frames.shape[1]}: gather from the clip that was searched"
+            )
+        rows = torch.arange(b, device=frames.device)
+        onset, apex, offset = (frames[rows, key.to(frames.device)] for key in self[:3])
+        return onset, apex, offset
+
+
+@torch.no_grad()
+def select_keyframes(
+    frames: Tensor,
+    onset: Index | None = None,
+    apex: Index | None = None,
+    offset: Index | None = None,
+    *,
+    lengths: Tensor | Sequence[int] | None = None,
+    onset_window: float = 0.1,
+    apex_window: tuple[float, float] = (0.1, 0.0),
+    offset_window: float = 0.1,
+    distance: Distance = "l2",
+) -> KeyFrames:
+    """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
+
+    With ``onset`` and ``apex``, the windowed search of GAMDSS around them. Without annotation, a search over the whole
+    clip for onset < apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
+
+    Args:
+        frames: clips, ``uint8`` or floating, any layout per frame: RGB, flow fields, landmarks, embeddings. Values may
+            have any range. Work stays on their device; no gradient is recorded.
+        onset: annotated onset, 0-based, one number for all clips or one per clip.
+        apex: annotated apex, with ``onset <= apex``.
+        offset: annotated offset, with ``apex <= offset``; default the last valid frame.
+        lengths: valid frames of each clip of a padded batch; padding is never selected and never read.
+        onset_window: how far the onset may move towards the apex, as a fraction of the rise.
+        apex_window: how far the apex may move (towards the onset as a fraction of the rise, towards the offset as a
+            fraction of the fall).
+        offset_window: how far the offset may move towards the apex, as a fraction of the fall.
+        distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
+
+    Shape:
+        - frames: ``(b, t, ...)`` with t ≥ 2
+        - onset, apex, offset, lengths: ``(b,)`` or a number (not for lengths)
+
+    Returns:
+        KeyFrames of the batch. On a tie the annotation stays; when nothing moves at all, the annotation (or the first,
+        middle and last frame) comes back with score 0.
+
+    Raises:
+        TypeError: an argument is of the wrong kind.
+        ValueError: fewer than two frames, an annotation out of order or out of range, frames that hold NaN or
+            infinity, windows outside [0, 1]; the message names the clip and the values.
+
+    Example:
+        >>> ramp = torch.tensor([0.0, 0, 0, 1, 2, 3, 3, 2, 1, 0, 0]).view(1, -1, 1)  # rest, rise, hold, fall, rest
+        >>> keys = select_keyframes(ramp)
+        >>> keys.onset.item(), keys.apex.item(), keys.offset.item(), keys.score.item()
+        (2, 5, 9, 3.0)
+
+    Source: GAMDSS (arXiv 2603.04766). The paper's sampling ranges are ``onset_window`` (onset), ``apex_window`` (apex,
+    before and after) and ``offset_window`` (offset).
+    """
+    _check_windows(onset_window, apex_window, offset_window)
+    check_frames(frames)
+    b, t = frames.shape[:2]
+    counts = check_lengths(lengths, b, t).to(frames.device)
+    _check_enough_frames(counts, t)
+    marks = _annotation(onset, apex, offset, counts)
+    slack = _SAME if distance == "l2" and frames.is_floating_point() else 0.0
+    d = _distances(frames, lengths, counts, distance)
+    if marks is None:
+        return _search_clip(d, counts, slack)
+    return _search_windows(d, *marks, onset_window, apex_window, offset_window, slack)
+
+
+class FrameSelector(nn.Module):
+    """Select onset, apex and offset; the module form of :func:`select_keyframes`.
+
+    Holds the windows and the distance, no parameters and no buffers. In GAMDSS re-selection is an augmentation of the
+    *training* clips: test clips keep the human annotation.
+
+    Args:
+        onset_window: how far the onset may move towards the apex, as a fraction of the rise.
+        apex_window: how far the apex may move, (towards onset, towards offset), as fractions of rise and fall.
+        offset_window: how far the offset may move towards the apex, as a fraction of the fall.
+        distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
+
+    Shape:
+        - frames: ``(b, t, ...)``; see :func:`select_keyframes` for the rest.
+
+    Raises:
+        TypeError: a window is not a number, or distance not a callable.
+        ValueError: a window lies outside [0, 1], or the onset and apex windows overlap.
+
+    Example:
+        >>> selector = FrameSelector.preset("late-apex")
+        >>> clip = torch.tensor([0.0, 1, 2, 5, 2, 1]).view(1, 6, 1)
+        >>> selector(clip, onset=0, apex=2).apex  # annotated one frame too early
+        tensor([3])
+
+    Source: GAMDSS (arXiv 2603.04766); the presets are the windows of its published experiments.
+    """
+
+    def __init__(
+        self,
+        *,
+        onset_window: float = 0.1,
+        apex_window: tuple[float, float] = (0.1, 0.0),
+        offset_window: float = 0.1,
+        distance: Distance = "l2",
+    ) -> None:
+        super().__init__()
+        _check_windows(onset_window, apex_window, offset_window)
+        if distance != "l2" and not callable(distance):
+            raise _distance_error(distance)
+        self.onset_window = onset_window
+        self.apex_window = tuple(apex_window)
+        self.offset_window = offset_window
+        self.distance = distance
+
+    @classmethod
+    def preset(cls, name: str) -> FrameSelector:
+        """The windows of a published experiment.
+
+        Args:
+            name: ``"full"`` (the default windows: CASME II, SAMM, CAS(ME)³), ``"short"`` (onset and apex only),
+                ``"late-apex"`` (SAMM, apex annotated too early) or ``"wide"`` (SAMM, onset and apex both moved).
+
+        Raises:
+            ValueError: there is no such preset.
+        """
+        if name not in _PRESETS:
+            raise ValueError(f"name must be one of {', '.join(map(repr, _PRESETS))}, got {name!r}")
+        onset_window, apex_window, offset_window = _PRESETS[name]
+        return cls(onset_window=onset_window, apex_window=apex_window, offset_window=offset_window)
+
+    def forward(
+        self,
+        frames: Tensor,
+        onset: Index | None = None,
+        apex: Index | None = None,
+        offset: Index | None = None,
+        lengths: Tensor | Sequence[int] | None = None,
+    ) -> KeyFrames:
+        """Run :func:`select_keyframes` with this selector's windows and distance."""
+        return select_keyframes(
+            frames,
+            onset,
+            apex,
+            offset,
+            lengths=lengths,
+            onset_window=self.onset_window,
+            apex_window=self.apex_window,
+            offset_window=self.offset_window,
+            distance=self.distance,
+        )
+
+    def extra_repr(self) -> str:
+        """The configuration, for ``print``."""
+        distance = self.distance if isinstance(self.distance, str) else getattr(self.distance, "__name__", "custom")
+        return (
+            f"onset_window={self.onset_window}, apex_window={self.apex_window}, "
+            f"offset_window={self.offset_window}, distance={distance!r}"
+        )
+
+
+# --- the two searches -----------------------------------------------------------------------------------------------
+
+
+def _search_windows(
+    d: Tensor,
+    onset: Tensor,
+    apex: Tensor,
+    offset: Tensor,
+    onset_window: float,
+    apex_window: tuple[float, float],
+    offset_window: float,
+    slack: float,
+) -> KeyFrames:
+    b, t = d.shape[:2]
+    clip = torch.arange(b, device=d.device)
+    frame = torch.arange(t, device=d.device)
+    rise, fall = apex - onset, offset - apex
+    onset_end = onset + _steps(onset_window, rise)
+    apex_start = apex - _steps(apex_window[0], rise)
+    apex_end = apex + _steps(apex_window[1], fall)
+    offset_start = offset - _steps(offset_window, fall)
+
+    may_start = _within(frame, onset, onset_end)[:, :, None]
+    may_peak = _within(frame, apex_start, apex_end)[:, None, :]
+    pairs = torch.where(may_start & may_peak & (frame[:, None] < frame), d, -1).flatten(1)
+    pair = _first_best(pairs, onset * t + apex, d[clip, onset, apex], slack)
+    best_onset, best_apex = pair // t, pair % t
+
+    to_apex = d[clip, best_apex]
+    may_end = _within(frame, torch.maximum(offset_start, best_apex), offset)
+    best_offset = _first_best(torch.where(may_end, to_apex, -1), offset, to_apex[clip, offset], slack)
+    return KeyFrames(best_onset, best_apex, best_offset, d[clip, best_onset, best_apex])
+
+
+def _search_clip(d: Tensor, counts: Tensor, slack: float) -> KeyFrames:
+    b, t = d.shape[:2]
+    clip = torch.arange(b, device=d.device)
+    frame = torch.arange(t, device=d.device)
+    # For every candidate apex, the best onset before it and the best offset from it on: one pass each, no triple loop.
+    before = torch.where(frame[:, None] < frame, d, -1)  # (b, onset, apex)
+    rise, fall = before.amax(1), d.masked_fill(frame[:, None] > frame, -1).amax(2)
+    middle, last = counts // 2, counts - 1
+    total = torch.where((frame > 0) & (frame <= last[:, None]), rise + fall, -1)
+    apex = _peak(total, slack)
+    # Frames at rest are all alike: the last of them before the movement, the first after it.
+    from_onset = before[clip, :, apex]
+    onset = t - 1 - _peak(from_onset.flip(1), slack)
+    to_offset = torch.where((frame >= apex[:, None]) & (frame <= last[:, None]), d[clip, apex], -1)
+    offset = _peak(to_offset, slack)
+    still = total.amax(1) <= 0
+    return KeyFrames(
+        torch.where(still, 0, onset),
+        torch.where(still, middle, apex),
+        torch.where(still, last, offset),
+        d[clip, onset, apex],
+    )
+
+
+def _steps(window: float, phase: Tensor) -> Tensor:
+    """``⌊window · phase⌋`` frames, multiplied in float64 as Python would."""
+    wide = torch.float32 if phase.device.type == "mps" else torch.float64
+    return (phase.to(wide) * window).long()
+
+
+def _within(frame: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    return (frame >= start[:, None]) & (frame <= end[:, None])
+
+
+def _peak(scores: Tensor, slack: float) -> Tensor:
+    """Position of the first score that reaches the maximum of its row."""
+    reaches = scores >= scores.amax(1, keepdim=True) * (1 - slack)
+    return reaches.to(torch.uint8).argmax(1)
+
+
+def _first_best(scores: Tensor, fallback: Tensor, fallback_score: Tensor, slack: float) -> Tensor:
+    """Like ``_peak``, but a ``fallback`` position that scores as well is kept."""
+    ties = fallback_score >= scores.amax(1) * (1 - slack)
+    return torch.where(ties, fallback, _peak(scores, slack))
+
+
+# --- what may be passed in ------------------------------------------------------------------------------------------
+
+
+def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distance) -> Tensor:
+    b, t = frames.shape[:2]
+    if distance == "l2":
+        d = pairwise_distance(frames, lengths=None if lengths is None else counts)
+    elif callable(distance):
+        d = distance(frames)
+        if not isinstance(d, Tensor) or d.shape != (b, t, t) or not d.is_floating_point():
+            got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
+            raise ValueError(f"distance must return floating ({b}, {t}, {t}) for these frames, got {got}")
+        if lengths is not None:
+            real = real_frames(counts, t, d.device)
+            d = torch.where(real[:, :, None] & real[:, None, :], d, 0)
+    else:
+        raise _distance_error(distance)
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(d).all()):
+        raise _not_finite(frames, d, counts)
+    return d
+
+
+def _distance_error(distance: object) -> Exception:
+    kind = ValueError if isinstance(distance, str) else TypeError
+    return kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
+
+
+def _not_finite(frames: Tensor, d: Tensor, counts: Tensor) -> ValueError:
+    i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+    clip = frames[i, : int(counts[i])].flatten(1)
+    bad = (~torch.isfinite(clip)).any(1).nonzero().flatten().tolist() if clip.is_floating_point() else []
+    if not bad:
+        return ValueError(f"distance between the frames of clip {i} is not finite: scale the frames down")
+    shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
+    value = clip[bad[0]][~torch.isfinite(clip[bad[0]])][0].item()
+    return ValueError(
+        f"frames must be finite, got {value} in clip {i} at frame {shown}: "
+        "drop or repair these frames, or leave padding out with lengths"
+    )
+
+
+def _check_windows(onset_window: float, apex_window: tuple[float, float], offset_window: float) -> None:
+    if not isinstance(apex_window, (tuple, list)) or len(apex_window) != 2:
+        raise TypeError(
+            f"apex_window must be (towards onset, towards offset), two fractions, got {apex_window!r}"
+        )
+    named = {
+        "onset_window": onset_window,
+        "apex_window[0]": apex_window[0],
+        "apex_window[1]": apex_window[1],
+        "offset_window": offset_window,
+    }
+    for name, value in named.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a fraction of the phase in [0, 1], got {value!r}")
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be a fraction of the phase in [0, 1], got {value}")
+    for first, second in (("onset_window", "apex_window[0]"), ("apex_window[1]", "offset_window")):
+        if named[first] + named[second] > 1:
+            raise ValueError(
+                f"{first} + {second} must be at most 1 so that the windows do not cross, "
+                f"got {named[first]} + {named[second]}"
+            )
+
+
+def _check_enough_frames(counts: Tensor, t: int) -> None:
+    if t < 2:
+        raise ValueError(f"frames must hold at least 2 frames per clip, got t={t} (clip 0 and every other)")
+    if torch.compiler.is_compiling():
+        return
+    for i, n in enumerate(counts.tolist()):
+        if n < 2:
+            raise ValueError(f"lengths must be at least 2, a clip needs two frames; got {n} for clip {i}")
+
+
+def _annotation(
+    onset: Index | None, apex: Index | None, offset: Index | None, counts: Tensor
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The annotation as three checked ``(b,)`` tensors, or None when there is none."""
+    if onset is None and apex is None and offset is None:
+        return None
+    if onset is None or apex is None:
+        missing = "onset" if onset is None else "apex"
+        raise ValueError(
+            f"{missing} must be given with the rest of the annotation: pass onset and apex (offset is optional), "
+            "or none of them to search the whole clip"
+        )
+    first, peak = _positions("onset", onset, counts), _positions("apex", apex, counts)
+    end = counts - 1 if offset is None else _positions("offset", offset, counts)
+    if not torch.compiler.is_compiling():
+        fine = (first >= 0) & (first <= peak) & (peak <= end) & (end < counts)
+        if not bool(fine.all()):
+            i = int((~fine).to(torch.uint8).argmax())
+            o, a, k, n = (int(x[i]) for x in (first, peak, end, counts))
+            problem = "out of order" if not o <= a <= k else "out of range"
+            raise ValueError(
+                f"onset, apex, offset of clip {i} are {problem}: got {o}, {a}, {k} in a clip of {n} frames; "
+                f"expected 0 <= onset <= apex <= offset <= {n - 1} (0-based positions, not file numbers)"
+            )
+    return first, peak, end
+
+
+def _positions(name: str, value: Index, counts: Tensor) -> Tensor:
+    if isinstance(value, bool):
+        raise TypeError(f"{name} must be an int or a (b,) integer tensor, got {value!r}")
+    try:
+        tensor = torch.as_tensor(value, device=counts.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an int or a (b,) integer tensor, got {value!r}") from error
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{name} must be an int or a (b,) integer tensor, got {tensor.dtype}")
+    b = counts.shape[0]
+    if tensor.ndim == 0:
+        return tensor.long().expand(b)
+    if tensor.shape != (b,):
+        raise ValueError(f"{name} must be a number or ({b},), one per clip, got shape {tuple(tensor.shape)}")
+    return tensor.long()

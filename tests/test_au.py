@@ -1,0 +1,144 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import mertools as mt
+
+REFERENCE = json.loads((Path(__file__).parent / "au_dfer_tables.json").read_text())
+ROW = {name: i for i, name in enumerate(REFERENCE["expressions"])}
+
+
+def test_names_are_the_reference():
+    assert list(mt.ACTION_UNITS) == REFERENCE["action_units"]
+    assert list(mt.EXPRESSIONS) == REFERENCE["expressions"]
+
+
+def test_prior_is_the_published_table():
+    assert torch.equal(mt.au_prior(), torch.tensor(REFERENCE["prior"]))
+
+
+def test_prior_rows_follow_names_and_columns_follow_units():
+    prior = mt.au_prior(["Fear", "happiness", "anger"], action_units=["AU45", "AU01"])
+    table = torch.tensor(REFERENCE["prior"])
+    assert torch.equal(prior, table[[ROW["fear"], ROW["happy"], ROW["angry"]]][:, [17, 0]])
+
+
+@pytest.mark.parametrize("dataset", ["DFEW", "FERV39K"])
+def test_pos_weight_tables(dataset):
+    table = torch.tensor(REFERENCE["pos_weight"][dataset]["distinct"])
+    assert torch.equal(mt.au_pos_weight(dataset), torch.tensor(REFERENCE["pos_weight"][dataset]["global"]))
+    assert torch.equal(mt.au_pos_weight(dataset, "distinct"), table)
+    minor = mt.au_pos_weight(dataset, "minor")
+    for name, row in ROW.items():
+        rare = name in ("disgust", "fear", "surprise")
+        assert torch.equal(minor[row], table[row] if rare else torch.ones(18))
+    assert torch.equal(mt.au_pos_weight(dataset, "minor", classes=["fear", "sad"]), minor[[ROW["fear"], ROW["sad"]]])
+
+
+def test_the_doubtful_row_carries_its_remark():
+    tables = json.loads((Path(mt.__file__).parent / "au_tables.json").read_text())
+    assert "surprise row" in tables["remarks"]["pos_weight.FERV39K.global"]
+    assert "surprise" in mt.au_pos_weight.__doc__
+    assert {key: tables[key] for key in REFERENCE} == REFERENCE
+
+
+def test_tables_handed_out_are_copies():
+    mt.au_prior().zero_()
+    mt.au_pos_weight().zero_()
+    assert torch.equal(mt.au_prior(), torch.tensor(REFERENCE["prior"]))
+    assert mt.au_pos_weight().all()
+
+
+def test_estimates_count_what_is_there():
+    labels = torch.tensor([[1, 0, 1], [1, 0, 0], [0, 0, 1], [1, 0, 1], [1, 0, 0]])
+    target = torch.tensor([0, 0, 0, 1, 1])
+    prior = mt.estimate_au_prior(labels, target, num_classes=2, smoothing=0)
+    torch.testing.assert_close(prior, torch.tensor([[2 / 3, 0, 2 / 3], [1, 0, 1 / 2]]))
+    smoothed = mt.estimate_au_prior(labels, target, num_classes=3)
+    torch.testing.assert_close(smoothed[0], torch.tensor([3 / 5, 1 / 5, 3 / 5]))
+    assert smoothed[2].tolist() == [0.5] * 3
+    torch.testing.assert_close(mt.estimate_pos_weight(labels), torch.tensor([2 / 5, 6.0, 3 / 4]))
+    per_class = mt.estimate_pos_weight(labels, target, num_classes=2)
+    torch.testing.assert_close(per_class, torch.tensor([[2 / 3, 4.0, 2 / 3], [1 / 3, 3.0, 1.0]]))
+
+
+def test_pos_weight_is_finite_for_units_never_or_always_seen():
+    labels = torch.tensor([[1.0, 0.0]] * 7)
+    assert torch.isfinite(mt.estimate_pos_weight(labels)).all()
+    assert (mt.estimate_pos_weight(labels) > 0).all()
+
+
+def test_clip_labels_are_a_majority_vote():
+    presence = torch.tensor([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 1.0]])
+    assert mt.clip_au_labels(presence).tolist() == [1, 0, 0]
+    assert mt.clip_au_labels(presence, threshold=0.25).tolist() == [1, 1, 1]
+    assert mt.clip_au_labels(presence.expand(2, 5, 4, 3)).shape == (2, 5, 3)
+
+
+def test_frames_without_a_face_do_not_vote():
+    nan = float("nan")
+    presence = torch.tensor([[1, nan], [nan, nan], [nan, nan], [0, nan]])
+    label = mt.clip_au_labels(presence)
+    assert label[0] == 1
+    assert label[1].isnan()
+
+
+def test_three_of_five_is_sixty_percent():
+    assert mt.clip_au_labels(torch.tensor([[1], [1], [1], [0], [0]]), threshold=0.6).item() == 1
+
+
+def test_head_keeps_leading_axes():
+    head = mt.AUHead(7, num_aus=5)
+    assert head(torch.rand(2, 3, 7)).shape == (2, 3, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mt.au_prior(["contempt"]), ValueError, "classes must be among"),
+        (lambda: mt.au_prior(action_units=["AU99"]), ValueError, "action_units must be among.*'AU99'"),
+        (lambda: mt.au_prior(action_units="AU01"), TypeError, "action_units must be a sequence"),
+        (lambda: mt.au_pos_weight("RAF"), ValueError, "dataset must be one of 'DFEW'"),
+        (lambda: mt.au_pos_weight("DFEW", "rare"), ValueError, "mode must be 'global'"),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.tensor([0, 0, 2]), num_classes=2),
+            ValueError,
+            r"within 0\.\.1",
+        ),
+        (lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.zeros(3), num_classes=2), TypeError, "class indices"),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.zeros(2).long(), num_classes=2),
+            ValueError,
+            r"target must be \(3,\)",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=2, smoothing=0),
+            ValueError,
+            r"without a clip: \[1\]",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=1, smoothing=-1),
+            ValueError,
+            "smoothing",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=0),
+            ValueError,
+            "num_classes must be",
+        ),
+        (lambda: mt.estimate_pos_weight(torch.full((3, 2), 2.5)), ValueError, r"au_target must lie in \[0, 1\]"),
+        (lambda: mt.estimate_pos_weight(torch.ones(3)), ValueError, r"au_target must be \(n, a\)"),
+        (lambda: mt.estimate_pos_weight([1]), TypeError, "au_target must be a torch.Tensor"),
+        (lambda: mt.estimate_pos_weight(torch.ones(3, 2), torch.zeros(3).long()), ValueError, "given together"),
+        (lambda: mt.clip_au_labels(torch.ones(3)), ValueError, r"presence must be \(..., t, a\)"),
+        (lambda: mt.clip_au_labels(torch.ones(3, 2), threshold=0), ValueError, "threshold"),
+        (lambda: mt.clip_au_labels([1]), TypeError, "presence must be a torch.Tensor"),
+        (lambda: mt.AUHead(0), ValueError, "in_features must be a positive integer"),
+        (lambda: mt.AUHead(5)(torch.ones(2, 6)), ValueError, r"AUHead\(in_features=6\)"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

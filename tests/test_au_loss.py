@@ -1,0 +1,271 @@
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mertools as mt
+
+E, A, B = 7, 18, 11
+
+
+@pytest.fixture
+def batch():
+    return {
+        "logits": torch.randn(B, E),
+        "target": torch.randint(0, E, (B,)),
+        "au_logits": torch.randn(B, A) * 3,
+        "au_target": torch.randint(0, 2, (B, A)).float(),
+    }
+
+
+def published(logits, target, au_logits, au_target, *, prior, pos_weight=None, r=0.25, scale=5.0):
+    """REFERENCE §2 written out, a clip at a time."""
+    total = 0.0
+    for b in range(len(target)):
+        weight = None if pos_weight is None else pos_weight if pos_weight.ndim == 1 else pos_weight[target[b]]
+        bce = F.binary_cross_entropy_with_logits(au_logits[b], au_target[b], pos_weight=weight, reduction="none")
+        total = total + (scale * prior[target[b]] * bce).sum()
+    return (1 - r) * F.cross_entropy(logits, target) + r * total / au_logits.numel()
+
+
+@pytest.mark.parametrize("dataset", ["DFEW", "FERV39K"])
+@pytest.mark.parametrize("mode", [None, "global", "distinct", "minor"])
+def test_equals_the_published_formula(batch, dataset, mode):
+    weight = None if mode is None else mt.au_pos_weight(dataset, mode)
+    loss = mt.AUPriorLoss(pos_weight=weight)(**batch)
+    expected = published(**batch, prior=mt.au_prior(), pos_weight=weight)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
+def test_gradient_is_that_of_the_published_formula(batch):
+    weight = mt.au_pos_weight("DFEW", "distinct").double()
+    inputs = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    for key in ("logits", "au_logits"):
+        inputs[key].requires_grad_()
+    ours = torch.autograd.grad(
+        mt.AUPriorLoss(pos_weight=weight).double()(**inputs), [inputs["logits"], inputs["au_logits"]]
+    )
+    prior = mt.au_prior().double()
+    theirs = torch.autograd.grad(
+        published(**inputs, prior=prior, pos_weight=weight), [inputs["logits"], inputs["au_logits"]]
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("soft", [False, True])
+def test_is_cross_entropy_at_ratio_zero(batch, reduction, smoothing, weighted, soft):
+    weight = torch.rand(E) + 0.5 if weighted else None
+    target = torch.rand(B, E).softmax(1) if soft else batch["target"]
+    if not soft:
+        target[3] = -100
+    ours = mt.AUPriorLoss(au_ratio=0.0, class_weight=weight, label_smoothing=smoothing, reduction=reduction)
+    theirs = torch.nn.CrossEntropyLoss(weight, label_smoothing=smoothing, reduction=reduction)
+    torch.testing.assert_close(ours(batch["logits"], target), theirs(batch["logits"], target))
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+@pytest.mark.parametrize("soft", [False, True])
+def test_reductions_agree(batch, use, soft):
+    target = torch.rand(B, E).softmax(1) if soft else batch["target"]
+    rest = [batch["au_logits"], batch["au_target"]][: use - 1]
+    each = mt.AUPriorLoss(reduction="none")(batch["logits"], target, *rest)
+    assert each.shape == (B,)
+    torch.testing.assert_close(mt.AUPriorLoss(reduction="sum")(batch["logits"], target, *rest), each.sum())
+    torch.testing.assert_close(mt.AUPriorLoss()(batch["logits"], target, *rest), each.mean())
+
+
+def test_head_without_labels_learns_the_prior_rows(batch):
+    prior = mt.au_prior()
+    loss = mt.AUPriorLoss()(batch["logits"], batch["target"], batch["au_logits"])
+    expected = published(batch["logits"], batch["target"], batch["au_logits"], prior[batch["target"]], prior=prior)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+
+
+def confused(true, taken, certainty=6.0):
+    """The AU term for a clip of class ``true`` that the model is sure is ``taken``."""
+    logits = torch.zeros(1, E)
+    logits[0, mt.EXPRESSIONS.index(taken)] = certainty
+    target = torch.tensor([mt.EXPRESSIONS.index(true)])
+    return mt.AUPriorLoss(au_ratio=1.0)(logits, target).item()
+
+
+def test_without_head_unlike_faces_cost_more_than_like_ones():
+    prior = mt.au_prior()
+    for true in mt.EXPRESSIONS:
+        row = prior[mt.EXPRESSIONS.index(true)]
+        gaps = {e: float((row - prior[i]).abs().mean()) for i, e in enumerate(mt.EXPRESSIONS) if e != true}
+        near, far = min(gaps, key=gaps.get), max(gaps, key=gaps.get)
+        assert confused(true, far) > 2 * confused(true, near)
+        assert confused(true, true) < confused(true, near)
+
+
+def test_without_head_a_certain_right_answer_costs_nothing():
+    assert confused("fear", "fear", certainty=50.0) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_mixture_of_targets_costs_the_mixture_of_losses(batch):
+    criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight("DFEW", "distinct"))
+    other = torch.randint(0, E, (B,))
+    mixed = 0.3 * F.one_hot(batch["target"], E) + 0.7 * F.one_hot(other, E)
+    rest = (batch["au_logits"], batch["au_target"])
+    torch.testing.assert_close(
+        criterion(batch["logits"], mixed, *rest),
+        0.3 * criterion(batch["logits"], batch["target"], *rest) + 0.7 * criterion(batch["logits"], other, *rest),
+    )
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_ignored_clips_count_in_neither_term(batch, use):
+    rest = [batch["au_logits"], batch["au_target"]][: use - 1]
+    target = batch["target"].clone()
+    target[[2, 5]] = -100
+    keep = target != -100
+    torch.testing.assert_close(
+        mt.AUPriorLoss()(batch["logits"], target, *rest),
+        mt.AUPriorLoss()(batch["logits"][keep], target[keep], *(x[keep] for x in rest)),
+    )
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_a_batch_of_nothing_but_ignored_clips_is_zero(batch, use):
+    logits = batch["logits"].requires_grad_()
+    rest = [batch["au_logits"].requires_grad_(), batch["au_target"]][: use - 1]
+    loss = mt.AUPriorLoss()(logits, torch.full((B,), -100), *rest)
+    loss.backward()
+    assert loss.item() == 0
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("scale", [1e4, -1e4])
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_huge_logits_stay_finite(batch, use, scale):
+    logits = (batch["logits"].sign() * scale).requires_grad_()
+    au_logits = (batch["au_logits"].sign() * scale).requires_grad_()
+    loss = mt.AUPriorLoss()(logits, batch["target"], *[au_logits, batch["au_target"]][: use - 1])
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sixteen_bit_inputs_are_computed_in_float32(batch, dtype):
+    half = {k: v.to(dtype) if v.is_floating_point() else v for k, v in batch.items()}
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in half.items()}
+    criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight())
+    assert torch.equal(criterion(**half), criterion(**wide))
+    assert criterion(**half).dtype == torch.float32
+
+
+def test_autocast_changes_nothing(batch):
+    criterion = mt.AUPriorLoss()
+    for use in range(3):
+        rest = [batch["au_logits"], batch["au_target"]][:use]
+        soft = torch.rand(B, E).softmax(1)
+        plain = criterion(batch["logits"], soft, *rest)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(criterion(batch["logits"], soft, *rest), plain)
+
+
+def test_module_equals_function_and_survives_copying(batch):
+    criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight(), au_ratio=0.4)
+    expected = mt.au_prior_loss(**batch, prior=mt.au_prior(), pos_weight=mt.au_pos_weight(), au_ratio=0.4)
+    assert torch.equal(criterion(**batch), expected)
+    for other in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        assert torch.equal(other(**batch), expected)
+    fresh = mt.AUPriorLoss(torch.rand(E, A), pos_weight=torch.ones(A), au_ratio=0.4)
+    fresh.load_state_dict(criterion.state_dict())
+    assert torch.equal(fresh(**batch), expected)
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_gradcheck(use):
+    torch.manual_seed(1)
+    logits = torch.randn(3, 5, dtype=torch.float64, requires_grad=True)
+    au_logits = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    criterion = mt.AUPriorLoss(torch.rand(5, 4), pos_weight=torch.rand(5, 4) + 0.5).double()
+    rest = [au_logits, torch.rand(3, 4, dtype=torch.float64)][: use - 1]
+    target = torch.tensor([4, 0, 2])
+    assert torch.autograd.gradcheck(lambda x, *y: criterion(x, target, *y), (logits, *rest))
+
+
+def test_other_classes_and_units(batch):
+    criterion = mt.AUPriorLoss(torch.rand(3, 5))
+    assert criterion(torch.randn(2, 3), torch.tensor([0, 2]), torch.randn(2, 5), torch.rand(2, 5)).ndim == 0
+
+
+def test_integer_and_boolean_labels_are_taken(batch):
+    criterion = mt.AUPriorLoss()
+    expected = criterion(**batch)
+    for dtype in (torch.bool, torch.int64, torch.uint8):
+        assert torch.equal(criterion(**{**batch, "au_target": batch["au_target"].to(dtype)}), expected)
+    assert torch.equal(criterion(**{**batch, "target": batch["target"].int()}), expected)
+
+
+def test_an_empty_batch_is_zero():
+    loss = mt.AUPriorLoss()(torch.zeros(0, E), torch.zeros(0).long(), torch.zeros(0, A), torch.zeros(0, A))
+    assert loss.item() == 0
+
+
+def test_the_loss_of_a_host_model_falls(batch):
+    host, head = torch.nn.Linear(13, E), mt.AUHead(13)
+    features = torch.randn(B, 13)
+    optimiser = torch.optim.SGD([*host.parameters(), *head.parameters()], lr=0.5)
+    criterion, losses = mt.AUPriorLoss(), []
+    for _ in range(30):
+        loss = criterion(host(features), batch["target"], head(features), batch["au_target"])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+LOGITS, TARGET = torch.zeros(2, E), torch.tensor([0, 6])
+LOSS = mt.AUPriorLoss()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: LOSS((LOGITS, 0), TARGET), TypeError, r"logits must be a torch.Tensor \(b, e\)"),
+        (lambda: LOSS(LOGITS.long(), TARGET), TypeError, "logits must be floating"),
+        (lambda: LOSS(torch.zeros(2, 5), TARGET), ValueError, r"logits must be \(b, 7\).*au_prior"),
+        (lambda: LOSS(LOGITS, [0, 6]), TypeError, "target must be a torch.Tensor"),
+        (lambda: LOSS(LOGITS, torch.tensor([0, 7])), ValueError, r"within 0\.\.6.*got 7 for clip 1"),
+        (lambda: LOSS(LOGITS, torch.tensor([0])), ValueError, r"target must be \(2,\) classes or \(2, 7\)"),
+        (lambda: LOSS(LOGITS, TARGET.float()), TypeError, "must hold integer class indices"),
+        (lambda: LOSS(LOGITS, torch.zeros(2, E).long()), TypeError, "must hold floating probabilities"),
+        (lambda: LOSS(LOGITS, torch.randn(2, E)), ValueError, r"target must lie in \[0, 1\]"),
+        (lambda: LOSS(LOGITS, torch.full((2, E), 0.5)), ValueError, "target rows must sum to 1, got 3.5"),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, 17)),
+            ValueError,
+            r"au_logits must be \(2, 18\) to match the prior's 18 action units, got \(2, 17\): build the head with AUHead",
+        ),
+        (lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.zeros(2, 17)), ValueError, r"au_target must be \(2, 18"),
+        (lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.ones(2, A) * 3), ValueError, r"in \[0, 1\].*3.0"),
+        (lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.full((2, A), torch.nan)), ValueError, "without NaN"),
+        (lambda: LOSS(LOGITS, TARGET, None, torch.zeros(2, A)), ValueError, "au_target needs au_logits"),
+        (lambda: LOSS(LOGITS, TARGET, [1.0]), TypeError, "au_logits must be a torch.Tensor"),
+        (lambda: mt.AUPriorLoss([[0.1]]), TypeError, "prior must be a torch.Tensor"),
+        (lambda: mt.AUPriorLoss(torch.rand(7)), ValueError, r"prior must be floating \(e, a\)"),
+        (lambda: mt.AUPriorLoss(5 * torch.ones(7, 18)), ValueError, r"prior must lie in \[0, 1\].*prior_scale"),
+        (lambda: mt.AUPriorLoss(au_ratio=1.5), ValueError, "au_ratio"),
+        (lambda: mt.AUPriorLoss(label_smoothing=-1), ValueError, "label_smoothing"),
+        (lambda: mt.AUPriorLoss(prior_scale=0), ValueError, "prior_scale"),
+        (lambda: mt.AUPriorLoss(reduction="avg"), ValueError, "reduction must be 'mean'"),
+        (lambda: mt.AUPriorLoss(pos_weight=torch.ones(7)), ValueError, r"pos_weight must be \(18,\)"),
+        (lambda: mt.AUPriorLoss(pos_weight=[1.0]), TypeError, "pos_weight must be a torch.Tensor"),
+        (lambda: mt.AUPriorLoss(pos_weight=-torch.ones(18)), ValueError, "pos_weight must be finite"),
+        (lambda: mt.AUPriorLoss(class_weight=torch.ones(6)), ValueError, r"class_weight must be \(7,\)"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

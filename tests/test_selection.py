@@ -1,0 +1,260 @@
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+import torch
+
+import mertools as mt
+
+PRESETS = {
+    "full": (0.1, 0.1, 0.0, 0.1),
+    "short": (0.0375, 0.0375, 0.0, 0.0),
+    "late-apex": (0.0, 0.0, 0.52, 0.0),
+    "wide": (0.32, 0.0, 0.48, 0.0),
+}
+
+
+def norm(clip, i, j):
+    return np.linalg.norm(clip[i].astype(np.float64).ravel() - clip[j].astype(np.float64).ravel())
+
+
+def brute_windows(clip, on, ap, off, windows):
+    """The search of REFERENCE written out: a double loop over the grid, float64 distances."""
+    w_on, w_before, w_after, w_off = windows
+    rise, fall = ap - on, off - ap
+    best, pair = norm(clip, on, ap), (on, ap)
+    for o in range(on, on + int(w_on * rise) + 1):
+        for a in range(ap - int(w_before * rise), ap + int(w_after * fall) + 1):
+            d = norm(clip, o, a)
+            if d > best:
+                best, pair = d, (o, a)
+    end, reach = off, norm(clip, pair[1], off)
+    for k in range(off - int(w_off * fall), off + 1):
+        d = norm(clip, pair[1], k)
+        if d > reach:
+            reach, end = d, k
+    return (*pair, end)
+
+
+def brute_clip(clip):
+    t = len(clip)
+    best, keys = -1.0, None
+    for o in range(t):
+        for a in range(o + 1, t):
+            for k in range(a, t):
+                d = norm(clip, o, a) + norm(clip, a, k)
+                if d > best:
+                    best, keys = d, (o, a, k)
+    return keys
+
+
+def as_tuples(keys):
+    return list(zip(keys.onset.tolist(), keys.apex.tolist(), keys.offset.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("name", PRESETS)
+def test_windowed_search_equals_a_double_loop(name, dtype):
+    b, t = 7, 83
+    frames = torch.randint(0, 256, (b, t, 3, 5, 7)).to(dtype)
+    lengths = torch.tensor([83, 80, 61, 83, 71, 40, 83])
+    onset = torch.tensor([0, 3, 10, 41, 5, 0, 20])
+    apex = torch.tensor([40, 43, 30, 41, 60, 21, 52])  # clip 3: apex on the onset, as in 55 rows of CAS(ME)³
+    offset = torch.tensor([80, 79, 60, 82, 70, 39, 52])  # clip 6: offset on the apex
+    keys = mt.FrameSelector.preset(name)(frames, onset, apex, offset, lengths)
+    clips = frames.numpy()
+    expected = [
+        brute_windows(clips[i], int(onset[i]), int(apex[i]), int(offset[i]), PRESETS[name]) for i in range(b)
+    ]
+    assert as_tuples(keys) == expected
+    scores = [norm(clips[i], o, a) for i, (o, a, _) in enumerate(expected)]
+    torch.testing.assert_close(keys.score, torch.tensor(scores, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_one_clip_with_plain_ints_equals_its_row_in_a_batch(name):
+    frames = torch.randint(0, 256, (3, 67, 3, 5, 7), dtype=torch.uint8)
+    selector = mt.FrameSelector.preset(name)
+    together = selector(frames, onset=4, apex=30, offset=60, lengths=[67, 61, 64])
+    for i, length in enumerate([67, 61, 64]):
+        alone = selector(frames[i : i + 1, :length], onset=4, apex=30, offset=60)
+        assert as_tuples(alone) == [as_tuples(together)[i]]
+
+
+def test_windows_of_zero_keep_the_annotation():
+    frames = torch.randint(0, 256, (2, 31, 3, 5, 7), dtype=torch.uint8)
+    keys = mt.select_keyframes(frames, 3, 10, 29, onset_window=0, apex_window=(0, 0), offset_window=0)
+    assert as_tuples(keys) == [(3, 10, 29)] * 2
+
+
+def test_truncation_is_that_of_python_floats():
+    # 0.29 · 100 is 28.999… in floating point: the window has 28 steps, not 29.
+    frames = torch.zeros(1, 202, 1)
+    frames[0, 29] = -9.0
+    frames[0, 28] = -5.0
+    keys = mt.select_keyframes(frames, 0, 100, 201, onset_window=0.29, apex_window=(0, 0), offset_window=0)
+    assert keys.onset.item() == 28
+
+
+def test_offset_defaults_to_the_last_valid_frame():
+    frames = torch.rand(2, 31, 5)
+    keys = mt.FrameSelector.preset("short")(frames, 3, 10, lengths=[31, 23])
+    assert keys.offset.tolist() == [30, 22]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64])
+def test_search_without_annotation_equals_a_triple_loop(dtype):
+    frames = torch.randint(0, 256, (3, 23, 3, 5, 7)).to(dtype)
+    lengths = [23, 2, 17]
+    keys = mt.select_keyframes(frames, lengths=lengths)
+    assert as_tuples(keys) == [brute_clip(frames[i, :n].numpy()) for i, n in enumerate(lengths)]
+
+
+@pytest.mark.parametrize("movement", ["smile", "brow-raise", "brow-lower"])
+def test_search_without_annotation_finds_the_truth_of_a_clean_clip(movement):
+    clip = mt.synthetic_clip(movement=movement, amplitude=3.0)
+    assert as_tuples(mt.select_keyframes(clip.frames[None])) == [(clip.onset, clip.apex, clip.offset)]
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_nothing_moves(dtype):
+    frames = (torch.rand(1, 1, 3, 11, 13) * 255).to(dtype).expand(2, 31, 3, 11, 13)
+    keys = mt.select_keyframes(frames, 3, 10, 29)
+    assert as_tuples(keys) == [(3, 10, 29)] * 2
+    assert keys.score.tolist() == [0, 0]
+    keys = mt.select_keyframes(frames, lengths=[31, 2])
+    assert as_tuples(keys) == [(0, 15, 30), (0, 1, 1)]
+    assert keys.score.tolist() == [0, 0]
+
+
+def test_a_tie_keeps_the_annotation():
+    frames = torch.tensor([5.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]).view(1, 21, 1)
+    keys = mt.select_keyframes(frames, 1, 11, 20)  # onset 2 and apex 10 would do as well
+    assert as_tuples(keys) == [(1, 11, 20)]
+
+
+@pytest.mark.parametrize("lengths", [None, [29, 13]])
+def test_padding_may_hold_anything(lengths):
+    frames = torch.rand(2, 29, 3, 5, 7)
+    if lengths:
+        frames[1, 13:] = torch.nan
+    keys = mt.select_keyframes(frames, lengths=lengths)
+    assert as_tuples(keys)[1] == as_tuples(mt.select_keyframes(frames[1:, : (lengths or [29, 29])[1]]))[0]
+
+
+def test_a_distance_of_your_own():
+    def first_value(frames):
+        return (frames[:, :, None] - frames[:, None]).abs()[..., 0]
+
+    frames = torch.rand(2, 13, 5)
+    keys = mt.FrameSelector(distance=first_value)(frames)
+    assert as_tuples(keys) == [brute_clip(clip) for clip in frames[..., :1].numpy()]
+
+
+def test_gather_takes_the_frames_of_any_tensor():
+    frames = torch.randint(0, 256, (3, 17, 3, 5, 7), dtype=torch.uint8)
+    keys = mt.select_keyframes(frames)
+    onset, apex, offset = keys.gather(frames)
+    assert onset.dtype == torch.uint8
+    for i in range(3):
+        assert torch.equal(onset[i], frames[i, keys.onset[i]])
+        assert torch.equal(apex[i], frames[i, keys.apex[i]])
+        assert torch.equal(offset[i], frames[i, keys.offset[i]])
+    assert [x.shape for x in keys.gather(torch.rand(3, 17, 2))] == [(3, 2)] * 3
+
+
+def test_no_gradient_and_no_state():
+    frames = torch.rand(1, 11, 5, requires_grad=True)
+    selector = mt.FrameSelector()
+    assert not selector(frames).score.requires_grad
+    assert not selector.state_dict()
+    assert as_tuples(pickle.loads(pickle.dumps(selector))(frames)) == as_tuples(selector(frames))
+
+
+def test_module_equals_function():
+    frames = torch.rand(2, 47, 5)
+    windows = {"onset_window": 0.2, "apex_window": (0.3, 0.1), "offset_window": 0.4}
+    for a, b in zip(
+        mt.FrameSelector(**windows)(frames, 2, 30), mt.select_keyframes(frames, 2, 30, **windows), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("annotation", [{}, {"onset": 3, "apex": 17, "offset": 28}])
+def test_compiles_in_one_graph(annotation):
+    frames = torch.rand(2, 31, 3, 11)
+    lengths = torch.tensor([31, 29])
+    selector = mt.FrameSelector.preset("wide")
+    compiled = torch.compile(selector, fullgraph=True, backend="eager")
+    assert as_tuples(compiled(frames, **annotation, lengths=lengths)) == as_tuples(
+        selector(frames, **annotation, lengths=lengths)
+    )
+
+
+def test_memory_stays_within_three_times_the_batch():
+    """Peak memory of a fresh process for a (4, 64, 3, 128, 128) uint8 batch, above what the batch itself takes."""
+    script = textwrap.dedent("""
+        import resource, sys, torch, mertools as mt
+        selector = mt.FrameSelector()
+        selector(torch.zeros(1, 64, 3, 8, 8, dtype=torch.uint8))  # loads what is loaded on first use
+        frames = torch.randint(0, 256, (4, 64, 3, 128, 128), dtype=torch.uint8)
+        frames += 0
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        selector(frames)
+        selector(frames, 5, 30, 60)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """)
+    scale = 1 if sys.platform == "darwin" else 1024
+    extra = int(subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout)
+    assert extra * scale <= 3 * 4 * (4 * 64 * 3 * 128 * 128)
+
+
+CLIP = torch.rand(2, 31, 5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mt.select_keyframes(CLIP, onset=3), ValueError, "apex must be given"),
+        (lambda: mt.select_keyframes(CLIP, apex=3), ValueError, "onset must be given"),
+        (lambda: mt.select_keyframes(CLIP, offset=3), ValueError, "onset must be given"),
+        (lambda: mt.select_keyframes(CLIP, 9, 3), ValueError, "clip 0 are out of order: got 9, 3, 30"),
+        (lambda: mt.select_keyframes(CLIP, 1, torch.tensor([3, 20]), 10), ValueError, "clip 1 are out of order"),
+        (lambda: mt.select_keyframes(CLIP, -1, 3), ValueError, "clip 0 are out of range: got -1, 3, 30"),
+        (lambda: mt.select_keyframes(CLIP, 1, 3, 31), ValueError, "out of range: got 1, 3, 31 in a clip of 31"),
+        (lambda: mt.select_keyframes(CLIP, 1, 3, 20, lengths=[31, 20]), ValueError, "clip 1 are out of range"),
+        (lambda: mt.select_keyframes(CLIP, 1.5, 3), TypeError, "onset must be an int"),
+        (lambda: mt.select_keyframes(CLIP, 1, "x"), TypeError, "apex must be an int"),
+        (lambda: mt.select_keyframes(CLIP, True, 3), TypeError, "onset must be an int"),
+        (lambda: mt.select_keyframes(CLIP, 1, torch.tensor([3, 4, 5])), ValueError, r"apex must be a number or \(2,\)"),
+        (lambda: mt.select_keyframes(CLIP[:, :1]), ValueError, "at least 2 frames"),
+        (lambda: mt.select_keyframes(CLIP, lengths=[31, 1]), ValueError, "got 1 for clip 1"),
+        (lambda: mt.select_keyframes(CLIP.long()), TypeError, "frames must be uint8 or floating"),
+        (lambda: mt.select_keyframes(CLIP, distance="cosine"), ValueError, "distance must be 'l2' or a callable"),
+        (lambda: mt.FrameSelector(distance=3), TypeError, "distance must be 'l2' or a callable"),
+        (lambda: mt.select_keyframes(CLIP, distance=lambda x: x), ValueError, r"distance must return floating \(2, 31"),
+        (lambda: mt.FrameSelector(onset_window=1.5), ValueError, "onset_window must be a fraction"),
+        (lambda: mt.FrameSelector(onset_window="a"), TypeError, "onset_window must be a fraction"),
+        (lambda: mt.FrameSelector(apex_window=0.1), TypeError, "apex_window must be"),
+        (lambda: mt.FrameSelector(apex_window=(0.1, -0.1)), ValueError, r"apex_window\[1\]"),
+        (lambda: mt.FrameSelector(onset_window=0.6, apex_window=(0.6, 0)), ValueError, "do not cross"),
+        (lambda: mt.FrameSelector.preset("huge"), ValueError, "name must be one of 'full'"),
+        (lambda: mt.select_keyframes(CLIP).gather(CLIP[:1]), ValueError, r"frames must be \(2, t"),
+        (lambda: mt.select_keyframes(CLIP, 1, 3).gather(CLIP[:, :9]), ValueError, "more than 30 frames|more than"),
+        (lambda: mt.select_keyframes(CLIP).gather([1]), TypeError, "frames must be a torch.Tensor"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_frames_that_are_not_finite_are_named(value):
+    frames = torch.rand(3, 11, 5)
+    frames[1, 4, 2] = value
+    with pytest.raises(ValueError, match=rf"got {value} in clip 1 at frame 4"):
+        mt.select_keyframes(frames)
