@@ -1,7 +1,7 @@
 """The main job on one clip: key frames, two-branch TSFmicro, one training step with the AU prior loss, a figure.
 
-    python examples/demo.py                     a clip made on the spot, with known key frames
-    python examples/demo.py CLIP [--out FILE]   your own video file or folder of frames
+python examples/demo.py                     a clip made on the spot, with known key frames
+python examples/demo.py CLIP [--out FILE]   your own video file or folder of frames
 """
 
 from __future__ import annotations
@@ -88,13 +88,10 @@ def load(clip: str) -> tuple[Tensor, tuple[int, int, int] | None, str]:
 def portrait() -> Tensor:
     """A public-domain portrait that matplotlib ships, ``(3, h, w)`` uint8 RGB."""
     from matplotlib.cbook import get_sample_data
+    from matplotlib.image import imread
 
-    with get_sample_data("grace_hopper.jpg", asfileobj=True) as file:
-        import cv2
-        import numpy as np
-
-        image = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_COLOR)
-    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1).contiguous()
+    image = imread(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
+    return torch.tensor(image).permute(2, 0, 1).contiguous()
 
 
 def network_input(frame: Tensor) -> Tensor:

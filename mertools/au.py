@@ -44,9 +44,7 @@ ACTION_UNITS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def au_prior(
-    classes: Sequence[str] = EXPRESSIONS, *, action_units: Sequence[str] = ACTION_UNITS
-) -> Tensor:
+def au_prior(classes: Sequence[str] = EXPRESSIONS, *, action_units: Sequence[str] = ACTION_UNITS) -> Tensor:
     """How strongly each action unit goes with each expression: the prior ``W`` of AU-DFER, rows by name.
 
     Args:
@@ -60,7 +58,7 @@ def au_prior(
         TypeError: classes or action_units are not sequences of names.
         ValueError: a class has no row, is named twice, or a unit is unknown; the message lists them.
 
-    Example:
+    Examples:
         >>> au_prior(["anger", "happiness"]).shape
         torch.Size([2, 18])
         >>> au_prior(["happy"], action_units=["AU12", "AU04"])  # a smile pulls the lip corners
@@ -73,9 +71,7 @@ def au_prior(
     return _table("prior")[rows][:, columns]
 
 
-def au_pos_weight(
-    dataset: str = "DFEW", mode: str = "global", *, classes: Sequence[str] = EXPRESSIONS
-) -> Tensor:
+def au_pos_weight(dataset: str = "DFEW", mode: str = "global", *, classes: Sequence[str] = EXPRESSIONS) -> Tensor:
     """Weight of a present action unit against an absent one, as published for DFEW and FERV39K.
 
     Args:
@@ -94,7 +90,7 @@ def au_pos_weight(
         FERV39K's ``"global"`` row is kept as published: it equals the *surprise* row of the distinct table and is no
         statistic of the whole training set. :func:`estimate_pos_weight` computes that from your own AU labels.
 
-    Example:
+    Examples:
         >>> au_pos_weight("DFEW", "minor", classes=["happy", "fear"])[0].unique()
         tensor([1.])
 
@@ -115,9 +111,7 @@ def au_pos_weight(
     return weight
 
 
-def estimate_au_prior(
-    au_target: Tensor, target: Tensor, *, num_classes: int, smoothing: float = 1.0
-) -> Tensor:
+def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, smoothing: float = 1.0) -> Tensor:
     """A prior from your own labels: how often each unit is present in the clips of each class.
 
     ``W[e, a] = (clips of e with a + smoothing) / (clips of e + 2·smoothing)``, which keeps a unit that is never or
@@ -134,9 +128,10 @@ def estimate_au_prior(
 
     Raises:
         TypeError: target is not an integer tensor.
-        ValueError: shapes disagree, a class is out of range, labels leave [0, 1], or ``smoothing=0`` with an empty class.
+        ValueError: shapes disagree, a class is out of range, labels leave [0, 1], or ``smoothing=0``
+            with an empty class.
 
-    Example:
+    Examples:
         >>> estimate_au_prior(torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([0, 0]), num_classes=1)
         tensor([[0.7500, 0.5000]])
     """
@@ -149,9 +144,7 @@ def estimate_au_prior(
     return ((positive + smoothing) / (total + 2 * smoothing)).to(_float_dtype(au_target))
 
 
-def estimate_pos_weight(
-    au_target: Tensor, target: Tensor | None = None, *, num_classes: int | None = None
-) -> Tensor:
+def estimate_pos_weight(au_target: Tensor, target: Tensor | None = None, *, num_classes: int | None = None) -> Tensor:
     """Negatives over positives of each action unit, over all clips or per class.
 
     One is added to both counts, so that a unit that is never or always present keeps a finite, positive weight.
@@ -168,7 +161,7 @@ def estimate_pos_weight(
         TypeError: target is not an integer tensor.
         ValueError: shapes disagree, a class is out of range, or labels leave [0, 1].
 
-    Example:
+    Examples:
         >>> estimate_pos_weight(torch.tensor([[1.0], [0], [0], [0], [0]]))  # 4 negatives, 1 positive: (4 + 1) / (1 + 1)
         tensor([2.5000])
     """
@@ -197,7 +190,7 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
         TypeError: presence is no tensor.
         ValueError: no time axis, no frames, or a threshold outside (0, 1].
 
-    Example:
+    Examples:
         >>> clip_au_labels(torch.tensor([[1, 0], [0, 0], [1, 1], [0, 0]]))  # two of four is enough, one of four is not
         tensor([1., 0.])
 
@@ -233,7 +226,7 @@ class AUHead(nn.Module):
     Raises:
         ValueError: a width is not a positive integer, or the features have another width.
 
-    Example:
+    Examples:
         >>> AUHead(512)(torch.zeros(2, 512)).shape
         torch.Size([2, 18])
 

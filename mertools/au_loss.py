@@ -5,8 +5,8 @@ Three ways of use, from nothing to what the paper did:
 1. ``loss(logits, target)``: the predicted expressions imply an AU profile ``softmax(logits) @ W``, which is pulled
    towards the target's row. A confusion between expressions with unlike faces costs more than one between like faces.
 2. ``loss(logits, target, au_logits)``: an AU head learns the rows of the prior as soft labels.
-3. ``loss(logits, target, au_logits, au_target)``: an AU head learns AU labels (OpenFace, FACS codes), each unit weighted
-   by how much it matters for the clip's expression. This is the loss of the paper; see ``au.py`` for the formula.
+3. ``loss(logits, target, au_logits, au_target)``: an AU head learns AU labels (OpenFace, FACS codes), each unit
+   weighted by how much it matters for the clip's expression: the loss of the paper; see ``au.py`` for the formula.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def au_prior_loss(
 ) -> Tensor:
     """Cross entropy with an action-unit term; the function under :class:`AUPriorLoss`, which documents the arguments.
 
-    Example:
+    Examples:
         >>> logits, target = torch.zeros(2, 7), torch.tensor([0, 3])
         >>> loss = au_prior_loss(logits, target, prior=au_prior(), au_ratio=0.0)
         >>> torch.equal(loss, F.cross_entropy(logits, target))
@@ -49,7 +49,7 @@ def au_prior_loss(
     """
     _check_logits(logits, prior)
     target = _check_target(target, logits, ignore_index)
-    # Half precision rounds away what the loss is made of: 16-bit inputs are computed in float32, wider ones as they are.
+    # Half precision rounds away what the loss is made of: 16-bit inputs are computed in float32.
     dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
     logits, prior = logits.to(dtype), prior.to(dtype)
     hard = not target.is_floating_point()
@@ -109,14 +109,14 @@ class AUPriorLoss(nn.Module):
         ValueError: shapes or widths disagree, or values are out of range (looked at on the CPU only: on other devices
             that would wait for them).
 
-    Example:
+    Examples:
         >>> criterion = AUPriorLoss()  # was: nn.CrossEntropyLoss()
         >>> logits, target = torch.zeros(2, 7), torch.tensor([0, 6])
         >>> criterion(logits, target)  # no AU labels, no AU head
         tensor(1.5177)
         >>> au_logits, au_target = torch.zeros(2, 18), torch.ones(2, 18)
         >>> criterion(logits, target, au_logits, au_target)  # the paper's loss
-        tensor(1.7604)
+        tensor(1.7661)
 
     Source: AU-DFER (arXiv 2507.07678). Its λ is ``au_ratio``, its weight matrix ``prior_scale * prior``.
     """
@@ -235,9 +235,7 @@ def _bernoulli_kl(wanted: Tensor, got: Tensor) -> Tensor:
     """Divergence between two present/absent distributions, elementwise; 0 where they agree."""
     got = got.clamp(1e-6, 1 - 1e-6)
     absent = 1 - wanted
-    return (
-        torch.xlogy(wanted, wanted) - wanted * got.log() + torch.xlogy(absent, absent) - absent * torch.log1p(-got)
-    )
+    return torch.xlogy(wanted, wanted) - wanted * got.log() + torch.xlogy(absent, absent) - absent * torch.log1p(-got)
 
 
 def _cross_entropy_weight(
@@ -339,8 +337,14 @@ def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
 
 def _check_unit_range(name: str, value: Tensor) -> None:
     if _may_look(value) and value.numel() and not bool(((value >= 0) & (value <= 1)).all()):
-        hint = "drop clips without a face, binarise intensities" if name == "au_target" else "probabilities are wanted, not logits"
-        raise ValueError(f"{name} must lie in [0, 1] without NaN, got {value.min().item()} to {value.max().item()}: {hint}")
+        hint = (
+            "drop clips without a face, binarise intensities"
+            if name == "au_target"
+            else "probabilities are wanted, not logits"
+        )
+        raise ValueError(
+            f"{name} must lie in [0, 1] without NaN, got {value.min().item()} to {value.max().item()}: {hint}"
+        )
 
 
 def _may_look(value: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Reading clips: a video file, or a folder of numbered frames, into one tensor.
 
-Frames of a folder are ordered by the integer in their file name (``img9.jpg`` before ``img10.jpg``, ``reg_img46.jpg`` is
-frame 46); datasets pad these numbers with zeros or don't, and sorting names as text puts 10 before 9.
+Frames of a folder are ordered by the integer in their file name (``img9.jpg`` before ``img10.jpg``, ``reg_img46.jpg``
+is frame 46); datasets pad these numbers with zeros or don't, and sorting names as text puts 10 before 9.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_clip(
         ValueError: the file or one of its images can't be decoded, holds no frames in the wanted range, or the images
             differ in size or have no distinct number in their name.
 
-    Example:
+    Examples:
         >>> import cv2, numpy, tempfile, pathlib
         >>> folder = pathlib.Path(tempfile.mkdtemp())
         >>> for number in (9, 10, 11):
@@ -140,7 +140,9 @@ def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.
         if number is None:
             raise ValueError(f"path holds an image without a frame number in its name: {file}")
         if number in numbered:
-            raise ValueError(f"path holds two images of frame {number}: {numbered[number].name} and {file.name} in {path}")
+            raise ValueError(
+                f"path holds two images of frame {number}: {numbered[number].name} and {file.name} in {path}"
+            )
         numbered[number] = file
     if not numbered:
         raise ValueError(f"path is a folder without images ({', '.join(sorted(_IMAGES))}): {path}")
@@ -156,7 +158,7 @@ def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.
 def frame_number(name: str) -> int | None:
     """The frame number in a file name: the last integer of its stem.
 
-    Example:
+    Examples:
         >>> frame_number("006_05562.jpg"), frame_number("reg_img46.jpg"), frame_number("cover.png")
         (5562, 46, None)
     """

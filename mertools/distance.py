@@ -51,7 +51,7 @@ def pairwise_distance(frames: Tensor, *, lengths: Tensor | Sequence[int] | None 
         TypeError: frames are neither ``uint8`` nor floating, or lengths are not integers.
         ValueError: frames have no time axis, or a length is not within ``1..t``.
 
-    Example:
+    Examples:
         >>> frames = torch.tensor([[[0, 0], [3, 4], [0, 1]]], dtype=torch.uint8)  # one clip, three frames of two values
         >>> pairwise_distance(frames)[0, 0]
         tensor([0., 5., 1.], dtype=torch.float64)

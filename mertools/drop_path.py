@@ -17,7 +17,7 @@ class DropPath(nn.Module):
     Raises:
         ValueError: a rate outside [0, 1).
 
-    Example:
+    Examples:
         >>> import torch
         >>> DropPath(0.5).eval()(torch.ones(2, 3)).sum()
         tensor(6.)

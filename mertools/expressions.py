@@ -36,7 +36,7 @@ def expression_names(classes: Sequence[str]) -> list[str]:
         TypeError: not a sequence of strings.
         ValueError: a class that no row of the tables describes, or one that is named twice.
 
-    Example:
+    Examples:
         >>> expression_names(["Anger", "Happiness"])
         ['angry', 'happy']
     """
@@ -48,11 +48,14 @@ def expression_names(classes: Sequence[str]) -> list[str]:
         near = {match for name in unknown for match in difflib.get_close_matches(name.casefold(), _CANONICAL, n=1)}
         hint = f" (did you mean {', '.join(sorted(near))}?)" if near else ""
         raise ValueError(
-            f"classes must be among {', '.join(EXPRESSIONS)} (or a synonym); got {', '.join(map(repr, unknown))}{hint}. "
+            f"classes must be among {', '.join(EXPRESSIONS)} (or a synonym); "
+            f"got {', '.join(map(repr, unknown))}{hint}. "
             "A class of your own needs its own row: estimate_au_prior(au_target, target, num_classes=...) makes a prior"
         )
     names = [_CANONICAL[key] for key in keys]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ValueError(f"classes must name each expression once, got {', '.join(twice)} more than once: {list(classes)}")
+        raise ValueError(
+            f"classes must name each expression once, got {', '.join(twice)} more than once: {list(classes)}"
+        )
     return names

@@ -8,7 +8,6 @@ lifted together, and only then averaged, so that a position's motion and place m
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -29,7 +28,7 @@ class ParallelFusion(nn.Module):
     Raises:
         ValueError: a width is not positive, or the maps differ in shape.
 
-    Example:
+    Examples:
         >>> fusion = ParallelFusion(512, num_classes=5).eval()
         >>> how, where = torch.zeros(2, 512, 14, 14), torch.zeros(2, 512, 14, 14)
         >>> fusion(how, where).shape
@@ -55,7 +54,8 @@ class ParallelFusion(nn.Module):
                 raise TypeError(f"{name} must be a torch.Tensor (b, {self.dim}, h, w), got {type(value).__name__}")
         if temporal.shape != spatial.shape:
             raise ValueError(
-                f"temporal and spatial must have the same shape, got {tuple(temporal.shape)} and {tuple(spatial.shape)}: "
+                f"temporal and spatial must have the same shape, "
+                f"got {tuple(temporal.shape)} and {tuple(spatial.shape)}: "
                 "build SpatialTransformer with grid= the temporal map's side"
             )
         return self.pool(temporal + spatial)

@@ -46,7 +46,7 @@ class ManhattanRetention(nn.Module):
     Raises:
         ValueError: widths that do not fit, or decays outside (0, 1).
 
-    Example:
+    Examples:
         >>> ManhattanRetention(32, 2, decomposed=True)(torch.zeros(1, 5, 7, 32)).shape
         torch.Size([1, 5, 7, 32])
 
@@ -78,10 +78,9 @@ class ManhattanRetention(nn.Module):
                 f"decay_init must be positive and decay_range at least 0, got {decay_init} and {decay_range}"
             )
         self.dim, self.num_heads, self.decomposed = dim, num_heads, decomposed
-        factory = {"device": device, "dtype": dtype}
-        self.qkv = nn.Linear(dim, 3 * dim, **factory)
-        self.local = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, **factory)
-        self.out_proj = nn.Linear(dim, dim, **factory)
+        self.qkv = nn.Linear(dim, 3 * dim, device=device, dtype=dtype)
+        self.local = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, device=device, dtype=dtype)
+        self.out_proj = nn.Linear(dim, dim, device=device, dtype=dtype)
         head = torch.arange(num_heads, dtype=torch.float64)
         log_decay = torch.log1p(-torch.exp2(-decay_init - decay_range * head / num_heads))
         angle = 10000.0 ** -torch.linspace(0, 1, dim // num_heads // 2, dtype=torch.float64)
@@ -163,7 +162,7 @@ class ManhattanRetNet(nn.Module):
     Raises:
         ValueError: per-stage settings of unlike length, or an image of the wrong shape.
 
-    Example:
+    Examples:
         >>> net = ManhattanRetNet(dims=(8, 16, 24, 32)).eval()
         >>> net(torch.zeros(1, 3, 64, 48)).shape
         torch.Size([1, 32, 4, 3])
@@ -255,8 +254,10 @@ class ConvStem(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """The stem's map."""
         check_image("x", x, self.in_channels)
-        features: Tensor = super().forward(x.contiguous(memory_format=torch.channels_last))
-        return features
+        x = x.contiguous(memory_format=torch.channels_last)
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def check_image(name: str, x: Tensor, channels: int) -> None:

@@ -12,6 +12,7 @@ where the two meet::
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class TSFmicro(nn.Module):
         TypeError: images that are not floating.
         ValueError: an unknown fusion, or images of another shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = TSFmicro(5, image_size=64, dims=(8, 16, 24, 32), hidden=48).eval()
         >>> onset, apex = torch.zeros(2, 3, 64, 64), torch.ones(2, 3, 64, 64)
@@ -98,6 +99,11 @@ class TSFmicro(nn.Module):
         self.temporal = RetNetTemporal(dims[-1], depth=0, stem=backbone)
         self.fusion = ParallelFusion(dims[-1], hidden, num_classes=num_classes)
 
+    @property
+    def backbone(self) -> ManhattanRetNet:
+        """The retention backbone inside the temporal branch."""
+        return cast(ManhattanRetNet, self.temporal.stem)
+
     def forward(self, onset: Tensor, apex: Tensor) -> Tensor:
         """Class logits of a clip from its onset and apex frames."""
         if isinstance(onset, Tensor) and isinstance(apex, Tensor) and onset.shape != apex.shape:
@@ -111,16 +117,17 @@ class TSFmicro(nn.Module):
         self._check("static", static)
         self._check("motion", motion)
         if self.structure == "parallel":
-            return self.fusion(self.temporal(motion), self.spatial(static))  # type: ignore[no-any-return]
+            logits: Tensor = self.fusion(self.temporal(motion), self.spatial(static))
+            return logits
         return self.fusion.pool(self._fused_map(static, motion))
 
     def _fused_map(self, static: Tensor, motion: Tensor) -> Tensor:
         """The fused map of the structures in which one branch feeds the other."""
-        backbone = self.temporal.stem
-        if self.structure == "early":
-            return backbone.stages(backbone.stem(motion) + self.spatial_stem(static))
-        if self.structure == "s_to_t":
-            return backbone.stages(backbone.stem(motion) + self.upsample(self.spatial(static)))
+        if self.structure in ("early", "s_to_t"):
+            early = self.structure == "early"
+            where = self.spatial_stem(static) if early else self.upsample(self.spatial(static))
+            features: Tensor = self.backbone.stages(self.backbone.stem(motion) + where)
+            return features
         how = rearrange(self.temporal(motion), "b d h w -> b (h w) d")
         return self.spatial.to_map(self.spatial.tokens(static) + how)
 
@@ -155,7 +162,7 @@ class TwoBranch(nn.Module):
         TypeError: net is no module, or a frame no floating tensor.
         ValueError: the frames differ in shape.
 
-    Example:
+    Examples:
         >>> import torch
         >>> class Net(nn.Module):
         ...     def forward(self, static, motion):

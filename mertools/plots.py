@@ -30,12 +30,13 @@ def plot_keyframes(
 ) -> Figure:
     """Draw a clip's change over time, its three key frames, and what moved between them.
 
-    Above, the distance of every frame to the onset, with the key frames marked. Below, the onset, apex and offset frames
-    and the two motion images ``apex − onset`` (rise) and ``apex − offset`` (fall): red is brighter at the apex, blue is
-    darker.
+    Above, the distance of every frame to the onset, with the key frames marked. Below, the onset, apex and offset
+    frames and the two motion images ``apex − onset`` (rise) and ``apex − offset`` (fall): red is brighter at the apex,
+    blue is darker.
 
     Args:
-        frames: one clip, ``(t, 3, h, w)`` or ``(1, t, 3, h, w)``; grey ``(t, 1, h, w)`` too; uint8, or floating in [0, 1].
+        frames: one clip, ``(t, 3, h, w)`` or ``(1, t, 3, h, w)``; grey ``(t, 1, h, w)`` too; uint8, or
+            floating in [0, 1].
         keys: its key frames, a batch of one.
         truth: the key frames it is compared with: an annotation, or the truth of a synthetic clip.
         truth_name: what to call those in the legend.
@@ -49,7 +50,7 @@ def plot_keyframes(
         TypeError: frames or keys are of the wrong kind.
         ValueError: not one clip of images, or key frames beyond its end.
 
-    Example:
+    Examples:
         >>> from mertools import select_keyframes, synthetic_clip
         >>> clip = synthetic_clip(num_frames=30, onset=5, apex=12, offset=22, size=48)
         >>> figure = plot_keyframes(clip.frames, select_keyframes(clip.frames[None]))
@@ -67,7 +68,8 @@ def plot_keyframes(
     aspect = clip.shape[2] / clip.shape[3]
     strip = 2.0 * aspect + 0.45  # five images side by side and their titles
     figure = Figure(figsize=(10, 3.6 + strip), dpi=130, layout="constrained", facecolor="white")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(3.6, strip))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3.6, strip))
+    top, bottom = parts
     if title:
         top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold")
     _draw_curve(top.subplots(), clip, found, marks, truth_name)

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
 
 __all__ = ["load_published"]
@@ -47,7 +48,7 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
         TypeError: the model is neither, or the state dict is no mapping of names to tensors.
         ValueError: keys are missing, unknown or of the wrong shape; the message lists them.
 
-    Example:
+    Examples:
         >>> load_published(TSFmicro(5), {})
         Traceback (most recent call last):
         ValueError: state_dict lacks 197 keys that TSFmicro(fusion='parallel') needs: vit_pos.pos_embed, ...
@@ -72,7 +73,7 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     if missing:
         raise ValueError(f"state_dict lacks {len(missing)} keys that {name} needs: {_shown(missing)}")
     known = {src for names in sources.values() for src in names}
-    angles = {f"main_branch.layers.{i}.Relpos.angle" for i in range(len(net.temporal.stem.stages))}
+    angles = {f"main_branch.layers.{i}.Relpos.angle" for i in range(len(net.backbone.stages))}
     unknown = [key for key in theirs if key not in known | angles and not key.startswith(_UNUSED[net.structure])]
     if unknown:
         raise ValueError(f"state_dict holds {len(unknown)} keys that {name} does not know: {_shown(unknown)}")
@@ -154,15 +155,21 @@ def _spatial_names(rest: str) -> list[str]:
 
 def _ours(key: str, values: list[Tensor], like: Tensor) -> Tensor:
     value = values[0] if len(values) == 1 else torch.cat(values)
-    if key.endswith("pos_embed") and value.ndim == 3 and value.shape[1:] == (like.shape[2] * like.shape[3], like.shape[1]):
+    if (
+        key.endswith("pos_embed")
+        and value.ndim == 3
+        and value.shape[1:] == (like.shape[2] * like.shape[3], like.shape[1])
+    ):
         value = value.mT.reshape(like.shape)
     return value
 
 
 def _check_angles(net: TSFmicro, theirs: Mapping[str, Tensor]) -> None:
-    for i, stage in enumerate(net.temporal.stem.stages):
-        key = f"main_branch.layers.{i}.Relpos.angle"
-        angle = stage.blocks[0].retention.angle.repeat_interleave(2)
+    for name, module in net.backbone.stages.named_modules():
+        if not isinstance(module, ManhattanRetention):
+            continue
+        key = f"main_branch.layers.{name.partition('.')[0]}.Relpos.angle"
+        angle = module.angle.repeat_interleave(2)
         if key in theirs and not torch.allclose(theirs[key].to(angle), angle, rtol=1e-4):
             raise ValueError(f"{key} must be 1 / 10000^linspace(0, 1, d/2), each twice; got other rotary angles")
 

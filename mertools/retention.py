@@ -39,7 +39,7 @@ _NORM_EPS = 1e-6
 def default_decay(num_heads: int) -> Tensor:
     """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)``.
 
-    Example:
+    Examples:
         >>> default_decay(2)
         tensor([0.9688, 0.9844], dtype=torch.float64)
 
@@ -61,7 +61,8 @@ def chunkwise_retention(
 ) -> tuple[Tensor, Tensor]:
     """Causal retention of whole sequences, chunk by chunk; with ``chunk_size >= t`` the parallel form.
 
-    ``O_n = Σ_(m ≤ n) γ^(n−m) · Re(q_n · conj(k_m) · e^(i(n−m)θ)) · v_m``, neighbouring pairs of q and k read as complex.
+    ``O_n = Σ_(m ≤ n) γ^(n−m) · Re(q_n · conj(k_m) · e^(i(n−m)θ)) · v_m``, neighbouring pairs of q and k read as
+    complex numbers.
 
     Args:
         q: queries, already divided by √d.
@@ -146,7 +147,7 @@ class Retention(nn.Module):
         ValueError: widths that the heads do not divide, a decay outside (0, 1], an unknown mode, a state or lengths
             that do not fit, or streaming asked of a two-sided layer.
 
-    Example:
+    Examples:
         >>> layer = Retention(32, 4).eval()
         >>> x = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(0))
         >>> whole = layer(x)
@@ -191,9 +192,8 @@ class Retention(nn.Module):
         self.dim, self.num_heads, self.value_dim = dim, num_heads, value_dim
         self.gate, self.causal = gate, causal
         self.widths = [dim, dim, value_dim] + [value_dim] * gate
-        factory = {"device": device, "dtype": dtype}
-        self.in_proj = nn.Linear(dim, sum(self.widths), bias=False, **factory)
-        self.out_proj = nn.Linear(value_dim, dim, bias=False, **factory)
+        self.in_proj = nn.Linear(dim, sum(self.widths), bias=False, device=device, dtype=dtype)
+        self.out_proj = nn.Linear(value_dim, dim, bias=False, device=device, dtype=dtype)
         # The logarithm survives 16-bit types, where γ itself would round to 1 and never forget.
         log_decay = _log_decay(decay, num_heads)
         self.register_buffer("log_decay", log_decay.to(self.in_proj.weight))
@@ -290,9 +290,7 @@ class Retention(nn.Module):
             chunk_size = max(t, 1)
         with torch.autocast(x.device.type, enabled=False):  # decays and states are not for 16 bits
             if mode == "recurrent":
-                output, state = recurrent_retention(
-                    q, k, v, self.log_decay, self.angle, state=state, lengths=counts
-                )
+                output, state = recurrent_retention(q, k, v, self.log_decay, self.angle, state=state, lengths=counts)
             else:
                 output, state = chunkwise_retention(
                     q, k, v, self.log_decay, self.angle, state=state, lengths=counts, chunk_size=chunk_size
@@ -381,9 +379,7 @@ def _retain_chunk(
     return output, new
 
 
-def _two_sided(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, angle: Tensor | None, chunk_size: int
-) -> Tensor:
+def _two_sided(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, angle: Tensor | None, chunk_size: int) -> Tensor:
     """Decay in both directions, ``D[n, m] = γ^|n − m|``: past plus future, the frame itself counted once."""
     size = max(chunk_size, 1)
     past, _ = chunkwise_retention(q, k, v, log_decay, angle, chunk_size=size)
@@ -428,5 +424,3 @@ def _rotate_rows(state: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = (part[..., None] for part in turn)
     even, odd = state[..., 0::2, :], state[..., 1::2, :]
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -2).flatten(-3, -2)
-
-

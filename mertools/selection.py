@@ -8,7 +8,8 @@ With the annotation, rise ``R = apex − onset`` and fall ``F = offset − apex`
     (onset*, apex*) = argmax d(o, a)      o in [onset, onset + ⌊w_on·R⌋],  a in [apex − ⌊w_ap−·R⌋, apex + ⌊w_ap+·F⌋]
     offset*         = argmax d(apex*, k)  k in [offset − ⌊w_off·F⌋, offset]
 
-Without one, the whole clip is searched for the onset < apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
+Without one, the whole clip is searched for the onset < apex ≤ offset that maximise
+``d(onset, apex) + d(apex, offset)``.
 
 Departures from the published code: the distance is the true one (see ``distance.py``), each frame is read once instead
 of once per pair, and a tie keeps the annotation.
@@ -47,7 +48,7 @@ class KeyFrames(NamedTuple):
         - onset, apex, offset: ``(b,)`` int64
         - score: ``(b,)`` floating, the distance between apex and onset (0 when nothing moves)
 
-    Example:
+    Examples:
         >>> keys = KeyFrames(*torch.tensor([[2], [5], [7]]), score=torch.ones(1))
         >>> [frame.tolist() for frame in keys.gather(torch.arange(10).view(1, 10))]
         [[2], [5], [7]]
@@ -133,7 +134,7 @@ def select_keyframes(
         ValueError: fewer than two frames, an annotation out of order or out of range, frames that hold NaN or
             infinity, windows outside [0, 1]; the message names the clip and the values.
 
-    Example:
+    Examples:
         >>> ramp = torch.tensor([0.0, 0, 0, 1, 2, 3, 3, 2, 1, 0, 0]).view(1, -1, 1)  # rest, rise, hold, fall, rest
         >>> keys = select_keyframes(ramp)
         >>> keys.onset.item(), keys.apex.item(), keys.offset.item(), keys.score.item()
@@ -174,7 +175,7 @@ class FrameSelector(nn.Module):
         TypeError: a window is not a number, or distance not a callable.
         ValueError: a window lies outside [0, 1], or the onset and apex windows overlap.
 
-    Example:
+    Examples:
         >>> selector = FrameSelector.preset("late-apex")
         >>> clip = torch.tensor([0.0, 1, 2, 5, 2, 1]).view(1, 6, 1)
         >>> selector(clip, onset=0, apex=2).apex  # annotated one frame too early
@@ -196,7 +197,7 @@ class FrameSelector(nn.Module):
         if distance != "l2" and not callable(distance):
             raise _distance_error(distance)
         self.onset_window = onset_window
-        self.apex_window = tuple(apex_window)
+        self.apex_window = (apex_window[0], apex_window[1])
         self.offset_window = offset_window
         self.distance = distance
 
@@ -369,9 +370,7 @@ def _not_finite(frames: Tensor, d: Tensor, counts: Tensor) -> ValueError:
 
 def _check_windows(onset_window: float, apex_window: tuple[float, float], offset_window: float) -> None:
     if not isinstance(apex_window, (tuple, list)) or len(apex_window) != 2:
-        raise TypeError(
-            f"apex_window must be (towards onset, towards offset), two fractions, got {apex_window!r}"
-        )
+        raise TypeError(f"apex_window must be (towards onset, towards offset), two fractions, got {apex_window!r}")
     named = {
         "onset_window": onset_window,
         "apex_window[0]": apex_window[0],

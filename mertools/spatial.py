@@ -49,7 +49,7 @@ class SpatialTransformer(nn.Module):
     Note:
         A state dict from another ``grid`` loads: its position embedding is interpolated (bicubic).
 
-    Example:
+    Examples:
         >>> SpatialTransformer(32, 1, grid=4)(torch.zeros(2, 3, 90, 60)).shape
         torch.Size([2, 32, 4, 4])
 
@@ -98,15 +98,14 @@ class SpatialTransformer(nn.Module):
     def tokens(self, x: Tensor) -> Tensor:
         """Tokens of image ``x`` after the blocks and before the norm, ``(b, grid², dim)``."""
         check_image("x", x, self.in_channels)
-        small = F.interpolate(
-            x, (self.grid, self.grid), mode="bilinear", align_corners=False, antialias=self.antialias
-        )
+        small = F.interpolate(x, (self.grid, self.grid), mode="bilinear", align_corners=False, antialias=self.antialias)
         tokens: Tensor = self.blocks(rearrange(self.embed(small) + self.pos_embed, "b d h w -> b (h w) d"))
         return tokens
 
     def to_map(self, tokens: Tensor) -> Tensor:
         """Normalise tokens and lay them out as a map: ``forward`` is ``to_map(tokens(x))``."""
-        return rearrange(self.norm(tokens), "b (h w) d -> b d h w", h=self.grid)
+        features: Tensor = rearrange(self.norm(tokens), "b (h w) d -> b d h w", h=self.grid)
+        return features
 
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""

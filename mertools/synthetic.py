@@ -1,9 +1,9 @@
 """Clips with known key frames: a portrait, moved the way a face moves.
 
-A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex, holds,
-and falls to the offset. Around it the things that real cameras and people add: sensor noise, a drifting head, flickering
-light, blinks. Because the movement is made, the true onset, apex and offset are known to the frame, which no annotated
-clip can offer.
+A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex,
+holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, a drifting head,
+flickering light, blinks. Because the movement is made, the true onset, apex and offset are known to the frame, which no
+annotated clip can offer.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def synthetic_clip(
         TypeError: portrait is no uint8 tensor.
         ValueError: key frames out of order, an unknown movement, or a setting out of range.
 
-    Example:
+    Examples:
         >>> clip = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=64)
         >>> clip.frames.shape, clip.onset, clip.apex, clip.offset
         (torch.Size([40, 3, 64, 64]), 10, 18, 30)
@@ -111,7 +111,7 @@ def synthetic_clip(
     for name, value in (("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker)):
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(f"{name} must be finite and at least 0, got {value}")
-    face, eyes = _portrait(portrait, eyes)
+    face, sight = _portrait(portrait, eyes)
     random = torch.Generator().manual_seed(seed)
     phase = torch.rand(3, generator=random) * 2 * math.pi
 
@@ -126,7 +126,7 @@ def synthetic_clip(
     field = _field(movement, places) * amplitude
     lid = _lid_field(places, iod)
     moved = motion[:, None, None, None] * field + lids[:, None, None, None] * lid + shift[:, None, None, :]
-    frames = torch.cat([_warp(face, eyes, size, part) for part in moved.split(16)])
+    frames = torch.cat([_warp(face, sight, size, part) for part in torch.split(moved, 16)])
     light = 1 + flicker * torch.sin(torch.arange(num_frames) * 1.37 + phase[1])
     frames = frames * light[:, None, None, None]
     if noise:
@@ -145,7 +145,7 @@ def drawn_portrait(size: int = 256) -> Tensor:
     Returns:
         ``(3, size, size)`` uint8 RGB.
 
-    Example:
+    Examples:
         >>> drawn_portrait(64).shape
         torch.Size([3, 64, 64])
     """
@@ -246,7 +246,7 @@ def _field(movement: str, places: Tensor) -> Tensor:
         for mirror in (1, -1):
             bump = _bump(places, (mirror * x, y), (width, width))
             field = field + bump[..., None] * torch.tensor([mirror * dx, dy])
-    return field / field.norm(dim=-1).max()
+    return field / field.square().sum(-1).max().sqrt()
 
 
 def _lid_field(places: Tensor, iod: float) -> Tensor:
@@ -256,7 +256,7 @@ def _lid_field(places: Tensor, iod: float) -> Tensor:
 
 
 def _warp(face: Tensor, eyes: Tensor, size: int, moved: Tensor) -> Tensor:
-    """Frames ``(t, 3, size, size)`` float of a face whose skin is displaced by ``moved`` ``(t, size, size, 2)`` pixels."""
+    """Frames ``(t, 3, size, size)`` float of a face displaced by ``moved`` ``(t, size, size, 2)`` pixels."""
     middle, across = eyes.mean(0), eyes[1] - eyes[0]
     iod = across.norm()
     # Twice the resolution, then averaged: the face must not alias as it moves by fractions of a pixel.
@@ -285,7 +285,8 @@ def _shrink_guard(face: Tensor, pixels_per_sample: float) -> Tensor:
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
     padded = F.pad(face, (reach, reach, reach, reach), mode="replicate")
-    return F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)
+    blurred: Tensor = F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)
+    return blurred
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 Two uses:
 
-- ``RetNetTemporal(dim)`` on frame features ``(b, t, d)``, in the place of the LSTM or transformer of a DFER model. It can
-  run on a whole clip, on a padded batch, or frame by frame on a stream, with the same result.
+- ``RetNetTemporal(dim)`` on frame features ``(b, t, d)``, in the place of the LSTM or transformer of a DFER model. It
+  can run on a whole clip, on a padded batch, or frame by frame on a stream, with the same result.
 - ``RetNetTemporal(512, depth=0, stem=ManhattanRetNet())`` on motion images, which is TSFmicro's temporal branch. With
   ``depth > 0`` and several motion images per clip, retention runs along t at each place of the map.
 """
@@ -11,7 +11,7 @@ Two uses:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from einops import rearrange
@@ -52,7 +52,7 @@ class RetNetTemporal(nn.Module):
     Raises:
         ValueError: shapes, widths, mode or state that do not fit; streaming asked of a two-sided encoder.
 
-    Example:
+    Examples:
         >>> encoder = RetNetTemporal(64, depth=1, num_heads=4).eval()
         >>> features = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))  # 16 frames
         >>> clip = encoder(features)
@@ -163,17 +163,15 @@ class RetNetTemporal(nn.Module):
     def _encode_maps(
         self, x: Tensor, mode: Mode, state: State | None, lengths: Tensor | Sequence[int] | None, stateful: bool
     ) -> tuple[Tensor, State]:
-        assert_stem = self.stem
-        if assert_stem is None:  # only called with one
-            raise ValueError("this encoder has no stem")
+        stem = cast(nn.Module, self.stem)  # only called with one
         b, t = x.shape[:2]
         counts = None if lengths is None else check_lengths(lengths, b, t, least=0).to(x.device)
         frames = x.flatten(0, 1)
         if counts is None:
-            maps = assert_stem(frames)
+            maps = stem(frames)
         else:  # only real frames pass the stem, where batch norm would count the padding
             real = real_frames(counts, t, x.device).flatten()
-            some = assert_stem(frames[real])
+            some = stem(frames[real])
             maps = some.new_zeros(b * t, *some.shape[1:])
             maps[real] = some
         if maps.ndim != 4 or maps.shape[1] != self.dim:
@@ -184,10 +182,10 @@ class RetNetTemporal(nn.Module):
         if not self.blocks:
             return maps.unflatten(0, (b, t)), ()
         h, w = maps.shape[2:]
-        tokens = rearrange(maps, "(b t) d h w -> (b h w) t d", b=b)
+        tokens = rearrange(maps.unflatten(0, (b, t)), "b t d h w -> (b h w) t d")
         places = None if counts is None else counts.repeat_interleave(h * w)
         tokens, states = self._encode(tokens, mode, state, places, stateful)
-        return rearrange(tokens, "(b h w) t d -> b t d h w", b=b, h=h), states
+        return rearrange(tokens.view(b, h, w, t, self.dim), "b h w t d -> b t d h w"), states
 
     def _check(self, x: Tensor, state: State | None, lengths: object) -> None:
         if not isinstance(x, Tensor):
@@ -218,9 +216,7 @@ class _Block(nn.Module):
     def forward(
         self, x: Tensor, mode: Mode, state: Tensor | None, counts: Tensor | None, stateful: bool
     ) -> tuple[Tensor, Tensor | None]:
-        mixed = self.retention(
-            self.retention_norm(x), mode=mode, state=state, lengths=counts, return_state=stateful
-        )
+        mixed = self.retention(self.retention_norm(x), mode=mode, state=state, lengths=counts, return_state=stateful)
         new: Tensor | None = None
         if stateful:
             mixed, new = mixed

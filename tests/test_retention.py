@@ -58,9 +58,7 @@ def test_gradients_agree():
     weight = torch.randn(2, 23, 24, dtype=torch.float64)
     expected = torch.autograd.grad((naive(layer, x) * weight).sum(), [x, *layer.parameters()])
     for mode, chunk_size in FORMS:
-        got = torch.autograd.grad(
-            (layer(x, mode=mode, chunk_size=chunk_size) * weight).sum(), [x, *layer.parameters()]
-        )
+        got = torch.autograd.grad((layer(x, mode=mode, chunk_size=chunk_size) * weight).sum(), [x, *layer.parameters()])
         for a, b in zip(got, expected, strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
 

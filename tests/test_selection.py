@@ -66,9 +66,7 @@ def test_windowed_search_equals_a_double_loop(name, dtype):
     offset = torch.tensor([80, 79, 60, 82, 70, 39, 52])  # clip 6: offset on the apex
     keys = mt.FrameSelector.preset(name)(frames, onset, apex, offset, lengths)
     clips = frames.numpy()
-    expected = [
-        brute_windows(clips[i], int(onset[i]), int(apex[i]), int(offset[i]), PRESETS[name]) for i in range(b)
-    ]
+    expected = [brute_windows(clips[i], int(onset[i]), int(apex[i]), int(offset[i]), PRESETS[name]) for i in range(b)]
     assert as_tuples(keys) == expected
     scores = [norm(clips[i], o, a) for i, (o, a, _) in enumerate(expected)]
     torch.testing.assert_close(keys.score, torch.tensor(scores, dtype=torch.float64))

@@ -1,0 +1,51 @@
+# Everything sets itself up in .venv; the first call of a target installs what it needs.
+#   make demo [CLIP=path]   the main job on one clip        make test    the test suite
+#   make lint types docs    what else CI looks at           make wheel   build, install into an empty venv, try it
+#   make check              all of it                       make clean   remove what was built
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+OUT ?= demo.png
+
+.PHONY: demo test lint types docs wheel check clean
+
+demo: $(VENV)/.plot
+	@$(BIN)/python examples/demo.py $(if $(CLIP),"$(CLIP)") --out "$(OUT)"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+wheel: $(VENV)/.dev
+	rm -rf dist build/empty
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt dist/*.whl
+	cd build/empty && bin/python -W error -c "import mertools as mt; print('wheel', mt.__version__, tuple(mt.au_prior().shape))"
+	build/empty/bin/mertools --version
+	rm -rf build/empty
+
+check: test lint types docs wheel
+
+clean:
+	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp per extra: `make demo` need not wait for the tools of `make test`.
+$(VENV)/.%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "setting up $(VENV) with the extra '$*' (the first time takes a few minutes)"
+	@$(PIP) install --constraint constraints.txt --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,123 @@
+import json
+import subprocess
+import sys
+
+import cv2
+import pytest
+
+import mertools as mt
+from mertools.cli import main, save_figure
+
+
+def write(clip, folder):
+    folder.mkdir()
+    for i, frame in enumerate(clip.frames):
+        cv2.imwrite(str(folder / f"img{i + 46}.png"), frame.permute(1, 2, 0).numpy()[..., ::-1])
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return mt.synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=3.0)
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    return write(made, tmp_path / "clip")
+
+
+def test_select_prints_the_key_frames(folder, capsys):
+    assert main(["select", folder]) == 0
+    assert capsys.readouterr().out == f"{folder}: onset 10  apex 18  offset 30  (40 frames)\n"
+
+
+def test_select_json(folder, made, capsys):
+    assert main(["select", "--json", folder, folder]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    keys = mt.select_keyframes(made.frames[None])
+    expected = {"clip": folder, "frames": 40, "onset": 10, "apex": 18, "offset": 30, "score": keys.score.item()}
+    assert lines == [expected, expected]
+
+
+def test_select_near_an_annotation(folder, made, capsys):
+    assert main(["select", folder, "--onset", "4", "--apex", "24", "--offset", "35", "--preset", "wide"]) == 0
+    keys = mt.FrameSelector.preset("wide")(made.frames[None], 4, 24, 35)
+    assert f"onset {int(keys.onset)}  apex {int(keys.apex)}  offset {int(keys.offset)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_select_plot(folder, tmp_path, suffix):
+    target = tmp_path / f"figure.{suffix}"
+    assert main(["select", folder, "--plot", str(target)]) == 0
+    assert target.stat().st_size > 5000
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip", f"figure.{suffix}"]
+
+
+def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
+    class Broken:
+        def savefig(self, path, **_):
+            path.write_bytes(b"half")
+            raise OSError("disk full")
+
+    target = tmp_path / "figure.png"
+    target.write_text("the old one")
+    with pytest.raises(OSError, match="disk full"):
+        save_figure(Broken(), target)
+    assert target.read_text() == "the old one"
+    assert [p.name for p in tmp_path.iterdir()] == ["figure.png"]
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, "-m", "mertools", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_unusable_clips_are_one_line_and_status_2(tmp_path, made, folder):
+    empty, broken, nothing = tmp_path / "empty.mp4", tmp_path / "broken.mp4", tmp_path / "nothing"
+    empty.write_bytes(b"")
+    broken.write_bytes(b"this is no video" * 99)
+    nothing.mkdir()
+    single = write(made._replace(frames=made.frames[:1]), tmp_path / "single")
+    cases = {
+        str(tmp_path / "gone.mp4"): "nothing at",
+        str(empty): "empty file",
+        str(broken): "no video that OpenCV can decode",
+        str(nothing): "folder without images",
+        single: "at least 2 frames, there is 1",
+    }
+    for clip, message in cases.items():
+        done = run("select", clip)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(f"mertools: error: {clip}: ")
+        assert message in done.stderr
+    done = run("select", str(empty), folder)
+    assert done.returncode == 2
+    assert done.stdout.startswith(f"{folder}: onset 10")  # the good clip is still done
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--apex", "3"], "onset must be given"),
+        (["--onset", "9", "--apex", "3"], "out of order"),
+        (["--onset", "1", "--apex", "3", "--offset", "99"], "out of range"),
+        (["--size", "0"], "size must be"),
+        (["--plot", "no/such/folder/x.png"], "there is no folder"),
+    ],
+)
+def test_bad_arguments(folder, capsys, arguments, message):
+    assert main(["select", folder, *arguments]) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_version_and_usage(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"mertools {mt.__version__}\n"
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "COMMAND" in capsys.readouterr().err

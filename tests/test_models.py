@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+import mertools as mt
+
+SMALL = {"image_size": 32, "dims": (4, 8, 12, 16), "hidden": 24, "spatial_depth": 1, "spatial_heads": 2}
+FUSIONS = ["parallel", "early", "s_to_t", "t_to_s"]
+
+
+def small(**settings):
+    return mt.TSFmicro(5, **SMALL, **settings).eval()
+
+
+def images(n=3, b=2):
+    return [torch.randn(b, 3, 32, 32) for _ in range(n)]
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_every_structure_trains(fusion):
+    model = small(fusion=fusion).train()
+    onset, apex = images(2)
+    logits = model(onset, apex)
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    unused = [name for name, p in model.named_parameters() if p.grad is None]
+    assert unused == []
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_motion_and_place_both_matter(fusion):
+    model = small(fusion=fusion)
+    onset, apex = images(2)
+    logits = model(onset, apex)
+    torch.testing.assert_close(logits, model.static_motion(onset, apex - onset))
+    assert not torch.allclose(model.static_motion(onset, apex), logits)
+    assert not torch.allclose(model.static_motion(apex, apex - onset), logits)
+
+
+def test_parallel_is_its_parts_put_together():
+    model = small()
+    onset, apex = images(2)
+    assert torch.equal(model(onset, apex), model.fusion(model.temporal(apex - onset), model.spatial(onset)))
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(6, 4, 3)
+
+    def forward(self, static, motion):
+        return self.conv(torch.cat([static, motion], 1)).mean((2, 3))
+
+
+def test_two_branches_around_any_network():
+    net = Net()
+    model = mt.TwoBranch(net)
+    onset, apex, offset = images()
+    front, back = model(onset, apex, offset)
+    assert torch.equal(front, net(onset, apex - onset))
+    assert torch.equal(back, net(apex, apex - offset))
+    assert list(model.parameters()) == list(net.parameters())
+
+
+def test_two_branches_around_tsfmicro():
+    net = small()
+    onset, apex, offset = images()
+    front, back = mt.TwoBranch(net)(onset, apex, offset)
+    torch.testing.assert_close(front, net(onset, apex))
+    assert torch.equal(back, net.static_motion(apex, apex - offset))
+
+
+IMAGE = torch.zeros(1, 3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mt.TSFmicro(0), ValueError, "num_classes must be a positive integer"),
+        (lambda: mt.TSFmicro(5, fusion="late"), ValueError, "fusion must be one of 'parallel'"),
+        (lambda: mt.TSFmicro(5, image_size=100), ValueError, "image_size must be a multiple of 16"),
+        (lambda: mt.TSFmicro(5, dims=(64, 512)), ValueError, "dims must be the widths of four stages"),
+        (lambda: small()(IMAGE, IMAGE[:, :1]), ValueError, "onset and apex must have one shape"),
+        (lambda: small()(IMAGE[..., :16], IMAGE[..., :16]), ValueError, r"onset must be \(b, 3, 32, 32\)"),
+        (lambda: small()(IMAGE.byte(), IMAGE.byte()), TypeError, "onset must be floating, got torch.uint8"),
+        (lambda: small()(IMAGE, None), TypeError, "apex must be a torch.Tensor"),
+        (lambda: mt.TwoBranch(lambda s, m: s), TypeError, "net must be an nn.Module"),
+        (lambda: mt.TwoBranch(Net())(IMAGE.byte(), IMAGE, IMAGE), TypeError, "onset must be a floating"),
+        (lambda: mt.TwoBranch(Net())(IMAGE, IMAGE, IMAGE[..., :5]), ValueError, "must have one shape"),
+    ],
+)
+def test_bad_input(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,71 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import mertools as mt
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return mt.synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+
+
+def texts(figure):
+    return [text.get_text() for axes in figure.axes for text in axes.texts] + [a.get_title() for a in figure.axes]
+
+
+@pytest.mark.parametrize("form", ["uint8", "float", "batch of one", "grey"])
+def test_shows_the_curve_the_frames_and_the_motion(clip, form):
+    frames = {
+        "uint8": clip.frames,
+        "float": clip.frames / 255,
+        "batch of one": clip.frames[None],
+        "grey": clip.frames[:, :1],
+    }[form]
+    keys = mt.select_keyframes(clip.frames[None])
+    figure = mt.plot_keyframes(frames, keys, truth=(clip.onset, clip.apex, clip.offset), title="A smile")
+    words = texts(figure)
+    assert {"onset 10", "apex 18", "offset 30", "apex − onset", "apex − offset"} <= set(words)
+    assert any("true: onset 10, apex 18, offset 30" in word for word in words)
+    curve = figure.axes[0].lines[0].get_ydata()
+    distance = mt.pairwise_distance(clip.frames[None])[0, 10]
+    scale = (3 * 48 * 48) ** 0.5
+    if form in ("uint8", "batch of one"):
+        assert curve == pytest.approx((distance / scale).numpy())
+    assert len(figure.axes) == 6
+
+
+def test_a_clip_in_which_nothing_moves(tmp_path):
+    frames = torch.full((9, 3, 16, 16), 7, dtype=torch.uint8)
+    mt.plot_keyframes(frames, mt.select_keyframes(frames[None])).savefig(tmp_path / "still.png")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((torch.zeros(9, 7, 5, 5), (0, 1, 2)), ValueError, r"one clip of images \(t, 3, h, w\)"),
+        (([1], (0, 1, 2)), TypeError, "frames must be a torch.Tensor"),
+        ((torch.zeros(9, 3, 5, 5), (0, 1, 9)), ValueError, "keys must lie within the clip's 9 frames"),
+        ((torch.zeros(9, 3, 5, 5), "012"), TypeError, "keys must be KeyFrames"),
+        ((torch.zeros(9, 3, 5, 5), mt.KeyFrames(*torch.ones(4, 2).long())), ValueError, "plot clips one by one"),
+    ],
+)
+def test_bad_input(arguments, error, message):
+    with pytest.raises(error, match=message):
+        mt.plot_keyframes(*arguments)
+
+
+def test_without_matplotlib_the_extra_is_named():
+    script = """
+import sys
+sys.modules["matplotlib"] = sys.modules["matplotlib.figure"] = None
+import torch, mertools as mt
+try:
+    mt.plot_keyframes(torch.zeros(9, 3, 5, 5), (0, 1, 2))
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "plot_keyframes needs matplotlib: pip install 'mertools[plot]'"

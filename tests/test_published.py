@@ -1,0 +1,109 @@
+"""The published networks, by their published weights: every entry of the fixtures."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import mertools as mt
+
+
+def assert_met(got, expected):
+    """To 1e-4, relative to the largest value of the entry."""
+    assert got.shape == expected.shape
+    assert float((got.detach() - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+@pytest.fixture(scope="module")
+def frames(parity):
+    return {name: parity.image(name) for name in ("onset", "apex", "offset")}
+
+
+@pytest.fixture(scope="module")
+def two_branch(parity):
+    return mt.load_published(mt.TwoBranch(mt.TSFmicro(5, drop_path=0.0)), parity.state_dict("gamdss")).eval()
+
+
+@pytest.mark.parametrize("network", ["tsfmicro", "s_to_t", "t_to_s", "early"])
+@torch.no_grad()
+def test_tsfmicro_logits(parity, frames, network):
+    fusion = "parallel" if network == "tsfmicro" else network
+    model = mt.load_published(mt.TSFmicro(5, fusion=fusion), parity.state_dict(network)).eval()
+    assert_met(model(frames["onset"], frames["apex"]), parity.expected(f"{network}.logits0"))
+
+
+@torch.no_grad()
+def test_two_branch_logits(parity, frames, two_branch):
+    front, back = two_branch(**frames)
+    assert_met(front, parity.expected("gamdss.logits0"))
+    assert_met(back, parity.expected("gamdss.logits1"))
+
+
+@torch.no_grad()
+def test_maps_of_the_front_branch(parity, frames, two_branch):
+    where = two_branch.net.spatial(frames["onset"])
+    how = two_branch.net.temporal(frames["apex"] - frames["onset"])
+    assert_met(where[:, ::64], parity.expected("gamdss.spatial_map"))
+    assert_met(how[:, ::64], parity.expected("gamdss.temporal_map"))
+
+
+def constants():
+    """The published constants, computed from REFERENCE §3."""
+    out = {}
+    for i, (dim, spread) in enumerate(zip((64, 128, 256, 512), (4, 4, 6, 6), strict=True)):
+        angle = 1 / 10000 ** torch.linspace(0, 1, dim // 4)
+        out[f"main_branch.layers.{i}.Relpos.angle"] = angle.repeat_interleave(2)
+        out[f"main_branch.layers.{i}.Relpos.decay"] = torch.log(1 - 2.0 ** (-2 - spread * torch.arange(2.0) / 2))
+    return out
+
+
+def test_constants_are_checked_and_taken_over(parity):
+    weights = parity.state_dict("tsfmicro") | constants()
+    model = mt.load_published(mt.TSFmicro(5), weights)
+    weights["main_branch.layers.2.Relpos.decay"] = torch.tensor([-0.5, -0.25])
+    mt.load_published(model, weights)
+    assert [b.retention.log_decay.tolist() for b in model.temporal.stem.stages[2].blocks] == [[-0.5, -0.25]] * 2
+    weights["main_branch.layers.1.Relpos.angle"] = torch.ones(64)
+    with pytest.raises(ValueError, match="layers.1.Relpos.angle must be"):
+        mt.load_published(model, weights)
+
+
+def test_prefix_of_a_data_parallel_run(parity):
+    weights = {f"module.{key}": value for key, value in parity.state_dict("early").items()}
+    mt.load_published(mt.TSFmicro(5, fusion="early"), weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("main_branch.proj.weight"), "lacks 1 keys that .*: main_branch.proj.weight"),
+        (lambda w: w.update({"main_branch.extra": torch.ones(1)}), "holds 1 keys that .*: main_branch.extra"),
+        (lambda w: w.update({"main_branch.head.bias": torch.ones(7)}), r"main_branch.head.bias must fit .*got \(7,\)"),
+    ],
+)
+def test_loading_is_strict_and_all_or_nothing(parity, change, message):
+    weights = parity.state_dict("tsfmicro")
+    change(weights)
+    model = mt.TSFmicro(5)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        mt.load_published(model, weights)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_bad_kinds():
+    with pytest.raises(TypeError, match="model must be a TSFmicro"):
+        mt.load_published(torch.nn.Linear(2, 2), {})
+    with pytest.raises(TypeError, match="under a key such as"):
+        mt.load_published(mt.TSFmicro(5), {"state_dict": {}, "epoch": 3})
+
+
+def test_training_step(parity, frames):
+    """Loss and gradient norm of one training step without drop path."""
+    model = mt.load_published(mt.TwoBranch(mt.TSFmicro(5, drop_path=0.0)), parity.state_dict("gamdss")).train()
+    front, back = model(**frames)
+    target = torch.tensor([1, 3])
+    loss = F.cross_entropy(front, target) + F.cross_entropy(back, target)
+    loss.backward()
+    norm = torch.stack([p.grad.double().square().sum() for p in model.parameters() if p.grad is not None]).sum().sqrt()
+    assert_met(loss.double(), parity.expected("gamdss.train_loss"))
+    assert_met(norm, parity.expected("gamdss.train_gradnorm"))
