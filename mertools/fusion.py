@@ -29,8 +29,9 @@ class ParallelFusion(nn.Module):
         ValueError: a width is not positive, or the maps differ in shape.
 
     Examples:
+        >>> import torch
         >>> fusion = ParallelFusion(512, num_classes=5).eval()
-        >>> how, where = torch.zeros(2, 512, 14, 14), torch.zeros(2, 512, 14, 14)
+        >>> how, where = torch.zeros(2, 2, 512, 14, 14)
         >>> fusion(how, where).shape
         torch.Size([2, 5])
 
