@@ -11,6 +11,7 @@ Three ways of use, from nothing to what the paper did:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -37,6 +38,7 @@ def au_prior_loss(
     class_weight: Tensor | None = None,
     label_smoothing: float = 0.0,
     ignore_index: int = -100,
+    expression_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Cross entropy with an action-unit term; the function under :class:`AUPriorLoss`, which documents the arguments.
@@ -48,32 +50,23 @@ def au_prior_loss(
         True
     """
     _check_logits(logits, prior)
-    target = _check_target(target, logits, ignore_index)
-    # Half precision rounds away what the loss is made of: 16-bit inputs are computed in float32.
+    target = _check_target(target, logits)
+    # 16-bit inputs are computed in float32, and autocast would take the small matrix products here in 16 bits.
     dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
-    logits, prior = logits.to(dtype), prior.to(dtype)
-    hard = not target.is_floating_point()
-    target = target if hard else target.to(dtype)
-    expression = F.cross_entropy(
-        logits,
-        target,
-        weight=None if class_weight is None else class_weight.to(dtype),
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction="none" if reduction == "none" else "sum",
-    )
-    valid = target != ignore_index if hard else None
-    if reduction == "mean":
-        expression = expression / _cross_entropy_weight(target, valid, class_weight, dtype)
-    if au_ratio == 0:
-        return expression
-
-    units = _au_term(logits, target, valid, au_logits, au_target, prior, pos_weight).mean(1) * prior_scale
-    if reduction != "none":
-        units = units.sum()
-    if reduction == "mean":
-        units = units / (max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1))
-    return (1 - au_ratio) * expression + au_ratio * units
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.to(dtype)
+        hard = not target.is_floating_point()
+        valid = target != ignore_index if hard else None
+        if expression_loss is None:
+            weight = None if class_weight is None else class_weight.to(dtype)
+            target = target if hard else target.to(dtype)
+            expression = _cross_entropy(logits, target, valid, weight, label_smoothing, ignore_index, reduction)
+        else:
+            expression = _check_expression(expression_loss(logits, target), logits, reduction)
+        if au_ratio == 0:
+            return expression
+        units = _au_term(logits, target, valid, au_logits, au_target, prior.to(dtype), pos_weight, reduction)
+        return (1 - au_ratio) * expression + (au_ratio * prior_scale / prior.shape[1]) * units
 
 
 class AUPriorLoss(nn.Module):
@@ -87,7 +80,7 @@ class AUPriorLoss(nn.Module):
     plays no part in it.
 
     Args:
-        prior: ``(e, a)`` in [0, 1], a row per class; default :func:`au_prior`, for 7 classes in the order of
+        prior: ``(e, a)`` in [0, 1], a row per class; a row of NaN leaves its class out of the AU term; default :func:`au_prior`, for 7 classes in the order of
             ``EXPRESSIONS``. Another class order or subset: ``au_prior(["anger", "happiness", ...])``.
         au_ratio: ``r`` in [0, 1], share of the AU term. With 0 the loss is cross entropy.
         prior_scale: ``s``, scale of the prior as a weight.
@@ -95,6 +88,8 @@ class AUPriorLoss(nn.Module):
         class_weight: ``(e,)`` weights of the cross entropy.
         label_smoothing: of the cross entropy; the AU term uses the target as it is.
         ignore_index: a class index whose clips count in neither term. A batch of nothing else gives 0, not NaN.
+        expression_loss: a module in the place of the cross entropy, called as ``(logits, target)``, with the same
+            ``reduction``; for instance :class:`FocalLoss` or :class:`LogitAdjustedLoss`.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value per clip).
 
     Shape:
@@ -135,6 +130,7 @@ class AUPriorLoss(nn.Module):
         class_weight: Tensor | None = None,
         label_smoothing: float = 0.0,
         ignore_index: int = -100,
+        expression_loss: nn.Module | None = None,
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
@@ -146,6 +142,13 @@ class AUPriorLoss(nn.Module):
             raise ValueError(f"prior_scale must be positive, got {prior_scale}")
         if reduction not in ("mean", "sum", "none"):
             raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        if expression_loss is not None:
+            if not isinstance(expression_loss, nn.Module):
+                raise TypeError(f"expression_loss must be an nn.Module, got {type(expression_loss).__name__}")
+            if class_weight is not None or label_smoothing:
+                raise ValueError(
+                    "expression_loss takes the place of the cross entropy: give class_weight and label_smoothing to it"
+                )
         e, a = prior.shape
         _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
         _check_weight("class_weight", class_weight, {(e,): "one per class"})
@@ -156,6 +159,7 @@ class AUPriorLoss(nn.Module):
         self.prior_scale = prior_scale
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
+        self.expression_loss = expression_loss
         self.reduction: Reduction = reduction
 
     def forward(
@@ -174,6 +178,7 @@ class AUPriorLoss(nn.Module):
             class_weight=self.class_weight,
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
+            expression_loss=self.expression_loss,
             reduction=self.reduction,
         )
 
@@ -186,7 +191,40 @@ class AUPriorLoss(nn.Module):
         )
 
 
-# --- the AU term ----------------------------------------------------------------------------------------------------
+# --- the two terms --------------------------------------------------------------------------------------------------
+
+
+def _cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    valid: Tensor | None,
+    weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: Reduction,
+) -> Tensor:
+    """``F.cross_entropy``, but 0 rather than NaN for a batch of nothing but ignored clips."""
+    total = _or_value_error(
+        lambda: F.cross_entropy(
+            logits,
+            target,
+            weight=weight,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            reduction="none" if reduction == "none" else "sum",
+        ),
+        target,
+        logits.shape[1],
+        ignore_index,
+    )
+    if reduction != "mean":
+        return total
+    if valid is None:
+        return total / max(logits.shape[0], 1)
+    if weight is None:
+        return total / valid.sum().clamp(min=1)
+    counted = (valid * weight[torch.where(valid, target, 0)]).sum()
+    return total / torch.where(counted == 0, 1, counted)
 
 
 def _au_term(
@@ -197,58 +235,62 @@ def _au_term(
     au_target: Tensor | None,
     prior: Tensor,
     pos_weight: Tensor | None,
+    reduction: Reduction,
 ) -> Tensor:
-    """Weighted AU loss per clip and unit, ``(b, a)``, without the scale; 0 for ignored clips."""
+    """Weighted AU loss summed over the units, without scale: of each clip, of their mean, or of their sum.
+
+    Clips that are ignored, or whose class has no row, have weight 0.
+    """
+    known = ~prior.isnan().any(1)
+    prior = prior.nan_to_num(0.0)
     weight = _rows(prior, target, valid)
+    each: Reduction = "none" if reduction == "none" else "sum"
     if au_logits is None:
         if au_target is not None:
             raise ValueError("au_target needs au_logits: pass the output of AUHead(in_features), or leave both out")
-        profile = _mix(prior, logits.softmax(1))
-        return weight * _bernoulli_kl(weight, profile)
-    _check_units("au_logits", au_logits, logits.shape[0], prior.shape[1])
-    if au_target is None:
-        labels = weight
+        # Divergence of two present/absent distributions: cross entropy minus what the target's row has of its own.
+        profile = logits.masked_fill(~known, -torch.inf).softmax(1) @ prior
+        profile = profile.clamp(1e-6, 1 - 1e-6)
+        units = F.binary_cross_entropy(profile, weight, weight=weight, reduction=each)
+        units = units - F.binary_cross_entropy(weight, weight, weight=weight, reduction=each)
     else:
-        _check_units("au_target", au_target, logits.shape[0], prior.shape[1])
-        _check_unit_range("au_target", au_target)
-        labels = au_target.to(prior.dtype)
-    scores = au_logits.to(prior.dtype)
-    # pos_weight multiplies the positive term only; its rows mix like the prior's, so that a mixture of targets costs
-    # the mixture of their losses.
-    positive = weight if pos_weight is None else _rows(prior * pos_weight.to(prior.dtype), target, valid)
-    return -(positive * labels * F.logsigmoid(scores) + weight * (1 - labels) * F.logsigmoid(-scores))
+        _check_units("au_logits", au_logits, logits.shape[0], prior.shape[1])
+        labels = weight
+        if au_target is not None:
+            _check_units("au_target", au_target, logits.shape[0], prior.shape[1])
+            _check_unit_range("au_target", au_target)
+            labels = au_target.to(prior.dtype)
+        units = F.binary_cross_entropy_with_logits(
+            au_logits.to(prior.dtype),
+            labels,
+            weight=weight,
+            pos_weight=_positive_weight(prior, pos_weight, target, valid, weight),
+            reduction=each,
+        )
+    if reduction == "none":
+        return units.sum(1)
+    if reduction == "mean":
+        return units / (max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1))
+    return units
 
 
 def _rows(table: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
     """The row of each clip's class, or the mixture of rows of its class probabilities; zeros for ignored clips."""
     if valid is None:
-        return _mix(table, target)
-    return torch.where(valid[:, None], table[torch.where(valid, target, 0)], 0)
+        return target @ table
+    return F.embedding(torch.where(valid, target, table.shape[0]), F.pad(table, (0, 0, 0, 1)))
 
 
-def _mix(table: Tensor, probability: Tensor) -> Tensor:
-    """``probability @ table``, spelled as a sum because autocast would take a matrix product in 16 bits."""
-    return (probability[:, :, None] * table).sum(1)
-
-
-def _bernoulli_kl(wanted: Tensor, got: Tensor) -> Tensor:
-    """Divergence between two present/absent distributions, elementwise; 0 where they agree."""
-    got = got.clamp(1e-6, 1 - 1e-6)
-    absent = 1 - wanted
-    return torch.xlogy(wanted, wanted) - wanted * got.log() + torch.xlogy(absent, absent) - absent * torch.log1p(-got)
-
-
-def _cross_entropy_weight(
-    target: Tensor, valid: Tensor | None, class_weight: Tensor | None, dtype: torch.dtype
-) -> Tensor | int:
-    """What ``F.cross_entropy`` divides by for its mean; 1 where that would be 0."""
-    if valid is None:
-        return max(target.shape[0], 1)
-    weight = valid.to(dtype)
-    if class_weight is not None:
-        weight = weight * class_weight.to(dtype)[torch.where(valid, target, 0)]
-    total = weight.sum()
-    return torch.where(total == 0, 1, total)
+def _positive_weight(
+    prior: Tensor, pos_weight: Tensor | None, target: Tensor, valid: Tensor | None, weight: Tensor
+) -> Tensor | None:
+    """``pos_weight`` of each clip: its class's row, or what makes a mixture of targets cost the mixture of losses."""
+    if pos_weight is None or pos_weight.ndim == 1:
+        return None if pos_weight is None else pos_weight.to(prior.dtype)
+    if valid is not None:
+        return _rows(pos_weight.to(prior.dtype), target, valid)
+    mixed = target @ (prior * pos_weight.to(prior.dtype))
+    return torch.where(weight > 0, mixed / weight, 1)
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------
@@ -261,10 +303,14 @@ def _check_prior(prior: Tensor) -> Tensor:
         )
     if prior.ndim != 2 or not prior.is_floating_point() or 0 in prior.shape:
         raise ValueError(f"prior must be floating (e, a), a row per class, got {prior.dtype} {tuple(prior.shape)}")
-    if not bool(((prior >= 0) & (prior <= 1)).all()):
+    missing = prior.isnan().all(1)
+    if bool(missing.all()):
+        raise ValueError("prior must hold a row for at least one class, got nothing but NaN")
+    rows = prior[~missing]
+    if not bool(((rows >= 0) & (rows <= 1)).all()):
         raise ValueError(
-            f"prior must lie in [0, 1] (how often a unit is present), got values from {float(prior.min())} to "
-            f"{float(prior.max())}: put the scale of a weight matrix into prior_scale"
+            f"prior must lie in [0, 1] (how often a unit is present), got values from {float(rows.min())} to "
+            f"{float(rows.max())}: put the scale of a weight matrix into prior_scale"
         )
     return prior
 
@@ -297,7 +343,7 @@ def _check_logits(logits: Tensor, prior: Tensor) -> None:
         )
 
 
-def _check_target(target: Tensor, logits: Tensor, ignore_index: int) -> Tensor:
+def _check_target(target: Tensor, logits: Tensor) -> Tensor:
     b, e = logits.shape
     if not isinstance(target, Tensor):
         raise TypeError(f"target must be a torch.Tensor of classes (b,) or probabilities (b, e), got {target!r}")
@@ -315,14 +361,29 @@ def _check_target(target: Tensor, logits: Tensor, ignore_index: int) -> Tensor:
                 worst = int((total - 1).abs().argmax())
                 raise ValueError(f"target rows must sum to 1, got {total[worst].item():.4g} for clip {worst}")
         return target
-    if _may_look(target) and target.numel():
-        known = (target >= 0) & (target < e) | (target == ignore_index)
-        if not bool(known.all()):
-            raise ValueError(
-                f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[~known][0])} "
-                f"for clip {int((~known).to(torch.uint8).argmax())}"
-            )
     return target.long()
+
+
+def _or_value_error(call: Callable[[], Tensor], target: Tensor, e: int, ignore_index: int) -> Tensor:
+    """Run ``call``; on the CPU a class out of range is found there, at no cost, and explained here."""
+    if not _may_look(target):
+        return call()
+    try:
+        return call()
+    except IndexError as error:
+        unknown = ~((target >= 0) & (target < e) | (target == ignore_index))
+        raise ValueError(
+            f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[unknown][0])} "
+            f"for clip {int(unknown.to(torch.uint8).argmax())}"
+        ) from error
+
+
+def _check_expression(value: Tensor, logits: Tensor, reduction: Reduction) -> Tensor:
+    shape = logits.shape[:1] if reduction == "none" else ()
+    if not isinstance(value, Tensor) or value.shape != shape:
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(f"expression_loss must return {tuple(shape)} for reduction={reduction!r}, got {got}")
+    return value
 
 
 def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
@@ -336,15 +397,12 @@ def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
 
 
 def _check_unit_range(name: str, value: Tensor) -> None:
-    if _may_look(value) and value.numel() and not bool(((value >= 0) & (value <= 1)).all()):
-        hint = (
-            "drop clips without a face, binarise intensities"
-            if name == "au_target"
-            else "probabilities are wanted, not logits"
-        )
-        raise ValueError(
-            f"{name} must lie in [0, 1] without NaN, got {value.min().item()} to {value.max().item()}: {hint}"
-        )
+    if not _may_look(value) or not value.numel() or value.dtype == torch.bool:
+        return
+    low, high = (float(bound) for bound in value.aminmax())
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        hint = "drop clips without a face, binarise intensities" if name == "au_target" else "not logits"
+        raise ValueError(f"{name} must lie in [0, 1] without NaN, got {low} to {high}: {hint}")
 
 
 def _may_look(value: Tensor) -> bool:
