@@ -1,8 +1,8 @@
 """Action units as prior knowledge: which facial movements go with which expression (AU-DFER).
 
 An action unit (AU) is a visible movement of a facial muscle: AU12 pulls the lip corners, AU04 lowers the brow. AU-DFER
-counted over large DFER sets how often each unit is present in each expression and made the table a weight ``W`` (e, a)
-in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training and is dropped
+quantifies, from large DFER sets, how much each unit contributes to each expression and puts the table as a weight ``W``
+(e, a) in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training and is dropped
 afterwards, so inference costs nothing::
 
     L = (1 − r)·CE(logits, y) + r·mean over b, a of [ s·W[y_b, a] · BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]
@@ -17,19 +17,18 @@ looked up by the name of its expression, and what stays doubtful in the numbers 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from mertools.expressions import EXPRESSIONS, expression_names
+from mertools.expressions import EXPRESSIONS, canonical, class_names, near_names
 
 __all__ = [
     "ACTION_UNITS",
-    "AUHead",
     "au_pos_weight",
     "au_prior",
     "clip_au_labels",
@@ -44,18 +43,32 @@ ACTION_UNITS: tuple[str, ...] = (
 )  # fmt: skip
 
 
-def au_prior(classes: Sequence[str] = EXPRESSIONS, *, action_units: Sequence[str] = ACTION_UNITS) -> Tensor:
+def au_prior(
+    classes: str | Sequence[str] = EXPRESSIONS,
+    *,
+    action_units: Sequence[str] = ACTION_UNITS,
+    rows: Mapping[str, Tensor | str | Sequence[str]] | None = None,
+    missing: Literal["error", "mean", "ignore"] = "error",
+) -> Tensor:
     """How strongly each action unit goes with each expression: the prior ``W`` of AU-DFER, rows by name.
 
+    The table knows happy, sad, neutral, angry, surprise, disgust and fear. A class it does not know (contempt,
+    repression, others, ...) gets a row from ``rows``, or what ``missing`` says; never silently some other row.
+
     Args:
-        classes: your class names in the order of your labels. Synonyms are understood ("happiness", "anger", ...).
+        classes: your class names in the order of your labels, or a set of :data:`CLASS_SETS` such as ``"SAMM-5"``.
+            Synonyms are understood ("happiness", "anger", ...).
         action_units: the units wanted, in order; any subset of :data:`ACTION_UNITS`.
+        rows: rows for classes by name: an ``(a,)`` tensor, for instance of :func:`estimate_au_prior`, or the name
+            (or names, averaged) of expressions that the table knows. They go before the table's.
+        missing: for a class without a row: ``"error"``; ``"mean"``, the average of the table's rows; ``"ignore"``, a
+            row of NaN, which leaves the class out of the AU term of :class:`AUPriorLoss`.
 
     Shape:
-        - output: ``(e, a)`` float32, values in (0, 1)
+        - output: ``(e, a)`` float32, values in [0, 1] (or rows of NaN)
 
     Raises:
-        TypeError: classes or action_units are not sequences of names.
+        TypeError: classes or action_units are not names, or rows is no mapping.
         ValueError: a class has no row, is named twice, or a unit is unknown; the message lists them.
 
     Examples:
@@ -63,27 +76,56 @@ def au_prior(classes: Sequence[str] = EXPRESSIONS, *, action_units: Sequence[str
         torch.Size([2, 18])
         >>> au_prior(["happy"], action_units=["AU12", "AU04"])  # a smile pulls the lip corners
         tensor([[0.8883, 0.2964]])
+        >>> au_prior("MEGC2019", rows={"positive": "happy", "negative": ["angry", "disgust", "fear", "sad"]}).shape
+        torch.Size([3, 18])
 
     Source: AU-DFER (arXiv 2507.07678), weight matrix of the AU loss.
     """
-    rows = [EXPRESSIONS.index(name) for name in expression_names(classes)]
     columns = _unit_columns(action_units)
-    return _table("prior")[rows][:, columns]
+    if missing not in ("error", "mean", "ignore"):
+        raise ValueError(f"missing must be 'error', 'mean' or 'ignore', got {missing!r}")
+    names = class_names(classes)
+    given = _given_rows(rows, names, len(columns))
+    table = torch.tensor(_tables()["prior"])[:, columns]
+    average = table.mean(0) if missing == "mean" else torch.full((len(columns),), torch.nan)
+    prior, unknown = [], []
+    for name in names:
+        row, known = given.get(name.strip().casefold()), canonical(name)
+        if isinstance(row, Tensor):
+            prior.append(row)
+        elif row is not None:
+            prior.append(table[[EXPRESSIONS.index(part) for part in row]].mean(0))
+        elif known is not None:
+            prior.append(table[EXPRESSIONS.index(known)])
+        else:
+            unknown.append(name)
+            prior.append(average)
+    if unknown and missing == "error":
+        raise _no_row(unknown)
+    return torch.stack(prior)
 
 
-def au_pos_weight(dataset: str = "DFEW", mode: str = "global", *, classes: Sequence[str] = EXPRESSIONS) -> Tensor:
+def au_pos_weight(
+    dataset: str = "DFEW",
+    mode: str = "global",
+    *,
+    classes: str | Sequence[str] = EXPRESSIONS,
+    missing: Literal["error", "ones"] = "error",
+) -> Tensor:
     """Weight of a present action unit against an absent one, as published for DFEW and FERV39K.
 
     Args:
         dataset: ``"DFEW"`` or ``"FERV39K"``.
         mode: ``"global"``, one row for all expressions; ``"distinct"``, a row per expression; ``"minor"``, the distinct
             rows for the rare expressions disgust, fear and surprise and ones for the others.
-        classes: your class names in the order of your labels (not used by ``"global"``).
+        classes: your class names in the order of your labels, or a set's name (not used by ``"global"``).
+        missing: for a class that the table does not know: ``"error"``, or ``"ones"`` (no weight).
 
     Shape:
         - output: ``(a,)`` for ``"global"``, else ``(e, a)``; float32, positive, a = 18
 
     Raises:
+        TypeError: classes are no names.
         ValueError: unknown dataset, mode or class.
 
     Note:
@@ -101,13 +143,20 @@ def au_pos_weight(dataset: str = "DFEW", mode: str = "global", *, classes: Seque
         raise ValueError(f"dataset must be one of {', '.join(map(repr, tables))}, got {dataset!r}")
     if mode not in ("global", "distinct", "minor"):
         raise ValueError(f"mode must be 'global', 'distinct' or 'minor', got {mode!r}")
-    names = expression_names(classes)
+    if missing not in ("error", "ones"):
+        raise ValueError(f"missing must be 'error' or 'ones', got {missing!r}")
+    names = class_names(classes)
     if mode == "global":
         return torch.tensor(tables[dataset]["global"])
-    weight = torch.tensor(tables[dataset]["distinct"])[[EXPRESSIONS.index(name) for name in names]]
-    if mode == "minor":
-        rare = torch.tensor([name in _tables()["minor_expressions"] for name in names])
-        weight = torch.where(rare[:, None], weight, 1.0)
+    found = [canonical(name) for name in names]
+    unknown = [name for name, key in zip(names, found, strict=True) if key is None]
+    if unknown and missing == "error":
+        raise _no_row(unknown, "missing='ones' leaves them without weight, estimate_pos_weight makes your own table")
+    table = torch.tensor(tables[dataset]["distinct"])
+    weight = torch.ones(len(names), table.shape[1])
+    for i, key in enumerate(found):
+        if key is not None and (mode == "distinct" or key in _tables()["minor_expressions"]):
+            weight[i] = table[EXPRESSIONS.index(key)]
     return weight
 
 
@@ -209,59 +258,6 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
     return label.masked_fill(seen == 0, torch.nan)
 
 
-class AUHead(nn.Module):
-    """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
-
-    Used in training only; leave it out at inference.
-
-    Args:
-        in_features: width of the features the classifier sees.
-        num_aus: number of action units.
-        device: where to create the parameters.
-        dtype: their type.
-
-    Shape:
-        - input: ``(..., d)``; output: ``(..., a)`` logits
-
-    Raises:
-        ValueError: a width is not a positive integer, or the features have another width.
-
-    Examples:
-        >>> AUHead(512)(torch.zeros(2, 512)).shape
-        torch.Size([2, 18])
-
-    Source: AU-DFER (arXiv 2507.07678).
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        num_aus: int = len(ACTION_UNITS),
-        *,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        for name, value in (("in_features", in_features), ("num_aus", num_aus)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
-
-    def reset_parameters(self) -> None:
-        """Draw new weights."""
-        self.linear.reset_parameters()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Action-unit logits of ``features``."""
-        if features.shape[-1] != self.linear.in_features:
-            raise ValueError(
-                f"features must be (..., {self.linear.in_features}), got shape {tuple(features.shape)}: "
-                f"build the head with AUHead(in_features={features.shape[-1]})"
-            )
-        logits: Tensor = self.linear(features)
-        return logits
-
-
 # --- tables and counts ----------------------------------------------------------------------------------------------
 
 
@@ -271,8 +267,42 @@ def _tables() -> dict[str, Any]:
     return tables
 
 
-def _table(name: str) -> Tensor:
-    return torch.tensor(_tables()[name])
+def _given_rows(
+    rows: Mapping[str, Tensor | str | Sequence[str]] | None, names: tuple[str, ...], a: int
+) -> dict[str, Tensor | list[str]]:
+    """The caller's rows by lower-case class name, checked: ``(a,)`` tensors, or names that the table knows."""
+    if rows is None:
+        return {}
+    if not isinstance(rows, Mapping):
+        raise TypeError(f"rows must map class names to rows, got {type(rows).__name__}")
+    wanted = {name.strip().casefold() for name in names}
+    given: dict[str, Tensor | list[str]] = {}
+    for name, row in rows.items():
+        key = str(name).strip().casefold()
+        if key not in wanted:
+            raise ValueError(f"rows must be for classes among {list(names)}, got one for {name!r}")
+        if isinstance(row, Tensor):
+            if row.shape != (a,) or not bool(((row >= 0) & (row <= 1)).all()):
+                raise ValueError(f"rows[{name!r}] must be ({a},) in [0, 1], got shape {tuple(row.shape)}: {row}")
+            given[key] = row.float()
+            continue
+        parts = [row] if isinstance(row, str) else list(row)
+        unknown = [part for part in parts if canonical(part) is None]
+        if unknown or not parts:
+            raise ValueError(f"rows[{name!r}] must name expressions among {', '.join(EXPRESSIONS)}, got {parts}")
+        given[key] = [str(canonical(part)) for part in parts]
+    return given
+
+
+def _no_row(unknown: list[str], hint: str = "") -> ValueError:
+    hint = hint or (
+        "give each a row with rows={name: ...}, from estimate_au_prior on your own AU labels or as a mixture of known "
+        "expressions, or choose missing='mean' or missing='ignore'"
+    )
+    return ValueError(
+        f"classes must be among {', '.join(EXPRESSIONS)} (or a synonym) to have a row in the table; "
+        f"got {', '.join(map(repr, unknown))}{near_names(unknown)}: {hint}"
+    )
 
 
 def _unit_columns(action_units: Sequence[str]) -> list[int]:

@@ -80,8 +80,9 @@ class AUPriorLoss(nn.Module):
     plays no part in it.
 
     Args:
-        prior: ``(e, a)`` in [0, 1], a row per class; a row of NaN leaves its class out of the AU term; default :func:`au_prior`, for 7 classes in the order of
-            ``EXPRESSIONS``. Another class order or subset: ``au_prior(["anger", "happiness", ...])``.
+        prior: ``(e, a)`` in [0, 1], a row per class; a row of NaN leaves its class out of the AU term. Default
+            :func:`au_prior`, for 7 classes in the order happy, sad, neutral, angry, surprise, disgust, fear. Another
+            order or other classes: ``au_prior(["anger", "happiness", ...])``.
         au_ratio: ``r`` in [0, 1], share of the AU term. With 0 the loss is cross entropy.
         prior_scale: ``s``, scale of the prior as a weight.
         pos_weight: weight of a present unit against an absent one, ``(a,)`` or ``(e, a)``; see :func:`au_pos_weight`.
@@ -152,9 +153,14 @@ class AUPriorLoss(nn.Module):
         e, a = prior.shape
         _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
         _check_weight("class_weight", class_weight, {(e,): "one per class"})
-        self.register_buffer("prior", prior.detach().clone())
-        self.register_buffer("pos_weight", None if pos_weight is None else pos_weight.detach().clone())
-        self.register_buffer("class_weight", None if class_weight is None else class_weight.detach().clone())
+        # Configuration, not state: a checkpoint must not bring the rows of another class order along.
+        self.register_buffer("prior", prior.detach().clone(), persistent=False)
+        self.register_buffer(
+            "pos_weight", None if pos_weight is None else pos_weight.detach().clone(), persistent=False
+        )
+        self.register_buffer(
+            "class_weight", None if class_weight is None else class_weight.detach().clone(), persistent=False
+        )
         self.au_ratio = au_ratio
         self.prior_scale = prior_scale
         self.label_smoothing = label_smoothing
@@ -255,6 +261,8 @@ def _au_term(
         units = units - F.binary_cross_entropy(weight, weight, weight=weight, reduction=each)
     else:
         _check_units("au_logits", au_logits, logits.shape[0], prior.shape[1])
+        if not au_logits.is_floating_point():
+            raise TypeError(f"au_logits must be floating, got {au_logits.dtype}: labels are passed as au_target=")
         labels = weight
         if au_target is not None:
             _check_units("au_target", au_target, logits.shape[0], prior.shape[1])
@@ -309,7 +317,7 @@ def _check_prior(prior: Tensor) -> Tensor:
     rows = prior[~missing]
     if not bool(((rows >= 0) & (rows <= 1)).all()):
         raise ValueError(
-            f"prior must lie in [0, 1] (how often a unit is present), got values from {float(rows.min())} to "
+            f"prior must lie in [0, 1], got values from {float(rows.min())} to "
             f"{float(rows.max())}: put the scale of a weight matrix into prior_scale"
         )
     return prior

@@ -7,12 +7,28 @@ needs to know what a class means it asks for the name, and understands the spell
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-__all__ = ["EXPRESSIONS"]
+__all__ = ["CLASS_SETS", "EXPRESSIONS"]
 
 # The label order of DFEW and FERV39K as AU-DFER uses it.
 EXPRESSIONS: tuple[str, ...] = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+
+# Class names in the label order of each dataset or protocol. FERV39K is used in two orders; look which one yours is.
+CLASS_SETS: dict[str, tuple[str, ...]] = {
+    "DFEW": EXPRESSIONS,
+    "FERV39K": EXPRESSIONS,
+    "FERV39K-alphabetical": ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"),
+    "MAFW": (
+        "anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise",
+        "contempt", "anxiety", "helplessness", "disappointment",
+    ),
+    "CASME2-5": ("happiness", "repression", "disgust", "surprise", "others"),
+    "SAMM-5": ("anger", "contempt", "happiness", "surprise", "other"),
+    "CASME3-7": ("anger", "disgust", "fear", "happy", "sad", "surprise", "others"),
+    "CASME3-4": ("positive", "surprise", "others", "negative"),
+    "MEGC2019": ("negative", "positive", "surprise"),
+}  # fmt: skip
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "happy": ("happiness", "joy", "joyful"),
@@ -26,36 +42,46 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
 _CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (name, *aliases)}
 
 
-def expression_names(classes: Sequence[str]) -> list[str]:
-    """The canonical name of each class, in the caller's order.
-
-    Args:
-        classes: class names; case and surrounding blanks do not matter.
+def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
+    """The names of a class set, or a sequence of names as it is.
 
     Raises:
-        TypeError: not a sequence of strings.
-        ValueError: a class that no row of the tables describes, or one that is named twice.
+        TypeError: not a name of a set and not a sequence of strings.
+        ValueError: there is no such set, or a class is named twice.
 
     Examples:
-        >>> expression_names(["Anger", "Happiness"])
-        ['angry', 'happy']
+        >>> class_names("MEGC2019")
+        ('negative', 'positive', 'surprise')
     """
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+    if isinstance(classes, str):
+        if classes not in CLASS_SETS:
+            raise ValueError(
+                f"classes must be a sequence of names, or one of the sets {', '.join(CLASS_SETS)}; got {classes!r}"
+            )
+        return CLASS_SETS[classes]
+    names = tuple(classes) if isinstance(classes, Iterable) else ()
+    if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"classes must be a sequence of names such as {EXPRESSIONS[:2]}, got {classes!r}")
-    keys = [name.strip().casefold() for name in classes]
-    unknown = [name for name, key in zip(classes, keys, strict=True) if key not in _CANONICAL]
-    if unknown:
-        near = {match for name in unknown for match in difflib.get_close_matches(name.casefold(), _CANONICAL, n=1)}
-        hint = f" (did you mean {', '.join(sorted(near))}?)" if near else ""
-        raise ValueError(
-            f"classes must be among {', '.join(EXPRESSIONS)} (or a synonym); "
-            f"got {', '.join(map(repr, unknown))}{hint}. "
-            "A class of your own needs its own row: estimate_au_prior(au_target, target, num_classes=...) makes a prior"
-        )
-    names = [_CANONICAL[key] for key in keys]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    keys = [canonical(name) or name.strip().casefold() for name in names]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ValueError(
-            f"classes must name each expression once, got {', '.join(twice)} more than once: {list(classes)}"
+            f"classes must name each expression once, got {', '.join(twice)} more than once: {list(names)}"
         )
     return names
+
+
+def canonical(name: str) -> str | None:
+    """The name that the tables know an expression by, or None.
+
+    Examples:
+        >>> canonical("Happiness"), canonical("contempt")
+        ('happy', None)
+    """
+    return _CANONICAL.get(name.strip().casefold())
+
+
+def near_names(names: Sequence[str]) -> str:
+    """A hint at what misspelled names may have meant."""
+    near = {match for name in names for match in difflib.get_close_matches(name.casefold(), _CANONICAL, n=1)}
+    return f" (did you mean {', '.join(sorted(near))}?)" if near else ""

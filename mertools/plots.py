@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mertools.au import ACTION_UNITS, au_prior
 from mertools.distance import pairwise_distance
+from mertools.expressions import EXPRESSIONS, class_names
 from mertools.selection import KeyFrames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_keyframes"]
+__all__ = ["plot_au_prior", "plot_keyframes"]
 
+# What each unit does, in the words of the Facial Action Coding System.
+_FACS = {
+    "AU01": "inner brow raiser", "AU02": "outer brow raiser", "AU04": "brow lowerer", "AU05": "upper lid raiser",
+    "AU06": "cheek raiser", "AU07": "lid tightener", "AU09": "nose wrinkler", "AU10": "upper lip raiser",
+    "AU12": "lip corner puller", "AU14": "dimpler", "AU15": "lip corner depressor", "AU17": "chin raiser",
+    "AU20": "lip stretcher", "AU23": "lip tightener", "AU25": "lips part", "AU26": "jaw drop", "AU28": "lip suck",
+    "AU45": "blink",
+}  # fmt: skip
 _COLOURS = {"onset": "#1b7f6b", "apex": "#c2452d", "offset": "#3559a8"}
 _INK, _MUTED, _GRID = "#22262b", "#6b737c", "#e4e7ea"
 
@@ -77,6 +88,102 @@ def plot_keyframes(
     return figure
 
 
+def plot_au_prior(
+    prior: Tensor | None = None,
+    *,
+    classes: str | Sequence[str] = EXPRESSIONS,
+    action_units: Sequence[str] = ACTION_UNITS,
+    compare: tuple[str, str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Draw which action units go with which class: the prior as a heat map, or one class against another.
+
+    Args:
+        prior: ``(e, a)`` in [0, 1], a row per class; default :func:`au_prior` of ``classes``. Rows of NaN stay empty.
+        classes: the classes' names, in the order of the rows, or a set's name.
+        action_units: the units' names, in the order of the columns.
+        compare: two classes whose profiles are drawn side by side, units with the largest difference first.
+        title: text above the figure.
+
+    Returns:
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: prior is no tensor.
+        ValueError: names and prior do not fit, or a class to compare is not among them.
+
+    Examples:
+        >>> len(plot_au_prior(compare=("happy", "sad")).axes)
+        1
+
+    Source: AU-DFER (arXiv 2507.07678).
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_au_prior needs matplotlib: pip install 'mertools[plot]'") from error
+    names = class_names(classes)
+    table = au_prior(names, action_units=action_units) if prior is None else prior
+    if not isinstance(table, Tensor):
+        raise TypeError(f"prior must be a torch.Tensor (e, a), got {type(table).__name__}")
+    if table.shape != (len(names), len(action_units)):
+        raise ValueError(
+            f"prior must be ({len(names)}, {len(action_units)}) to match classes and action_units, "
+            f"got shape {tuple(table.shape)}"
+        )
+    values = table.detach().cpu().double().numpy()
+    labels = [f"{unit}  {_FACS.get(unit, '')}".rstrip() for unit in action_units]
+    if compare is not None:
+        unknown = [name for name in compare if name not in names]
+        if len(compare) != 2 or unknown:
+            raise ValueError(f"compare must be two of {', '.join(names)}, got {compare!r}")
+        figure = Figure(figsize=(8, 0.34 * len(labels) + 1.4), dpi=130, layout="constrained", facecolor="white")
+        pair = values[[names.index(name) for name in compare]]
+        _draw_profiles(figure.subplots(), pair, labels, compare)
+    else:
+        size = (0.8 * len(names) + 3.6, 0.36 * len(labels) + 1.2)
+        figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
+        _draw_heat_map(figure, values.T, labels, names)
+    if title:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold")
+    return figure
+
+
+def _draw_heat_map(figure: Figure, values: np.ndarray, labels: list[str], names: tuple[str, ...]) -> None:
+    axes = figure.subplots()
+    image = axes.imshow(values, cmap="GnBu", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks(range(len(names)), names, color=_INK)
+    axes.set_yticks(range(len(labels)), labels, color=_INK)
+    axes.xaxis.tick_top()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for row, column in np.ndindex(values.shape):
+        value = values[row, column]
+        text = "–" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if value > 0.6 else _INK)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar.set_label("prior weight of the unit", color=_MUTED)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(colors=_MUTED, length=0)
+
+
+def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tuple[str, str]) -> None:
+    order = np.argsort(pair[0] - pair[1])
+    place = np.arange(len(labels))
+    axes.hlines(place, pair[0][order], pair[1][order], color=_GRID, lw=3, zorder=1)
+    for row, name, colour in zip(pair, compare, (_COLOURS["apex"], _COLOURS["offset"]), strict=True):
+        axes.plot(row[order], place, "o", color=colour, ms=7, label=name, zorder=2)
+    axes.set_yticks(place, [labels[i] for i in order], color=_INK)
+    axes.set(xlim=(0, 1))
+    axes.set_xlabel("prior weight of the unit", color=_MUTED)
+    axes.grid(axis="x", color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.legend(loc="lower right", frameon=False)
+
+
 def _draw_curve(
     axes: Any, clip: Tensor, found: tuple[int, int, int], marks: tuple[int, int, int] | None, truth_name: str
 ) -> None:
@@ -105,7 +212,8 @@ def _draw_curve(
     if marks is not None:
         text = f"▽ {truth_name}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
         axes.text(0.995, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color=_MUTED)
-    axes.set(xlim=(0, len(change) - 1), ylim=(0, height * 1.12))
+    margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
+    axes.set(xlim=(-margin, len(change) - 1 + margin), ylim=(0, height * 1.12))
     axes.set_xlabel("frame (0-based)", color=_MUTED)
     axes.set_ylabel("change from onset\n(RMS grey levels of 255)", color=_MUTED)
     axes.grid(axis="y", color=_GRID, lw=0.8)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import mertools as mt
+from mertools.expressions import canonical
 
 REFERENCE = json.loads((Path(__file__).parent / "au_dfer_tables.json").read_text())
 ROW = {name: i for i, name in enumerate(REFERENCE["expressions"])}
@@ -89,9 +90,46 @@ def test_three_of_five_is_sixty_percent():
     assert mt.clip_au_labels(torch.tensor([[1], [1], [1], [0], [0]]), threshold=0.6).item() == 1
 
 
-def test_head_keeps_leading_axes():
-    head = mt.AUHead(7, num_aus=5)
-    assert head(torch.rand(2, 3, 7)).shape == (2, 3, 5)
+ROWS = {name: mt.au_prior()[i] for name, i in ROW.items()}
+
+
+@pytest.mark.parametrize("name", mt.CLASS_SETS)
+def test_every_class_set_has_rows_by_name_or_an_error(name):
+    classes = mt.CLASS_SETS[name]
+    unknown = [c for c in classes if canonical(c) is None]
+    if unknown:
+        with pytest.raises(ValueError, match=f"got {', '.join(map(repr, unknown))}.*rows=.*missing='ignore'"):
+            mt.au_prior(name)
+    for missing in ("mean", "ignore"):
+        prior = mt.au_prior(name, missing=missing)
+        for row, label in zip(prior, classes, strict=True):
+            if canonical(label):
+                assert torch.equal(row, ROWS[canonical(label)])
+            elif missing == "mean":
+                torch.testing.assert_close(row, mt.au_prior().mean(0))
+            else:
+                assert row.isnan().all()
+
+
+def test_rows_given_by_hand():
+    own = torch.rand(18)
+    prior = mt.au_prior(
+        ["Contempt", "negative", "happy", "positive"],
+        rows={"contempt": own, "negative": ["anger", "fear"], "positive": "happiness", "Happy": own},
+    )
+    assert torch.equal(prior[0], own)
+    torch.testing.assert_close(prior[1], (ROWS["angry"] + ROWS["fear"]) / 2)
+    assert torch.equal(prior[2], own)
+    assert torch.equal(prior[3], ROWS["happy"])
+
+
+def test_pos_weight_of_classes_without_a_row():
+    with pytest.raises(ValueError, match="'contempt'.*missing='ones'"):
+        mt.au_pos_weight("DFEW", "distinct", classes="SAMM-5")
+    weight = mt.au_pos_weight("DFEW", "distinct", classes="SAMM-5", missing="ones")
+    assert torch.equal(weight[1], torch.ones(18))
+    assert torch.equal(weight[2], mt.au_pos_weight("DFEW", "distinct")[ROW["happy"]])
+    assert mt.au_pos_weight("DFEW", classes="SAMM-5").shape == (18,)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +173,13 @@ def test_head_keeps_leading_axes():
         (lambda: mt.clip_au_labels(torch.ones(3)), ValueError, r"presence must be \(..., t, a\)"),
         (lambda: mt.clip_au_labels(torch.ones(3, 2), threshold=0), ValueError, "threshold"),
         (lambda: mt.clip_au_labels([1]), TypeError, "presence must be a torch.Tensor"),
-        (lambda: mt.AUHead(0), ValueError, "in_features must be a positive integer"),
-        (lambda: mt.AUHead(5)(torch.ones(2, 6)), ValueError, r"AUHead\(in_features=6\)"),
+        (lambda: mt.au_prior(["hapiness"]), ValueError, "did you mean happiness"),
+        (lambda: mt.au_prior(missing="zero"), ValueError, "missing must be 'error', 'mean' or 'ignore'"),
+        (lambda: mt.au_prior(["x"], rows={"y": torch.rand(18)}), ValueError, "rows must be for classes among"),
+        (lambda: mt.au_prior(["x"], rows={"x": torch.rand(17)}), ValueError, r"rows\['x'\] must be \(18,\)"),
+        (lambda: mt.au_prior(["x"], rows={"x": ["y"]}), ValueError, r"rows\['x'\] must name expressions"),
+        (lambda: mt.au_prior(["x"], rows=[1]), TypeError, "rows must map class names"),
+        (lambda: mt.au_pos_weight(missing="mean"), ValueError, "missing must be 'error' or 'ones'"),
     ],
 )
 def test_bad_input(call, error, message):

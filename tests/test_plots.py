@@ -69,3 +69,34 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "plot_keyframes needs matplotlib: pip install 'mertools[plot]'"
+
+
+def test_prior_as_a_heat_map():
+    figure = mt.plot_au_prior(classes="SAMM-5", prior=mt.au_prior("SAMM-5", missing="ignore"), title="SAMM")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == list(mt.CLASS_SETS["SAMM-5"])
+    assert axes.get_yticklabels()[8].get_text() == "AU12  lip corner puller"
+    words = [text.get_text() for text in axes.texts]
+    assert words.count("–") == 2 * 18
+    assert words[8 * 5 + 2] == ".89"
+
+
+def test_one_class_against_another():
+    axes = mt.plot_au_prior(compare=("happy", "sad")).axes[0]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels[0].startswith("AU04")  # sadness lowers the brow
+    assert labels[-1].startswith("AU12")  # happiness pulls the lip corners
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"prior": torch.rand(3, 18)}, ValueError, r"prior must be \(7, 18\)"),
+        ({"prior": [1]}, TypeError, "prior must be a torch.Tensor"),
+        ({"compare": ("happy", "joy")}, ValueError, "compare must be two of"),
+        ({"compare": ("happy",)}, ValueError, "compare must be two of"),
+    ],
+)
+def test_bad_priors(settings, error, message):
+    with pytest.raises(error, match=message):
+        mt.plot_au_prior(**settings)
