@@ -2,9 +2,9 @@
 
     python -m benchmarks.au_loss [--quick]
 
-Method: forward and backward to the logits, float32, two threads. One process; the candidates run in turn (A B C A B C ...),
-each turn a block of repetitions after one warm-up block; the figure is the median block, the ratios are medians of the
-ratios within a turn, so that a machine that slows down slows all of them. Checks of values are on, as for any user.
+Method: forward and backward to the logits, float32, two threads. One process; the candidates run in turn (A B C A B C
+...), each turn a block of repetitions after one warm-up turn; the figure is the median block, the ratios are medians of
+the ratios within a turn, so that a machine that slows down slows all of them. Checks of values are on, as for users.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class FrameLSTM(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Logits of clips ``(b, t, 3, h, w)``."""
-        frames = self.cnn(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
+        frames = self.cnn(clips.flatten(0, 1)).view(*clips.shape[:2], -1)
         logits: Tensor = self.fc(self.lstm(frames)[0][:, -1])
         return logits
 
@@ -43,7 +43,7 @@ class ClipTransformer(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Logits of clips ``(b, t, 3, h, w)``."""
-        frames = nn.functional.adaptive_avg_pool2d(clips.flatten(0, 1), 8).flatten(1).unflatten(0, clips.shape[:2])
+        frames = nn.functional.adaptive_avg_pool2d(clips.flatten(0, 1), 8).view(*clips.shape[:2], -1)
         logits: Tensor = self.head["fc"](self.head["norm"](self.encoder(self.embed(frames)).mean(1)))
         return logits
 
@@ -82,7 +82,7 @@ def no_labels_no_head(steps: int = 3) -> float:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-    return loss.item()
+    return float(loss)
 
 
 def head_without_labels(steps: int = 3) -> float:
@@ -97,7 +97,7 @@ def head_without_labels(steps: int = 3) -> float:
         loss.backward()
         optimiser.step()
     model = mt.detach_au_head(model)  # <- for inference
-    return loss.item()
+    return float(loss)
 
 
 def head_with_labels(steps: int = 3) -> float:
@@ -113,7 +113,7 @@ def head_with_labels(steps: int = 3) -> float:
         loss.backward()
         optimiser.step()
     model = mt.detach_au_head(model)  # <- for inference
-    return loss.item()
+    return float(loss)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 An action unit (AU) is a visible movement of a facial muscle: AU12 pulls the lip corners, AU04 lowers the brow. AU-DFER
 quantifies, from large DFER sets, how much each unit contributes to each expression and puts the table as a weight ``W``
-(e, a) in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training and is dropped
-afterwards, so inference costs nothing::
+(e, a) in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training and is
+dropped afterwards, so inference costs nothing::
 
     L = (1 − r)·CE(logits, y) + r·mean over b, a of [ s·W[y_b, a] · BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]
 

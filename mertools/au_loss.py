@@ -12,7 +12,7 @@ Three ways of use, from nothing to what the paper did:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -49,24 +49,21 @@ def au_prior_loss(
         >>> torch.equal(loss, F.cross_entropy(logits, target))
         True
     """
-    _check_logits(logits, prior)
-    target = _check_target(target, logits)
-    # 16-bit inputs are computed in float32, and autocast would take the small matrix products here in 16 bits.
-    dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
-    with torch.autocast(logits.device.type, enabled=False):
-        logits = logits.to(dtype)
-        hard = not target.is_floating_point()
-        valid = target != ignore_index if hard else None
-        if expression_loss is None:
-            weight = None if class_weight is None else class_weight.to(dtype)
-            target = target if hard else target.to(dtype)
-            expression = _cross_entropy(logits, target, valid, weight, label_smoothing, ignore_index, reduction)
-        else:
-            expression = _check_expression(expression_loss(logits, target), logits, reduction)
-        if au_ratio == 0:
-            return expression
-        units = _au_term(logits, target, valid, au_logits, au_target, prior.to(dtype), pos_weight, reduction)
-        return (1 - au_ratio) * expression + (au_ratio * prior_scale / prior.shape[1]) * units
+    return _loss(
+        logits,
+        target,
+        au_logits,
+        au_target,
+        rows=_Rows.of(_check_prior(prior)),
+        au_ratio=au_ratio,
+        prior_scale=prior_scale,
+        pos_weight=pos_weight,
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        expression_loss=expression_loss,
+        reduction=reduction,
+    )
 
 
 class AUPriorLoss(nn.Module):
@@ -117,7 +114,9 @@ class AUPriorLoss(nn.Module):
     Source: AU-DFER (arXiv 2507.07678). Its λ is ``au_ratio``, its weight matrix ``prior_scale * prior``.
     """
 
-    prior: Tensor
+    rows: Tensor
+    entropy: Tensor
+    known: Tensor | None
     pos_weight: Tensor | None
     class_weight: Tensor | None
 
@@ -154,7 +153,8 @@ class AUPriorLoss(nn.Module):
         _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
         _check_weight("class_weight", class_weight, {(e,): "one per class"})
         # Configuration, not state: a checkpoint must not bring the rows of another class order along.
-        self.register_buffer("prior", prior.detach().clone(), persistent=False)
+        for name, table in _Rows.of(prior.detach())._asdict().items():
+            self.register_buffer(name, table, persistent=False)
         self.register_buffer(
             "pos_weight", None if pos_weight is None else pos_weight.detach().clone(), persistent=False
         )
@@ -172,12 +172,12 @@ class AUPriorLoss(nn.Module):
         self, logits: Tensor, target: Tensor, au_logits: Tensor | None = None, au_target: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch; see the class for the three ways of use."""
-        return au_prior_loss(
+        return _loss(
             logits,
             target,
             au_logits,
             au_target,
-            prior=self.prior,
+            rows=_Rows(self.rows, self.entropy, self.known),
             au_ratio=self.au_ratio,
             prior_scale=self.prior_scale,
             pos_weight=self.pos_weight,
@@ -187,6 +187,12 @@ class AUPriorLoss(nn.Module):
             expression_loss=self.expression_loss,
             reduction=self.reduction,
         )
+
+    @property
+    def prior(self) -> Tensor:
+        """The prior ``(e, a)``, rows of NaN for classes that have none."""
+        prior = self.rows[:-1]
+        return prior if self.known is None else prior.masked_fill(~self.known[:, None], torch.nan)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""
@@ -200,37 +206,91 @@ class AUPriorLoss(nn.Module):
 # --- the two terms --------------------------------------------------------------------------------------------------
 
 
+class _Rows(NamedTuple):
+    """The prior, laid out for looking rows up."""
+
+    rows: Tensor  # (e + 1, a): the prior, 0 for classes without a row, and a last row of 0 for ignored clips
+    entropy: Tensor  # (e + 1,): what each row, weighted by itself, has of cross entropy with itself
+    known: Tensor | None  # (e,) bool: which classes have a row; None when all do
+
+    @classmethod
+    def of(cls, prior: Tensor) -> _Rows:
+        known = ~prior.isnan().any(1)
+        rows = F.pad(prior.nan_to_num(0.0), (0, 0, 0, 1))
+        return cls(rows, _self_entropy(rows), None if bool(known.all()) else known)
+
+
+def _loss(
+    logits: Tensor,
+    target: Tensor,
+    au_logits: Tensor | None,
+    au_target: Tensor | None,
+    *,
+    rows: _Rows,
+    au_ratio: float,
+    prior_scale: float,
+    pos_weight: Tensor | None,
+    class_weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+    expression_loss: Callable[[Tensor, Tensor], Tensor] | None,
+    reduction: Reduction,
+) -> Tensor:
+    e, a = rows.rows.shape[0] - 1, rows.rows.shape[1]
+    _check_logits(logits, e)
+    target = _check_target(target, logits)
+    # 16-bit inputs are computed in float32: half precision would round away what the loss is made of.
+    dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
+    logits = logits.to(dtype)
+    hard = not target.is_floating_point()
+    target = target if hard else target.to(dtype)
+    valid = target != ignore_index if hard else None
+    count: Tensor | int = max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1)
+    if expression_loss is not None:
+        expression = _check_expression(expression_loss(logits, target), logits, reduction)
+    else:
+        expression = _cross_entropy(logits, target, class_weight, label_smoothing, ignore_index, reduction)
+        if reduction == "mean":
+            weight = None if class_weight is None else class_weight.to(dtype)
+            expression = expression / (count if weight is None or valid is None else _weighted(weight, target, valid))
+    if au_ratio == 0:
+        return expression
+    units = _au_term(logits, target, valid, au_logits, au_target, rows, pos_weight, reduction)
+    if reduction == "mean":
+        units = units / count
+    return torch.add((1 - au_ratio) * expression, units, alpha=au_ratio * prior_scale / a)
+
+
 def _cross_entropy(
     logits: Tensor,
     target: Tensor,
-    valid: Tensor | None,
-    weight: Tensor | None,
+    class_weight: Tensor | None,
     label_smoothing: float,
     ignore_index: int,
     reduction: Reduction,
 ) -> Tensor:
-    """``F.cross_entropy``, but 0 rather than NaN for a batch of nothing but ignored clips."""
-    total = _or_value_error(
-        lambda: F.cross_entropy(
+    """Cross entropy per clip or summed. A class out of range is found there on the CPU, and explained here."""
+    try:
+        return F.cross_entropy(
             logits,
             target,
-            weight=weight,
+            weight=None if class_weight is None else class_weight.to(logits.dtype),
             ignore_index=ignore_index,
             label_smoothing=label_smoothing,
             reduction="none" if reduction == "none" else "sum",
-        ),
-        target,
-        logits.shape[1],
-        ignore_index,
-    )
-    if reduction != "mean":
-        return total
-    if valid is None:
-        return total / max(logits.shape[0], 1)
-    if weight is None:
-        return total / valid.sum().clamp(min=1)
-    counted = (valid * weight[torch.where(valid, target, 0)]).sum()
-    return total / torch.where(counted == 0, 1, counted)
+        )
+    except IndexError as error:
+        unknown = ~((target >= 0) & (target < logits.shape[1]) | (target == ignore_index))
+        raise ValueError(
+            f"target must lie within 0..{logits.shape[1] - 1} (or be ignore_index={ignore_index}), got "
+            f"{int(target[unknown][0])} for clip {int(unknown.to(torch.uint8).argmax())}"
+        ) from error
+
+
+def _weighted(weight: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """What ``F.cross_entropy`` divides a weighted mean by; 1 where that would be 0."""
+    total = (valid * weight[torch.where(valid, target, 0)]).sum()
+    return torch.where(total == 0, 1, total)
 
 
 def _au_term(
@@ -239,66 +299,61 @@ def _au_term(
     valid: Tensor | None,
     au_logits: Tensor | None,
     au_target: Tensor | None,
-    prior: Tensor,
+    table: _Rows,
     pos_weight: Tensor | None,
     reduction: Reduction,
 ) -> Tensor:
-    """Weighted AU loss summed over the units, without scale: of each clip, of their mean, or of their sum.
+    """Weighted AU loss summed over the units, without scale: per clip, or summed.
 
     Clips that are ignored, or whose class has no row, have weight 0.
     """
-    known = ~prior.isnan().any(1)
-    prior = prior.nan_to_num(0.0)
-    weight = _rows(prior, target, valid)
+    rows, dtype = table.rows.to(logits.dtype), logits.dtype
+    index = None if valid is None else torch.where(valid, target, rows.shape[0] - 1)
+    weight = _mix(target, rows[:-1]) if index is None else F.embedding(index, rows)
     each: Reduction = "none" if reduction == "none" else "sum"
     if au_logits is None:
         if au_target is not None:
             raise ValueError("au_target needs au_logits: pass the output of AUHead(in_features), or leave both out")
+        if table.known is not None:
+            logits = logits.masked_fill(~table.known, -torch.inf)
         # Divergence of two present/absent distributions: cross entropy minus what the target's row has of its own.
-        profile = logits.masked_fill(~known, -torch.inf).softmax(1) @ prior
-        profile = profile.clamp(1e-6, 1 - 1e-6)
-        units = F.binary_cross_entropy(profile, weight, weight=weight, reduction=each)
-        units = units - F.binary_cross_entropy(weight, weight, weight=weight, reduction=each)
-    else:
-        _check_units("au_logits", au_logits, logits.shape[0], prior.shape[1])
-        if not au_logits.is_floating_point():
-            raise TypeError(f"au_logits must be floating, got {au_logits.dtype}: labels are passed as au_target=")
-        labels = weight
-        if au_target is not None:
-            _check_units("au_target", au_target, logits.shape[0], prior.shape[1])
-            _check_unit_range("au_target", au_target)
-            labels = au_target.to(prior.dtype)
-        units = F.binary_cross_entropy_with_logits(
-            au_logits.to(prior.dtype),
-            labels,
-            weight=weight,
-            pos_weight=_positive_weight(prior, pos_weight, target, valid, weight),
-            reduction=each,
-        )
-    if reduction == "none":
-        return units.sum(1)
-    if reduction == "mean":
-        return units / (max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1))
-    return units
+        own = _self_entropy(weight) if index is None else table.entropy.to(dtype)[index]
+        with torch.autocast(logits.device.type, enabled=False):
+            profile = (logits.softmax(1) @ rows[:-1]).clamp(0, 1)
+            units = F.binary_cross_entropy(profile, weight, weight=weight, reduction=each)
+        return units.sum(1) - own if each == "none" else units - own.sum()
+    b, a = logits.shape[0], rows.shape[1]
+    _check_units("au_logits", au_logits, b, a)
+    if not au_logits.is_floating_point():
+        raise TypeError(f"au_logits must be floating, got {au_logits.dtype}: labels are passed as au_target=")
+    labels = weight
+    if au_target is not None:
+        _check_units("au_target", au_target, b, a)
+        _check_unit_range("au_target", au_target)
+        labels = au_target.to(dtype)
+    if pos_weight is not None:
+        pos_weight = pos_weight.to(dtype)
+        if pos_weight.ndim == 2 and index is not None:
+            pos_weight = F.embedding(index, F.pad(pos_weight, (0, 0, 0, 1)))
+        elif pos_weight.ndim == 2:  # a mixture of targets costs the mixture of their losses
+            mixed = _mix(target, rows[:-1] * pos_weight)
+            pos_weight = torch.where(weight > 0, mixed / weight, 1)
+    units = F.binary_cross_entropy_with_logits(
+        au_logits.to(dtype), labels, weight=weight, pos_weight=pos_weight, reduction=each
+    )
+    return units.sum(1) if each == "none" else units
 
 
-def _rows(table: Tensor, target: Tensor, valid: Tensor | None) -> Tensor:
-    """The row of each clip's class, or the mixture of rows of its class probabilities; zeros for ignored clips."""
-    if valid is None:
-        return target @ table
-    return F.embedding(torch.where(valid, target, table.shape[0]), F.pad(table, (0, 0, 0, 1)))
+def _mix(probability: Tensor, rows: Tensor) -> Tensor:
+    """The mixture of rows that a target of class probabilities stands for; not in autocast's 16 bits."""
+    with torch.autocast(probability.device.type, enabled=False):
+        return probability @ rows
 
 
-def _positive_weight(
-    prior: Tensor, pos_weight: Tensor | None, target: Tensor, valid: Tensor | None, weight: Tensor
-) -> Tensor | None:
-    """``pos_weight`` of each clip: its class's row, or what makes a mixture of targets cost the mixture of losses."""
-    if pos_weight is None or pos_weight.ndim == 1:
-        return None if pos_weight is None else pos_weight.to(prior.dtype)
-    if valid is not None:
-        return _rows(pos_weight.to(prior.dtype), target, valid)
-    mixed = target @ (prior * pos_weight.to(prior.dtype))
-    return torch.where(weight > 0, mixed / weight, 1)
+def _self_entropy(rows: Tensor) -> Tensor:
+    """``Σ_a w·H(w)`` of rows read as probabilities of presence, ``(n, a) -> (n,)``."""
+    absent = 1 - rows
+    return -(rows * (torch.xlogy(rows, rows) + torch.xlogy(absent, absent))).sum(1)
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------
@@ -335,7 +390,7 @@ def _check_weight(name: str, weight: Tensor | None, shapes: dict[tuple[int, ...]
         raise ValueError(f"{name} must be finite and at least 0, got {weight.min().item()} to {weight.max().item()}")
 
 
-def _check_logits(logits: Tensor, prior: Tensor) -> None:
+def _check_logits(logits: Tensor, e: int) -> None:
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"logits must be a torch.Tensor (b, e), got {type(logits).__name__}: "
@@ -343,7 +398,6 @@ def _check_logits(logits: Tensor, prior: Tensor) -> None:
         )
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating, got {logits.dtype}")
-    e = prior.shape[0]
     if logits.ndim != 2 or logits.shape[1] != e:
         raise ValueError(
             f"logits must be (b, {e}) to match the prior's {e} classes, got shape {tuple(logits.shape)}: "
@@ -370,20 +424,6 @@ def _check_target(target: Tensor, logits: Tensor) -> Tensor:
                 raise ValueError(f"target rows must sum to 1, got {total[worst].item():.4g} for clip {worst}")
         return target
     return target.long()
-
-
-def _or_value_error(call: Callable[[], Tensor], target: Tensor, e: int, ignore_index: int) -> Tensor:
-    """Run ``call``; on the CPU a class out of range is found there, at no cost, and explained here."""
-    if not _may_look(target):
-        return call()
-    try:
-        return call()
-    except IndexError as error:
-        unknown = ~((target >= 0) & (target < e) | (target == ignore_index))
-        raise ValueError(
-            f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[unknown][0])} "
-            f"for clip {int(unknown.to(torch.uint8).argmax())}"
-        ) from error
 
 
 def _check_expression(value: Tensor, logits: Tensor, reduction: Reduction) -> Tensor:
