@@ -2,13 +2,13 @@
 
     python -m benchmarks.au_prior_effect [--quick] [--shift 0.15]
 
-Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15: as large as the
-spread between its classes), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of the true prior;
-its features are a random mixture of the units plus noise, so AUs are evidence, but noisy, and nothing else separates the
-classes. AU labels for the third way of use have 10 % of their entries flipped. Training set: 7 classes with 400 to 8 clips;
-test set: 300 clips a class. The host is a two-layer network; every way of use gets the same initial weights, batches and
-number of steps, no tuning, and the last epoch is scored. WAR here is over a test set with the training frequencies (weighted
-recalls), UAR the mean recall, minority the mean recall of the two rarest classes.
+Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15: as large as
+the spread between its classes), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of the
+true prior; its features are a random mixture of the units plus noise, so AUs are evidence, but noisy, and nothing else
+separates the classes. AU labels for the third way of use have 10 % of their entries flipped. Training set: 7 classes
+with 400 to 8 clips; test set: 300 clips a class. The host is a two-layer network; every way of use gets the same
+initial weights, batches and number of steps, no tuning, and the last epoch is scored. WAR here is over a test set with the
+training frequencies (weighted recalls), UAR the mean recall, minority the mean recall of the two rarest classes.
 """
 
 from __future__ import annotations

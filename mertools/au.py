@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mertools.checks import check_choice, check_number
 from mertools.expressions import EXPRESSIONS, canonical, class_names, near_names
 
 __all__ = [
@@ -82,8 +83,7 @@ def au_prior(
     Source: AU-DFER (arXiv 2507.07678), weight matrix of the AU loss.
     """
     columns = _unit_columns(action_units)
-    if missing not in ("error", "mean", "ignore"):
-        raise ValueError(f"missing must be 'error', 'mean' or 'ignore', got {missing!r}")
+    check_choice("missing", missing, ("error", "mean", "ignore"))
     names = class_names(classes)
     given = _given_rows(rows, names, len(columns))
     table = torch.tensor(_tables()["prior"])[:, columns]
@@ -139,12 +139,9 @@ def au_pos_weight(
     Source: AU-DFER (arXiv 2507.07678), study of label imbalance.
     """
     tables: dict[str, Any] = _tables()["pos_weight"]
-    if dataset not in tables:
-        raise ValueError(f"dataset must be one of {', '.join(map(repr, tables))}, got {dataset!r}")
-    if mode not in ("global", "distinct", "minor"):
-        raise ValueError(f"mode must be 'global', 'distinct' or 'minor', got {mode!r}")
-    if missing not in ("error", "ones"):
-        raise ValueError(f"missing must be 'error' or 'ones', got {missing!r}")
+    check_choice("dataset", dataset, tuple(tables))
+    check_choice("mode", mode, ("global", "distinct", "minor"))
+    check_choice("missing", missing, ("error", "ones"))
     names = class_names(classes)
     if mode == "global":
         return torch.tensor(tables[dataset]["global"])
@@ -184,8 +181,7 @@ def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, sm
         >>> estimate_au_prior(torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([0, 0]), num_classes=1)
         tensor([[0.7500, 0.5000]])
     """
-    if not smoothing >= 0:
-        raise ValueError(f"smoothing must be a pseudo-count of at least 0, got {smoothing}")
+    check_number("smoothing", smoothing, 0)
     positive, total = _count(au_target, target, num_classes)
     if smoothing == 0 and bool((total == 0).any()):
         empty = (total[:, 0] == 0).nonzero().flatten().tolist()
@@ -246,11 +242,14 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
     Source: AU-DFER (arXiv 2507.07678): majority vote over the frames of a clip.
     """
     _require_tensor("presence", presence)
-    if not 0 < threshold <= 1:
+    check_number("threshold", threshold, 0, 1)
+    if threshold == 0:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
     if presence.ndim < 2 or presence.shape[-2] == 0:
         raise ValueError(f"presence must be (..., t, a) with at least one frame, got shape {tuple(presence.shape)}")
     values = presence.to(_float_dtype(presence))
+    if values.is_floating_point() and not bool(((values >= 0) & (values <= 1) | values.isnan()).all()):
+        raise ValueError("presence must hold 0 and 1 (or NaN, no face): binarise intensities first")
     # Sums, not means: 3 of 5 frames is at least 0.6 of them, and no rounding of a mean may say otherwise.
     seen = (~values.isnan()).sum(-2)
     present = values.nan_to_num(0.0).sum(-2)
@@ -306,8 +305,8 @@ def _no_row(unknown: list[str], hint: str = "") -> ValueError:
 
 
 def _unit_columns(action_units: Sequence[str]) -> list[int]:
-    if isinstance(action_units, str):
-        raise TypeError(f"action_units must be a sequence of names, got the single string {action_units!r}")
+    if isinstance(action_units, str) or not isinstance(action_units, Sequence) or not action_units:
+        raise TypeError(f"action_units must be a sequence of names, got {action_units!r}")
     unknown = [unit for unit in action_units if unit not in ACTION_UNITS]
     if unknown:
         raise ValueError(f"action_units must be among {', '.join(ACTION_UNITS)}; got {', '.join(map(repr, unknown))}")

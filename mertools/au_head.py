@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mertools.au import ACTION_UNITS
+from mertools.checks import check_count, check_floating
 
 __all__ = ["AUHead", "attach_au_head", "detach_au_head"]
 
@@ -53,8 +54,7 @@ class AUHead(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("in_features", in_features), ("num_aus", num_aus)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            check_count(name, value)
         self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -64,8 +64,7 @@ class AUHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Action-unit logits of ``features``."""
         width = self.linear.in_features
-        if not isinstance(features, Tensor):
-            raise TypeError(f"features must be a torch.Tensor (..., {width}), got {type(features).__name__}")
+        check_floating("features", features, f"(..., {width})")
         if features.ndim == 0 or features.shape[-1] != width:
             hint = f": build the head with AUHead(in_features={features.shape[-1]})" if features.ndim else ""
             raise ValueError(f"features must be (..., {width}), got shape {tuple(features.shape)}{hint}")

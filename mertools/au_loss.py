@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools.au import au_prior
+from mertools.checks import check_choice, check_number
 
 __all__ = ["AUPriorLoss", "au_prior_loss"]
 
@@ -49,12 +50,22 @@ def au_prior_loss(
         >>> torch.equal(loss, F.cross_entropy(logits, target))
         True
     """
+    _check_settings(
+        prior,
+        au_ratio=au_ratio,
+        prior_scale=prior_scale,
+        pos_weight=pos_weight,
+        class_weight=class_weight,
+        label_smoothing=label_smoothing,
+        ignore_index=ignore_index,
+        reduction=reduction,
+    )
     return _loss(
         logits,
         target,
         au_logits,
         au_target,
-        rows=_Rows.of(_check_prior(prior)),
+        rows=_Rows.of(prior),
         au_ratio=au_ratio,
         prior_scale=prior_scale,
         pos_weight=pos_weight,
@@ -134,14 +145,17 @@ class AUPriorLoss(nn.Module):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        prior = au_prior() if prior is None else _check_prior(prior)
-        for name, value in (("au_ratio", au_ratio), ("label_smoothing", label_smoothing)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {value}")
-        if not prior_scale > 0:
-            raise ValueError(f"prior_scale must be positive, got {prior_scale}")
-        if reduction not in ("mean", "sum", "none"):
-            raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+        prior = au_prior() if prior is None else prior
+        _check_settings(
+            prior,
+            au_ratio=au_ratio,
+            prior_scale=prior_scale,
+            pos_weight=pos_weight,
+            class_weight=class_weight,
+            label_smoothing=label_smoothing,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
         if expression_loss is not None:
             if not isinstance(expression_loss, nn.Module):
                 raise TypeError(f"expression_loss must be an nn.Module, got {type(expression_loss).__name__}")
@@ -149,9 +163,6 @@ class AUPriorLoss(nn.Module):
                 raise ValueError(
                     "expression_loss takes the place of the cross entropy: give class_weight and label_smoothing to it"
                 )
-        e, a = prior.shape
-        _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
-        _check_weight("class_weight", class_weight, {(e,): "one per class"})
         # Configuration, not state: a checkpoint must not bring the rows of another class order along.
         for name, table in _Rows.of(prior.detach())._asdict().items():
             self.register_buffer(name, table, persistent=False)
@@ -359,7 +370,32 @@ def _self_entropy(rows: Tensor) -> Tensor:
 # --- what may be passed in ------------------------------------------------------------------------------------------
 
 
-def _check_prior(prior: Tensor) -> Tensor:
+def _check_settings(
+    prior: Tensor,
+    *,
+    au_ratio: float,
+    prior_scale: float,
+    pos_weight: Tensor | None,
+    class_weight: Tensor | None,
+    label_smoothing: float,
+    ignore_index: int,
+    reduction: str,
+) -> None:
+    _check_prior(prior)
+    e, a = prior.shape
+    check_number("au_ratio", au_ratio, 0, 1)
+    check_number("label_smoothing", label_smoothing, 0, 1)
+    check_number("prior_scale", prior_scale, 0)
+    if prior_scale == 0:
+        raise ValueError("prior_scale must be positive, got 0: au_ratio=0 leaves the AU term out")
+    if not isinstance(ignore_index, int):
+        raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
+    check_choice("reduction", reduction, ("mean", "sum", "none"))
+    _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
+    _check_weight("class_weight", class_weight, {(e,): "one per class"})
+
+
+def _check_prior(prior: Tensor) -> None:
     if not isinstance(prior, Tensor):
         raise TypeError(
             f"prior must be a torch.Tensor (e, a), got {type(prior).__name__}: au_prior([class names]) makes one"
@@ -375,7 +411,6 @@ def _check_prior(prior: Tensor) -> Tensor:
             f"prior must lie in [0, 1], got values from {float(rows.min())} to "
             f"{float(rows.max())}: put the scale of a weight matrix into prior_scale"
         )
-    return prior
 
 
 def _check_weight(name: str, weight: Tensor | None, shapes: dict[tuple[int, ...], str]) -> None:
@@ -386,8 +421,8 @@ def _check_weight(name: str, weight: Tensor | None, shapes: dict[tuple[int, ...]
         raise TypeError(f"{name} must be a torch.Tensor {expected}, got {type(weight).__name__}")
     if tuple(weight.shape) not in shapes:
         raise ValueError(f"{name} must be {expected} to match the prior, got shape {tuple(weight.shape)}")
-    if not bool((weight >= 0).all() & torch.isfinite(weight).all()):
-        raise ValueError(f"{name} must be finite and at least 0, got {weight.min().item()} to {weight.max().item()}")
+    if weight.is_complex() or not bool((weight >= 0).all() & torch.isfinite(weight).all()):
+        raise ValueError(f"{name} must be finite and at least 0, got {weight.tolist()}")
 
 
 def _check_logits(logits: Tensor, e: int) -> None:
@@ -412,7 +447,7 @@ def _check_target(target: Tensor, logits: Tensor) -> Tensor:
     if target.shape not in ((b,), (b, e)):
         raise ValueError(f"target must be ({b},) classes or ({b}, {e}) probabilities, got shape {tuple(target.shape)}")
     soft = target.ndim == 2
-    if soft != target.is_floating_point() or target.dtype == torch.bool:
+    if soft != target.is_floating_point() or target.dtype == torch.bool or target.is_complex():
         wanted = "floating probabilities (one-hot rows: target.float())" if soft else "integer class indices"
         raise TypeError(f"target of shape {tuple(target.shape)} must hold {wanted}, got {target.dtype}")
     if soft:
@@ -435,8 +470,9 @@ def _check_expression(value: Tensor, logits: Tensor, reduction: Reduction) -> Te
 
 
 def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor ({b}, {a}), got {type(value).__name__}")
+    if not isinstance(value, Tensor) or value.is_complex():
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{name} must be a real torch.Tensor ({b}, {a}), got {got}")
     if value.shape != (b, a):
         hint = f": build the head with AUHead(in_features, num_aus={a})" if name == "au_logits" else ""
         raise ValueError(

@@ -7,13 +7,17 @@ done.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 import mertools as mt
 
@@ -27,10 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit status: 0, or 2 when an input could not be used.
     """
-    parser = _parser()
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     silence_decoders()
-    return int(args.run(args))
+    for stream in (sys.stdout, sys.stderr):  # a clip's name may hold what the terminal's encoding does not
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return int(args.run(args))
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     select = commands.add_parser(
         "select",
         help="find onset, apex and offset of a clip",
-        description="Find the key frames of clips: video files, or folders of numbered frames. "
+        description="Find the key frames of clips: video files, or folders of numbered frames. Near an annotation "
+        "(--onset, --apex, --offset), or without one in the whole clip. "
         "Frames are counted from 0 (in a folder, from its first image).",
     )
     select.add_argument("clips", nargs="+", metavar="CLIP", help="a video file or a folder of frames")
@@ -51,10 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--apex", type=int, metavar="N", help="annotated apex")
     select.add_argument("--offset", type=int, metavar="N", help="annotated offset; default the last frame")
     select.add_argument(
-        "--preset", choices=("full", "short", "late-apex", "wide"), default="full", help="windows around the annotation"
+        "--preset", choices=("full", "short", "late-apex", "wide"), help="windows around the annotation; default full"
     )
     select.add_argument("--size", type=int, metavar="PIXELS", help="resize frames to a square first")
-    select.add_argument("--json", action="store_true", help="print one JSON object per clip and line")
+    select.add_argument(
+        "--json",
+        action="store_true",
+        help="print one JSON object per clip and line; score is the distance of apex and onset",
+    )
     select.add_argument("--plot", type=Path, metavar="FILE", help="write a figure (one clip; needs matplotlib)")
     select.set_defaults(run=_select)
     return parser
@@ -63,38 +78,59 @@ def _parser() -> argparse.ArgumentParser:
 def _select(args: argparse.Namespace) -> int:
     if args.plot is not None and len(args.clips) > 1:
         return _fail("--plot takes one clip at a time")
-    if args.plot is not None and not args.plot.absolute().parent.is_dir():
-        return _fail(f"--plot: there is no folder {args.plot.absolute().parent}")
+    if (args.onset is None) != (args.apex is None) or (args.offset is not None and args.onset is None):
+        return _fail("--onset and --apex go together (--offset is optional); leave all out to search the whole clip")
+    if args.preset is not None and args.onset is None:
+        return _fail("--preset sets the windows around an annotation: give --onset and --apex, or leave it out")
+    selector = mt.FrameSelector.preset(args.preset or "full")
     status = 0
-    selector = mt.FrameSelector.preset(args.preset)
     for clip in args.clips:
         try:
-            frames = mt.read_clip(clip, size=args.size)
-            if len(frames) < 2:
-                raise ValueError(f"a clip needs at least 2 frames, there is {len(frames)}")
+            frames = _read(clip, args.size)
             keys = selector(frames[None], args.onset, args.apex, args.offset)
-            found = {name: int(value) for name, value in zip(keys._fields[:3], keys[:3], strict=True)}
-            if args.plot is not None:
-                annotated = args.onset is not None and args.offset is not None
-                truth = (args.onset, args.apex, args.offset) if annotated else None
-                figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
-                save_figure(figure, args.plot)
-        except (OSError, ValueError, ImportError) as error:
-            status = _fail(f"{clip}: {' '.join(str(error).split())}")
+        except (OSError, ValueError, TypeError) as error:
+            status = _fail(f"{clip}: {error}")
             continue
-        result: dict[str, Any] = {"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}
+        found = {name: int(value) for name, value in zip(keys._fields[:3], keys[:3], strict=True)}
         if args.json:
-            print(json.dumps(result), flush=True)
+            print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
         else:
             marks = "  ".join(f"{name} {frame}" for name, frame in found.items())
             print(f"{clip}: {marks}  ({len(frames)} frames)", flush=True)
+        if args.plot is not None:
+            annotated = args.onset is not None and args.offset is not None
+            truth = (args.onset, args.apex, args.offset) if annotated else None
+            try:
+                figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
+                save_figure(figure, args.plot)
+            except (OSError, ValueError, ImportError) as error:
+                reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+                status = _fail(f"--plot {args.plot}: {reason}")
     return status
+
+
+def _read(clip: str, size: int | None) -> Tensor:
+    """The clip's frames; what read_clip warns about becomes a line on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        frames = mt.read_clip(clip, size=size)
+    for warning in caught:
+        print(f"mertools: warning: {_one_line(str(warning.message))}", file=sys.stderr, flush=True)
+    if len(frames) < 2:
+        raise ValueError(f"a clip needs at least 2 frames, there is {len(frames)}")
+    return frames
 
 
 def save_figure(figure: Any, path: Path) -> None:
     """Write a figure whole or not at all: to a temporary file beside ``path``, then moved into place."""
     suffix = path.suffix or ".png"
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{path.stem}-", dir=path.absolute().parent)
+    if suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
+        known = ", ".join(f".{name}" for name in ("png", "pdf", "svg", "jpg"))
+        raise ValueError(f"the file's suffix must be one that matplotlib writes ({known}, ...), got {suffix!r}")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{path.stem}-", dir=folder)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -116,5 +152,9 @@ def silence_decoders() -> None:
 
 
 def _fail(message: str) -> int:
-    print(f"mertools: error: {message}", file=sys.stderr, flush=True)
+    print(f"mertools: error: {_one_line(message)}", file=sys.stderr, flush=True)
     return 2
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())

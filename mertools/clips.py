@@ -19,6 +19,7 @@ from torch import Tensor
 
 __all__ = ["read_clip"]
 
+_LARGEST = 16384  # pixels a side that frames are resized to
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -55,11 +56,12 @@ def read_clip(
         >>> clip.shape, clip[:, 0, 0, 0].tolist()
         (torch.Size([3, 3, 4, 6]), [9, 10, 11])
     """
+    if isinstance(path, str) and not path:
+        raise ValueError("path must be a file or folder name, got an empty string")
     source = _existing(path)
     shape = _shape(size)
-    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
-        raise ValueError(f"start must be a 0-based frame position, got {start!r}")
-    if stop is not None and (not isinstance(stop, int) or isinstance(stop, bool) or stop <= start):
+    start, stop = _position("start", start), None if stop is None else _position("stop", stop)
+    if stop is not None and stop <= start:
         raise ValueError(f"stop must be a frame position after start={start}, got {stop!r}")
     images = _folder(source, start, stop) if source.is_dir() else _video(source, start, stop)
     frames: list[np.ndarray] = []
@@ -87,14 +89,17 @@ def _existing(path: str | os.PathLike[str]) -> Path:
 def _shape(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    pair = (size, size) if isinstance(size, int) else size
-    if (
-        not isinstance(pair, (tuple, list))
-        or len(pair) != 2
-        or not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in pair)
-    ):
-        raise ValueError(f"size must be (height, width) or one number for a square, got {size!r}")
-    return pair[0], pair[1]
+    pair = size if isinstance(size, (tuple, list)) else (size, size)
+    sides = [side for side in pair if isinstance(side, (int, np.integer)) and not isinstance(side, bool)]
+    if len(pair) != 2 or len(sides) != 2 or not all(0 < side <= _LARGEST for side in sides):
+        raise ValueError(f"size must be (height, width) or one number for a square, 1 to {_LARGEST}, got {size!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _position(name: str, value: int) -> int:
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{name} must be a 0-based frame position, got {value!r}")
+    return int(value)
 
 
 def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
@@ -108,7 +113,7 @@ def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
 def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if path.stat().st_size == 0:
         raise ValueError(f"path is an empty file: {path}")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))  # a relative name with a colon would be read as a protocol
     try:
         if not capture.isOpened():
             raise ValueError(f"path is no video that OpenCV can decode: {path}")
@@ -149,7 +154,10 @@ def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.
     for number in sorted(numbered)[start:stop]:
         file = numbered[number]
         data = np.fromfile(file, dtype=np.uint8)  # cv2.imread can't open every name on every system
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        try:
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        except cv2.error as error:  # a header that promises gigapixels
+            raise ValueError(f"path holds an image that OpenCV refuses to decode: {file}") from error
         if image is None:
             raise ValueError(f"path holds an image that can't be decoded: {file}")
         yield str(file), image

@@ -25,6 +25,7 @@ __all__ = ["pairwise_distance"]
 
 _BLOCK = 8192  # values of a frame per block: a block of 200 uint8 frames stays in the cache
 _EXACT_IN_FLOAT32 = 1024  # products of 8-bit values that float32 sums without rounding: 2^24 / 2^14
+_DOUBTFUL = 1e-6  # a squared distance below this share of the energies it comes from is computed again
 _ROUNDING = 1e-13  # float64 Gram sums carry about this relative error; a squared distance below it is zero
 
 
@@ -104,13 +105,37 @@ def _clip_distance(values: Tensor) -> Tensor:
         energy = gram.diagonal()
         square = energy[:, None] + energy[None, :] - 2 * gram
         return square.to(_wide_dtype(values.device)).sqrt()
+    square, both = _centred_square(values)
+    if not torch.compiler.is_compiling():
+        _mend_small(square, both, values)
+    # Not `clamp`: it would hide NaN frames. Equal frames must be exactly 0 apart, or rounding picks the key frames.
+    return torch.where(square <= _ROUNDING * both, 0, square).sqrt()
+
+
+def _centred_square(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances, and the energies they are a difference of, which say how well they are known."""
     gram = _centred_gram(values)
     gram = (gram + gram.mT) / 2
     energy = gram.diagonal()
     both = energy[:, None] + energy[None, :]
-    square = both - 2 * gram
-    # Not `clamp`: it would hide NaN frames. Equal frames must be exactly 0 apart, or rounding picks the key frames.
-    return torch.where(square <= _ROUNDING * both, 0, square).sqrt()
+    return both - 2 * gram, both
+
+
+def _mend_small(square: Tensor, both: Tensor, values: Tensor) -> None:
+    """Take the distances that drown in the rounding of a far larger outlier again, without the outlier, in place."""
+    frames = torch.arange(len(square), device=square.device)
+    for _ in range(8):
+        part = (frames[:, None], frames)
+        doubtful = (square[part] < _DOUBTFUL * both[part]).fill_diagonal_(False).any(1)
+        if not bool(doubtful.any()) or bool(doubtful.all()):
+            return
+        frames = frames[doubtful]
+        again, energies = _centred_square(values[frames])
+        part = (frames[:, None], frames)
+        # Only what was in doubt: other distances within the part are as good as they were.
+        small = square[part] < _DOUBTFUL * both[part]
+        square[part] = torch.where(small, again, square[part])
+        both[part] = torch.where(small, energies, both[part])
 
 
 def _integer_gram(values: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mertools.checks import check_number
+
 
 class DropPath(nn.Module):
     """Zero a whole sample's branch with probability ``rate`` in training and scale the others by ``1 / (1 − rate)``.
@@ -27,9 +29,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"drop_path must lie in [0, 1), got {rate}")
-        self.rate = rate
+        self.rate = check_number("drop_path", rate, 0, 1, open_high=True)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop samples in training; the identity otherwise."""
@@ -41,3 +41,9 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""
         return f"rate={self.rate}"
+
+
+def rising_rates(drop_path: float, depth: int) -> list[float]:
+    """Rates of ``depth`` blocks that rise linearly from 0 to ``drop_path``."""
+    check_number("drop_path", drop_path, 0, 1, open_high=True)
+    return [drop_path * i / max(depth - 1, 1) for i in range(depth)]

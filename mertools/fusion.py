@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mertools.checks import check_count, check_floating
+
 __all__ = ["ParallelFusion"]
 
 
@@ -41,8 +43,8 @@ class ParallelFusion(nn.Module):
     def __init__(self, dim: int = 512, hidden: int = 1024, *, num_classes: int | None = None) -> None:
         super().__init__()
         for name, value in (("dim", dim), ("hidden", hidden), ("num_classes", num_classes)):
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+            if name != "num_classes" or value is not None:
+                check_count(name, value)
         self.dim = dim
         self.lift = nn.Linear(dim, hidden)
         self.norm = nn.BatchNorm2d(hidden)
@@ -51,8 +53,7 @@ class ParallelFusion(nn.Module):
     def forward(self, temporal: Tensor, spatial: Tensor) -> Tensor:
         """Fuse two maps of the same shape."""
         for name, value in (("temporal", temporal), ("spatial", spatial)):
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{name} must be a torch.Tensor (b, {self.dim}, h, w), got {type(value).__name__}")
+            check_floating(name, value, f"(b, {self.dim}, h, w)")
         if temporal.shape != spatial.shape:
             raise ValueError(
                 f"temporal and spatial must have the same shape, "
@@ -63,6 +64,7 @@ class ParallelFusion(nn.Module):
 
     def pool(self, features: Tensor) -> Tensor:
         """Lift, normalise and average a map that is already fused, ``(b, dim, h, w)``."""
+        check_floating("features", features, f"(b, {self.dim}, h, w)")
         if features.ndim != 4 or features.shape[1] != self.dim:
             raise ValueError(f"maps must be (b, {self.dim}, h, w), got shape {tuple(features.shape)}")
         lifted = self.lift(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

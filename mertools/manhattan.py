@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools.drop_path import DropPath
+from mertools.checks import check_count, check_floating, check_number
+from mertools.drop_path import DropPath, rising_rates
 
 __all__ = ["ManhattanRetNet", "ManhattanRetention"]
 
@@ -69,14 +70,14 @@ class ManhattanRetention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(dim, int) or not isinstance(num_heads, int) or dim < 1 or num_heads < 1:
-            raise ValueError(f"dim and num_heads must be positive integers, got {dim!r} and {num_heads!r}")
+        check_count("dim", dim)
+        check_count("num_heads", num_heads)
+        check_number("decay_init", decay_init, 0)
+        check_number("decay_range", decay_range, 0)
         if dim % (2 * num_heads):
             raise ValueError(f"dim must be a multiple of 2 * num_heads={2 * num_heads} (rotary pairs), got {dim}")
-        if not (decay_init > 0 and decay_range >= 0):
-            raise ValueError(
-                f"decay_init must be positive and decay_range at least 0, got {decay_init} and {decay_range}"
-            )
+        if decay_init == 0:
+            raise ValueError("decay_init must be positive, got 0: the decay would be 0")
         self.dim, self.num_heads, self.decomposed = dim, num_heads, decomposed
         self.qkv = nn.Linear(dim, 3 * dim, device=device, dtype=dtype)
         self.local = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, device=device, dtype=dtype)
@@ -99,6 +100,7 @@ class ManhattanRetention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the positions of ``x`` ``(b, h, w, d)``."""
+        check_floating("x", x, f"(b, h, w, {self.dim})")
         if x.ndim != 4 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be (b, h, w, {self.dim}), got shape {tuple(x.shape)}: a map of (b, d, h, w) "
                              "is turned by x.permute(0, 2, 3, 1)")  # fmt: skip
@@ -184,6 +186,9 @@ class ManhattanRetNet(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
+        check_count("in_channels", in_channels)
+        check_number("ffn_ratio", ffn_ratio, 0)
+        dims, depths = _counts("dims", dims), _counts("depths", depths)
         count = len(dims)
         heads = [num_heads] * count if isinstance(num_heads, int) else list(num_heads)
         per_stage = {
@@ -194,11 +199,11 @@ class ManhattanRetNet(nn.Module):
             "decay_range": decay_range,
         }
         for name, values in per_stage.items():
-            if len(values) != count:
+            if not isinstance(values, Sequence) or len(values) != count:
                 raise ValueError(f"{name} must have one value for each of the {count} stages in dims, got {values}")
         self.in_channels, self.dims = in_channels, tuple(dims)
         self.stem = ConvStem(in_channels, dims[0])
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        rates = iter(rising_rates(drop_path, sum(depths)))
         self.stages = nn.Sequential(
             *(
                 _Stage(
@@ -328,6 +333,12 @@ class _ConvFFN(nn.Module):
         x = F.gelu(self.fc1(x))
         y: Tensor = self.fc2(x + _on_map(self.local, x))
         return y
+
+
+def _counts(name: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise TypeError(f"{name} must be a sequence of positive integers, one per stage, got {values!r}")
+    return tuple(check_count(f"{name}[{i}]", value) for i, value in enumerate(values))
 
 
 def _depthwise(dim: int) -> nn.Conv2d:

@@ -12,11 +12,12 @@ where the two meet::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 from einops import rearrange
 from torch import Tensor, nn
 
+from mertools.checks import check_choice, check_count
 from mertools.fusion import ParallelFusion
 from mertools.manhattan import ConvStem, ManhattanRetNet
 from mertools.spatial import SpatialTransformer
@@ -77,14 +78,14 @@ class TSFmicro(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
-        if fusion not in _FUSIONS:
-            raise ValueError(f"fusion must be one of {', '.join(map(repr, _FUSIONS))}, got {fusion!r}")
+        check_choice("fusion", fusion, _FUSIONS)
         if not isinstance(image_size, int) or image_size < 16 or image_size % 16:
             raise ValueError(f"image_size must be a multiple of 16, got {image_size!r}")
-        if not isinstance(num_classes, int) or num_classes < 1:
-            raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
-        if len(dims) != 4:
-            raise ValueError(f"dims must be the widths of four stages, got {tuple(dims)}")
+        check_count("num_classes", num_classes)
+        check_count("spatial_heads", spatial_heads)
+        check_count("spatial_depth", spatial_depth, least=0)
+        if not isinstance(dims, Sequence) or len(dims) != 4:
+            raise ValueError(f"dims must be the widths of four stages, got {dims!r}")
         self.structure, self.image_size, self.in_channels = fusion, image_size, in_channels
         backbone = ManhattanRetNet(in_channels, dims=dims, depths=depths, num_heads=num_heads, drop_path=drop_path)
         if fusion == "early":
@@ -104,18 +105,21 @@ class TSFmicro(nn.Module):
         """The retention backbone inside the temporal branch."""
         return cast(ManhattanRetNet, self.temporal.stem)
 
-    def forward(self, onset: Tensor, apex: Tensor) -> Tensor:
-        """Class logits of a clip from its onset and apex frames."""
+    def forward(self, onset: Tensor, apex: Tensor | None = None, *, motion: Tensor | None = None) -> Tensor:
+        """Class logits of a clip from its onset and apex frames, or from the onset and a motion image."""
+        if motion is not None:
+            if apex is not None:
+                raise ValueError("apex and motion were both given: pass the apex frame, or the motion image")
+            self._check("onset", onset)
+            self._check("motion", motion)
+            return self._logits(onset, motion)
         if isinstance(onset, Tensor) and isinstance(apex, Tensor) and onset.shape != apex.shape:
             raise ValueError(f"onset and apex must have one shape, got {tuple(onset.shape)} and {tuple(apex.shape)}")
         self._check("onset", onset)
         self._check("apex", apex)
-        return self.static_motion(onset, apex - onset)
+        return self._logits(onset, cast(Tensor, apex) - onset)
 
-    def static_motion(self, static: Tensor, motion: Tensor) -> Tensor:
-        """The network behind ``forward``: logits from a still image and a motion image of the same size."""
-        self._check("static", static)
-        self._check("motion", motion)
+    def _logits(self, static: Tensor, motion: Tensor) -> Tensor:
         if self.structure == "parallel":
             logits: Tensor = self.fusion(self.temporal(motion), self.spatial(static))
             return logits
@@ -131,7 +135,7 @@ class TSFmicro(nn.Module):
         how = rearrange(self.temporal(motion), "b d h w -> b (h w) d")
         return self.spatial.to_map(self.spatial.tokens(static) + how)
 
-    def _check(self, name: str, image: Tensor) -> None:
+    def _check(self, name: str, image: Tensor | None) -> None:
         s, c = self.image_size, self.in_channels
         if not isinstance(image, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor (b, {c}, {s}, {s}), got {type(image).__name__}")
@@ -151,8 +155,8 @@ class TwoBranch(nn.Module):
     losses; prediction uses ``front``. No parameters of its own.
 
     Args:
-        net: a module called as ``net(static, motion)``; a model that takes frames rather than motion, as
-            :class:`TSFmicro` does, offers a method ``static_motion(static, motion)``, which is called instead.
+        net: a module called as ``net(static, motion)``. A :class:`TSFmicro`, also inside ``DataParallel``,
+            ``DistributedDataParallel`` or ``torch.compile``, is called as ``net(static, motion=motion)``.
 
     Shape:
         - onset, apex, offset: ``(b, c, h, w)``, all alike
@@ -182,13 +186,31 @@ class TwoBranch(nn.Module):
 
     def forward(self, onset: Tensor, apex: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the front branch (onset to apex) and of the back branch (apex to offset)."""
-        frames = {"onset": onset, "apex": apex, "offset": offset}
-        for name, frame in frames.items():
-            if not isinstance(frame, Tensor) or not frame.is_floating_point():
-                got = frame.dtype if isinstance(frame, Tensor) else type(frame).__name__
-                raise TypeError(f"{name} must be a floating torch.Tensor, got {got}: 8-bit differences wrap around")
-            if frame.shape != onset.shape:
-                shapes = ", ".join(f"{key} {tuple(value.shape)}" for key, value in frames.items())
-                raise ValueError(f"onset, apex and offset must have one shape, got {shapes}")
-        branch = getattr(self.net, "static_motion", self.net)
-        return branch(onset, apex - onset), branch(apex, apex - offset)
+        _check_frames(onset=onset, apex=apex, offset=offset)
+        return self._branch(onset, apex - onset), self._branch(apex, apex - offset)
+
+    def front(self, onset: Tensor, apex: Tensor) -> Tensor:
+        """The front branch alone, for prediction: no offset is needed, and half the work."""
+        _check_frames(onset=onset, apex=apex)
+        return self._branch(onset, apex - onset)
+
+    def _branch(self, static: Tensor, motion: Tensor) -> Tensor:
+        inner: Any = self.net
+        while not isinstance(inner, TSFmicro):  # look through the wrappers, but call them
+            inner = getattr(inner, "module", None) or getattr(inner, "_orig_mod", None)
+            if inner is None:
+                output: Tensor = self.net(static, motion)
+                return output
+        logits: Tensor = self.net(static, motion=motion)
+        return logits
+
+
+def _check_frames(**frames: Tensor) -> None:
+    for name, frame in frames.items():
+        if not isinstance(frame, Tensor):
+            raise TypeError(f"{name} must be a floating torch.Tensor (b, c, h, w), got {type(frame).__name__}")
+        if not frame.is_floating_point():
+            raise TypeError(f"{name} must be a floating torch.Tensor, got {frame.dtype}: 8-bit differences wrap around")
+    if len({frame.shape for frame in frames.values()}) > 1:
+        shapes = ", ".join(f"{name} {tuple(frame.shape)}" for name, frame in frames.items())
+        raise ValueError(f"{', '.join(frames)} must have one shape, got {shapes}")

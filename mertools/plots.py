@@ -82,7 +82,7 @@ def plot_keyframes(
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.6, strip))
     top, bottom = parts
     if title:
-        top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold")
+        top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     _draw_curve(top.subplots(), clip, found, marks, truth_name)
     _draw_images(bottom.subplots(1, 5), clip, found)
     return figure
@@ -146,7 +146,7 @@ def plot_au_prior(
         figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
         _draw_heat_map(figure, values.T, labels, names)
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold")
+        figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     return figure
 
 
@@ -211,7 +211,17 @@ def _draw_curve(
             )  # fmt: skip
     if marks is not None:
         text = f"▽ {truth_name}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
-        axes.text(0.995, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=9, color=_MUTED)
+        axes.text(
+            0.995,
+            0.95,
+            text,
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            fontsize=9,
+            color=_MUTED,
+            parse_math=False,
+        )
     margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
     axes.set(xlim=(-margin, len(change) - 1 + margin), ylim=(0, height * 1.12))
     axes.set_xlabel("frame (0-based)", color=_MUTED)
@@ -249,6 +259,8 @@ def _one_clip(frames: Tensor) -> Tensor:
     clip = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
     if clip.ndim != 4 or clip.shape[1] not in (1, 3):
         raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}")
+    if len(clip) < 2 or (clip.is_floating_point() and not bool(torch.isfinite(clip).all())):
+        raise ValueError("frames must be at least two, and finite")
     return clip.detach().cpu()
 
 
@@ -257,10 +269,15 @@ def _positions(name: str, keys: KeyFrames | tuple[int, int, int], t: int) -> tup
         raise TypeError(f"{name} must be KeyFrames of one clip or (onset, apex, offset), got {keys!r}")
     values = []
     for value in keys[:3]:
-        tensor = torch.as_tensor(value).flatten()
+        try:
+            tensor = torch.as_tensor(value).flatten()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{name} must hold integer frame positions, got {value!r}") from error
+        if tensor.is_floating_point() or tensor.dtype == torch.bool:
+            raise TypeError(f"{name} must hold integer frame positions, got {value!r}")
         if len(tensor) != 1:
             raise ValueError(f"{name} must hold the key frames of one clip, got {len(tensor)}: plot clips one by one")
         values.append(int(tensor))
-    if not 0 <= min(values) <= max(values) < t:
-        raise ValueError(f"{name} must lie within the clip's {t} frames, got {values}")
+    if not 0 <= values[0] <= values[1] <= values[2] < t:
+        raise ValueError(f"{name} must lie in order within the clip's {t} frames, got {values}")
     return values[0], values[1], values[2]

@@ -58,18 +58,24 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     net = model.net if isinstance(model, TwoBranch) else model
     if not isinstance(net, TSFmicro):
         raise TypeError(f"model must be a TSFmicro, or a TwoBranch around one, got {type(model).__name__}")
-    if not isinstance(state_dict, Mapping) or not all(isinstance(value, Tensor) for value in state_dict.values()):
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must map names to tensors, got {type(state_dict).__name__}")
+    if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in state_dict.items()):
         raise TypeError(
             "state_dict must map names to tensors: a checkpoint of a training run holds it under a key such as "
-            f"'state_dict' or 'model'; got {type(state_dict).__name__} with {list(state_dict)[:5]}"
+            f"'state_dict' or 'model'; got one with {list(state_dict)[:5]}"
         )
     theirs = {key.removeprefix("module."): value for key, value in state_dict.items()}
+    if len(theirs) != len(state_dict):
+        raise ValueError("state_dict holds keys both with and without the prefix 'module.': which ones are meant?")
     name = f"TSFmicro(fusion={net.structure!r})"
     own = net.state_dict()
     sources = {key: _published_names(key, net.structure) for key in own}
     constants = {key for key in own if key.endswith("log_decay")}
 
     missing = [src for key, names in sources.items() if key not in constants for src in names if src not in theirs]
+    if missing and own.keys() == theirs.keys():
+        raise ValueError("state_dict has mertools' own key names: use model.load_state_dict(state_dict)")
     if missing:
         raise ValueError(f"state_dict lacks {len(missing)} keys that {name} needs: {_shown(missing)}")
     known = {src for names in sources.values() for src in names}
@@ -83,14 +89,7 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
         if key in constants and names[0] not in theirs:
             new[key] = own[key]
             continue
-        value = _ours(key, [theirs[src] for src in names], own[key])
-        if value.shape != own[key].shape:
-            got = " and ".join(str(tuple(theirs[src].shape)) for src in names)
-            raise ValueError(
-                f"{' and '.join(names)} must fit {key} {tuple(own[key].shape)} of {name}, got {got}: "
-                "build the model with the checkpoint's num_classes and widths"
-            )
-        new[key] = value
+        new[key] = _ours(key, {src: theirs[src] for src in names}, own[key])
     _check_angles(net, theirs)
     net.load_state_dict(new)
     return model
@@ -153,15 +152,25 @@ def _spatial_names(rest: str) -> list[str]:
     return [f"vit_pos.{rest}"]
 
 
-def _ours(key: str, values: list[Tensor], like: Tensor) -> Tensor:
-    value = values[0] if len(values) == 1 else torch.cat(values)
-    if (
-        key.endswith("pos_embed")
-        and value.ndim == 3
-        and value.shape[1:] == (like.shape[2] * like.shape[3], like.shape[1])
-    ):
-        value = value.mT.reshape(like.shape)
-    return value
+def _ours(key: str, values: dict[str, Tensor], like: Tensor) -> Tensor:
+    """The published value in our shape, checked."""
+    shape = tuple(like.shape)
+    if key.endswith("pos_embed"):
+        shape = (1, shape[2] * shape[3], shape[1])
+    elif len(values) > 1:
+        shape = (shape[0] // len(values), *shape[1:])
+    for name, value in values.items():
+        if tuple(value.shape) != shape:
+            raise ValueError(
+                f"{name} must be {shape}, got {tuple(value.shape)}: "
+                "build the model with the checkpoint's num_classes and widths"
+            )
+        if value.is_floating_point() != like.is_floating_point() or value.is_complex():
+            raise ValueError(f"{name} must be {like.dtype}, got {value.dtype}")
+        if key.endswith("log_decay") and not bool((value < 0).all()):
+            raise ValueError(f"{name} must be negative (the logarithm of a decay below 1), got {value.tolist()}")
+    value = torch.cat(list(values.values())) if len(values) > 1 else next(iter(values.values()))
+    return value.mT.reshape(like.shape) if key.endswith("pos_embed") else value
 
 
 def _check_angles(net: TSFmicro, theirs: Mapping[str, Tensor]) -> None:
@@ -170,7 +179,9 @@ def _check_angles(net: TSFmicro, theirs: Mapping[str, Tensor]) -> None:
             continue
         key = f"main_branch.layers.{name.partition('.')[0]}.Relpos.angle"
         angle = module.angle.repeat_interleave(2)
-        if key in theirs and not torch.allclose(theirs[key].to(angle), angle, rtol=1e-4):
+        if key in theirs and (
+            theirs[key].shape != angle.shape or not torch.allclose(theirs[key].to(angle), angle, rtol=1e-4)
+        ):
             raise ValueError(f"{key} must be 1 / 10000^linspace(0, 1, d/2), each twice; got other rotary angles")
 
 

@@ -25,13 +25,14 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from mertools.checks import check_choice, check_count, check_floating
 from mertools.padding import blank_padding, check_lengths
 
 __all__ = ["Retention", "chunkwise_retention", "default_decay", "recurrent_retention"]
 
 Mode: TypeAlias = Literal["auto", "parallel", "chunkwise", "recurrent"]
 
-_MODES = ("auto", "parallel", "chunkwise", "recurrent")
+MODES = ("auto", "parallel", "chunkwise", "recurrent")
 _CHUNK = 64  # frames per chunk: the scores of a chunk stay in cache, and the state's share of the work stays small
 _NORM_EPS = 1e-6
 
@@ -179,8 +180,7 @@ class Retention(nn.Module):
         super().__init__()
         value_dim = dim if value_dim is None else value_dim
         for name, width in (("dim", dim), ("num_heads", num_heads), ("value_dim", value_dim)):
-            if not isinstance(width, int) or width < 1:
-                raise ValueError(f"{name} must be a positive integer, got {width!r}")
+            check_count(name, width)
         for name, width in (("dim", dim), ("value_dim", value_dim)):
             if width % num_heads:
                 raise ValueError(f"{name} must be a multiple of num_heads={num_heads}, got {width}")
@@ -265,7 +265,8 @@ class Retention(nn.Module):
         Raises:
             ValueError: the layer is two-sided, or a shape does not fit.
         """
-        if x_t.ndim != 2:
+        check_floating("x_t", x_t, f"(b, {self.dim})")
+        if x_t.ndim != 2 or x_t.shape[1] != self.dim:
             raise ValueError(f"x_t must be (b, {self.dim}), one frame per stream, got shape {tuple(x_t.shape)}")
         x = x_t[:, None]
         self._check(x, "recurrent", 1, state)
@@ -315,15 +316,17 @@ class Retention(nn.Module):
         return result
 
     def _check(self, x: Tensor, mode: str, chunk_size: int, state: Tensor | None) -> None:
+        check_floating("x", x, f"(b, t, {self.dim})")
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be (b, t, {self.dim}), got shape {tuple(x.shape)}")
-        if mode not in _MODES:
-            raise ValueError(f"mode must be one of {', '.join(map(repr, _MODES))}, got {mode!r}")
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1 frame, got {chunk_size}")
+        check_choice("mode", mode, MODES)
+        check_count("chunk_size", chunk_size)
+        if state is None:
+            return
         n = self.num_heads
         expected = (x.shape[0], n, self.dim // n, self.value_dim // n)
-        if state is not None and tuple(state.shape) != expected:
+        check_floating("state", state, str(expected))
+        if tuple(state.shape) != expected:
             raise ValueError(f"state must be {expected} for this layer and batch, got shape {tuple(state.shape)}")
 
 
@@ -398,7 +401,10 @@ def _two_sided(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, angle: Tensor
 def _log_decay(decay: Tensor | Sequence[float] | None, num_heads: int) -> Tensor:
     if decay is None:
         return default_decay(num_heads).log()
-    gamma = torch.as_tensor(decay, dtype=torch.float64)
+    try:
+        gamma = torch.as_tensor(decay, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"decay must be ({num_heads},) numbers, one per head, got {decay!r}") from error
     if gamma.shape != (num_heads,):
         raise ValueError(f"decay must be ({num_heads},), one per head, got shape {tuple(gamma.shape)}")
     if not bool(((gamma > 0) & (gamma <= 1)).all()):

@@ -17,12 +17,14 @@ of once per pair, and a tie keeps the annotation.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from mertools.checks import check_choice
 from mertools.distance import check_frames, pairwise_distance
 from mertools.padding import check_lengths, real_frames
 
@@ -74,17 +76,20 @@ class KeyFrames(NamedTuple):
         """
         if not isinstance(frames, Tensor):
             raise TypeError(f"frames must be a torch.Tensor (b, t, ...), got {type(frames).__name__}")
+        if not isinstance(self.onset, Tensor):
+            raise TypeError(f"onset, apex and offset must be (b,) tensors, got {type(self.onset).__name__}")
         b = self.onset.shape[0]
         if frames.ndim < 2 or frames.shape[0] != b:
             raise ValueError(
                 f"frames must be ({b}, t, ...) to match these {b} key frames, got shape {tuple(frames.shape)}"
             )
-        # The order of selected key frames is onset ≤ apex ≤ offset, so the offset bounds all three.
-        if not torch.compiler.is_compiling() and b and int(self.offset.max()) >= frames.shape[1]:
-            raise ValueError(
-                f"frames must have more than {int(self.offset.max())} frames to hold every key frame, "
-                f"got t={frames.shape[1]}: gather from the clip that was searched"
-            )
+        if not torch.compiler.is_compiling() and b:
+            keys = torch.stack(self[:3])
+            if int(keys.min()) < 0 or int(keys.max()) >= frames.shape[1]:
+                raise ValueError(
+                    f"frames must hold the key frames {int(keys.min())} to {int(keys.max())}, got t={frames.shape[1]}: "
+                    "gather from the clip that was searched"
+                )
         rows = torch.arange(b, device=frames.device)
         onset, apex, offset = (frames[rows, key.to(frames.device)] for key in self[:3])
         return onset, apex, offset
@@ -146,10 +151,16 @@ def select_keyframes(
     _check_windows(onset_window, apex_window, offset_window)
     check_frames(frames)
     b, t = frames.shape[:2]
+    if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
+            "one RGB clip needs a batch axis: frames[None]",
+            stacklevel=2,
+        )
     counts = check_lengths(lengths, b, t).to(frames.device)
     _check_enough_frames(counts, t)
     marks = _annotation(onset, apex, offset, counts)
-    slack = _SAME if distance == "l2" and frames.is_floating_point() else 0.0
+    slack = _SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
     d = _distances(frames, lengths, counts, distance)
     if marks is None:
         return _search_clip(d, counts, slack)
@@ -194,7 +205,7 @@ class FrameSelector(nn.Module):
     ) -> None:
         super().__init__()
         _check_windows(onset_window, apex_window, offset_window)
-        if distance != "l2" and not callable(distance):
+        if not (isinstance(distance, str) and distance == "l2") and not callable(distance):
             raise _distance_error(distance)
         self.onset_window = onset_window
         self.apex_window = (apex_window[0], apex_window[1])
@@ -212,8 +223,7 @@ class FrameSelector(nn.Module):
         Raises:
             ValueError: there is no such preset.
         """
-        if name not in _PRESETS:
-            raise ValueError(f"name must be one of {', '.join(map(repr, _PRESETS))}, got {name!r}")
+        check_choice("name", name, tuple(_PRESETS))
         onset_window, apex_window, offset_window = _PRESETS[name]
         return cls(onset_window=onset_window, apex_window=apex_window, offset_window=offset_window)
 
@@ -290,7 +300,8 @@ def _search_clip(d: Tensor, counts: Tensor, slack: float) -> KeyFrames:
     rise, fall = before.amax(1), d.masked_fill(frame[:, None] > frame, -1).amax(2)
     middle, last = counts // 2, counts - 1
     total = torch.where((frame > 0) & (frame <= last[:, None]), rise + fall, -1)
-    apex = _peak(total, slack)
+    # A rise without a fall ties at every frame of it: of equal totals, the one farthest from its onset.
+    apex = _peak(torch.where(_reaches(total, slack), rise, -1), slack)
     # Frames at rest are all alike: the last of them before the movement, the first after it.
     from_onset = before[clip, :, apex]
     onset = t - 1 - _peak(from_onset.flip(1), slack)
@@ -317,8 +328,11 @@ def _within(frame: Tensor, start: Tensor, end: Tensor) -> Tensor:
 
 def _peak(scores: Tensor, slack: float) -> Tensor:
     """Position of the first score that reaches the maximum of its row."""
-    reaches = scores >= scores.amax(1, keepdim=True) * (1 - slack)
-    return reaches.to(torch.uint8).argmax(1)
+    return _reaches(scores, slack).to(torch.uint8).argmax(1)
+
+
+def _reaches(scores: Tensor, slack: float) -> Tensor:
+    return scores >= scores.amax(1, keepdim=True) * (1 - slack)
 
 
 def _first_best(scores: Tensor, fallback: Tensor, fallback_score: Tensor, slack: float) -> Tensor:
@@ -332,7 +346,7 @@ def _first_best(scores: Tensor, fallback: Tensor, fallback_score: Tensor, slack:
 
 def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distance) -> Tensor:
     b, t = frames.shape[:2]
-    if distance == "l2":
+    if isinstance(distance, str) and distance == "l2":
         d = pairwise_distance(frames, lengths=None if lengths is None else counts)
     elif callable(distance):
         d = distance(frames)
@@ -419,7 +433,7 @@ def _annotation(
         if not bool(fine.all()):
             i = int((~fine).to(torch.uint8).argmax())
             o, a, k, n = (int(x[i]) for x in (first, peak, end, counts))
-            problem = "out of order" if not o <= a <= k else "out of range"
+            problem = "out of range" if min(o, a, k) < 0 or max(o, a, k) >= n else "out of order"
             raise ValueError(
                 f"onset, apex, offset of clip {i} are {problem}: got {o}, {a}, {k} in a clip of {n} frames; "
                 f"expected 0 <= onset <= apex <= offset <= {n - 1} (0-based positions, not file numbers)"

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools.drop_path import DropPath
+from mertools.checks import check_count, check_number
+from mertools.drop_path import DropPath, rising_rates
 from mertools.manhattan import check_image
 
 __all__ = ["SpatialTransformer"]
@@ -71,17 +72,18 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         for name, value in (("dim", dim), ("num_heads", num_heads), ("grid", grid), ("in_channels", in_channels)):
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
-        if depth < 0:
-            raise ValueError(f"depth must be at least 0, got {depth}")
+            check_count(name, value)
+        check_count("depth", depth, least=0)
+        check_number("mlp_ratio", mlp_ratio, 0)
+        if norm is not None and not callable(norm):
+            raise TypeError(f"norm must be a callable from width to module, got {norm!r}")
         if dim % num_heads:
             raise ValueError(f"dim must be a multiple of num_heads={num_heads}, got {dim}")
         norm = norm or _layer_norm
         self.grid, self.in_channels, self.antialias = grid, in_channels, antialias
         self.embed = nn.Conv2d(in_channels, dim, 1)
         self.pos_embed = nn.Parameter(torch.empty(1, dim, grid, grid))
-        rates = torch.linspace(0, drop_path, depth).tolist()
+        rates = rising_rates(drop_path, depth)
         self.blocks = nn.Sequential(*(_Block(dim, num_heads, int(dim * mlp_ratio), rate, norm) for rate in rates))
         self.norm = norm(dim)
         self.reset_parameters()

@@ -9,12 +9,14 @@ annotated clip can offer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from mertools.checks import check_choice, check_count, check_number
 
 __all__ = ["SyntheticClip", "drawn_portrait", "synthetic_clip"]
 
@@ -102,15 +104,14 @@ def synthetic_clip(
         >>> torch.equal(clip.frames[0], clip.frames[10]), torch.equal(clip.frames[10], clip.frames[11])
         (True, False)
     """
-    blinks = [] if blink is None else [blink] if isinstance(blink, int) else list(blink)
+    blinks = [] if blink is None else list(blink) if isinstance(blink, Iterable) else [blink]
     _check_timing(num_frames, onset, apex, offset, hold, blinks)
-    if movement not in _MOVEMENTS:
-        raise ValueError(f"movement must be one of {', '.join(map(repr, _MOVEMENTS))}, got {movement!r}")
-    if not isinstance(size, int) or size < 16:
-        raise ValueError(f"size must be at least 16 pixels, got {size!r}")
+    check_choice("movement", movement, tuple(_MOVEMENTS))
+    check_count("size", size, least=16)
     for name, value in (("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be finite and at least 0, got {value}")
+        check_number(name, value, 0)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"seed must be an int, got {seed!r}")
     face, sight = _portrait(portrait, eyes)
     random = torch.Generator().manual_seed(seed)
     phase = torch.rand(3, generator=random) * 2 * math.pi
@@ -149,6 +150,7 @@ def drawn_portrait(size: int = 256) -> Tensor:
         >>> drawn_portrait(64).shape
         torch.Size([3, 64, 64])
     """
+    check_count("size", size, least=16)
     x, y = _face_places(size).unbind(-1)
     side = x.abs()
 
@@ -215,14 +217,17 @@ def _portrait(
     if not isinstance(portrait, Tensor) or portrait.dtype != torch.uint8:
         got = portrait.dtype if isinstance(portrait, Tensor) else type(portrait).__name__
         raise TypeError(f"portrait must be a uint8 torch.Tensor (3, h, w), got {got}")
-    if portrait.ndim != 3 or portrait.shape[0] != 3:
+    if portrait.ndim != 3 or portrait.shape[0] != 3 or 0 in portrait.shape:
         raise ValueError(f"portrait must be (3, h, w) RGB, got shape {tuple(portrait.shape)}")
     h, w = portrait.shape[1:]
     if eyes is None:
         middle, height, half = w / 2, h * (0.5 - _CROP_CENTRE / _CROP), w / _CROP / 2
         eyes = ((middle - half, height), (middle + half, height))
-    positions = torch.tensor(eyes, dtype=torch.float32)
-    if positions.shape != (2, 2) or not positions[0, 0] < positions[1, 0]:
+    try:
+        positions = torch.tensor(eyes, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"eyes must be ((x, y), (x, y)), got {eyes!r}") from error
+    if not bool(torch.isfinite(positions).all()) or positions.shape != (2, 2) or not positions[0, 0] < positions[1, 0]:
         raise ValueError(f"eyes must be ((x, y), (x, y)), the one on the image's left first, got {eyes}")
     return portrait[None].float(), positions
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
-import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools.drop_path import DropPath
+from mertools.checks import check_choice, check_count, check_floating, check_number
+from mertools.drop_path import DropPath, rising_rates
 from mertools.padding import blank_padding, check_lengths, real_frames
-from mertools.retention import Mode, Retention
+from mertools.retention import MODES, Mode, Retention
 
 __all__ = ["RetNetTemporal"]
 
@@ -53,6 +53,7 @@ class RetNetTemporal(nn.Module):
         ValueError: shapes, widths, mode or state that do not fit; streaming asked of a two-sided encoder.
 
     Examples:
+        >>> import torch
         >>> encoder = RetNetTemporal(64, depth=1, num_heads=4).eval()
         >>> features = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))  # 16 frames
         >>> clip = encoder(features)
@@ -82,8 +83,9 @@ class RetNetTemporal(nn.Module):
         norm: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(depth, int) or depth < 0:
-            raise ValueError(f"depth must be an integer of at least 0, got {depth!r}")
+        check_count("dim", dim)
+        check_count("depth", depth, least=0)
+        check_number("ffn_ratio", ffn_ratio, 0)
         if stem is not None and not isinstance(stem, nn.Module):
             raise TypeError(f"stem must be an nn.Module from an image to a map, got {type(stem).__name__}")
         norm = norm or _layer_norm
@@ -97,7 +99,7 @@ class RetNetTemporal(nn.Module):
                 rate,
                 norm,
             )
-            for rate in torch.linspace(0, drop_path, depth).tolist()
+            for rate in rising_rates(drop_path, depth)
         )
         self.norm = norm(dim) if depth else nn.Identity()
 
@@ -119,6 +121,7 @@ class RetNetTemporal(nn.Module):
             lengths: valid frames of each clip of a padded batch. Padding is not read.
             return_state: return ``(output, state)``.
         """
+        check_choice("mode", mode, MODES)
         self._check(x, state, lengths)
         if self.stem is None:
             y, state = self._encode(x, mode, state, lengths, return_state)
@@ -132,6 +135,7 @@ class RetNetTemporal(nn.Module):
     def step(self, x_t: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """One frame of a stream: a token ``(b, d)``, or with a stem an image ``(b, c, h, w)``; O(1) per frame."""
         ndim = 2 if self.stem is None else 4
+        check_floating("x_t", x_t, f"(b, {self.dim})" if self.stem is None else "(b, c, h, w)")
         if x_t.ndim != ndim:
             raise ValueError(f"x_t must be one frame per stream, {ndim} axes, got shape {tuple(x_t.shape)}")
         x = x_t[:, None]
@@ -174,22 +178,23 @@ class RetNetTemporal(nn.Module):
             some = stem(frames[real])
             maps = some.new_zeros(b * t, *some.shape[1:])
             maps[real] = some
+        if not isinstance(maps, Tensor):
+            raise TypeError(f"stem must return a map (n, {self.dim}, h, w), got {type(maps).__name__}")
         if maps.ndim != 4 or maps.shape[1] != self.dim:
             raise ValueError(
                 f"stem must return maps (n, {self.dim}, h, w), got shape {tuple(maps.shape)}: "
                 "set dim to the channels of the stem's output"
             )
         if not self.blocks:
-            return maps.unflatten(0, (b, t)), ()
+            return maps.reshape(b, t, *maps.shape[1:]), ()
         h, w = maps.shape[2:]
-        tokens = rearrange(maps.unflatten(0, (b, t)), "b t d h w -> (b h w) t d")
+        tokens = rearrange(maps.reshape(b, t, *maps.shape[1:]), "b t d h w -> (b h w) t d")
         places = None if counts is None else counts.repeat_interleave(h * w)
         tokens, states = self._encode(tokens, mode, state, places, stateful)
         return rearrange(tokens.view(b, h, w, t, self.dim), "b h w t d -> b t d h w"), states
 
     def _check(self, x: Tensor, state: State | None, lengths: object) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"x must be a torch.Tensor, got {type(x).__name__}")
+        check_floating("x", x, f"(b, t, {self.dim})" if self.stem is None else "(b, c, h, w) or (b, t, c, h, w)")
         if self.stem is None and (x.ndim != 3 or x.shape[-1] != self.dim):
             hint = ": pass stem=ManhattanRetNet() for images" if x.ndim in (4, 5) else ""
             raise ValueError(f"x must be (b, t, {self.dim}) without a stem, got shape {tuple(x.shape)}{hint}")

@@ -139,7 +139,7 @@ def test_pos_weight_of_classes_without_a_row():
         (lambda: mt.au_prior(action_units=["AU99"]), ValueError, "action_units must be among.*'AU99'"),
         (lambda: mt.au_prior(action_units="AU01"), TypeError, "action_units must be a sequence"),
         (lambda: mt.au_pos_weight("RAF"), ValueError, "dataset must be one of 'DFEW'"),
-        (lambda: mt.au_pos_weight("DFEW", "rare"), ValueError, "mode must be 'global'"),
+        (lambda: mt.au_pos_weight("DFEW", "rare"), ValueError, "mode must be one of 'global'"),
         (
             lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.tensor([0, 0, 2]), num_classes=2),
             ValueError,
@@ -172,14 +172,17 @@ def test_pos_weight_of_classes_without_a_row():
         (lambda: mt.estimate_pos_weight(torch.ones(3, 2), torch.zeros(3).long()), ValueError, "given together"),
         (lambda: mt.clip_au_labels(torch.ones(3)), ValueError, r"presence must be \(..., t, a\)"),
         (lambda: mt.clip_au_labels(torch.ones(3, 2), threshold=0), ValueError, "threshold"),
+        (lambda: mt.clip_au_labels(torch.full((3, 2), 5.0)), ValueError, "binarise intensities"),
+        (lambda: mt.au_prior(None), TypeError, "classes must be a sequence"),
+        (lambda: mt.au_prior(action_units=None), TypeError, "action_units must be a sequence"),
         (lambda: mt.clip_au_labels([1]), TypeError, "presence must be a torch.Tensor"),
         (lambda: mt.au_prior(["hapiness"]), ValueError, "did you mean happiness"),
-        (lambda: mt.au_prior(missing="zero"), ValueError, "missing must be 'error', 'mean' or 'ignore'"),
+        (lambda: mt.au_prior(missing="zero"), ValueError, "missing must be one of 'error', 'mean', 'ignore'"),
         (lambda: mt.au_prior(["x"], rows={"y": torch.rand(18)}), ValueError, "rows must be for classes among"),
         (lambda: mt.au_prior(["x"], rows={"x": torch.rand(17)}), ValueError, r"rows\['x'\] must be \(18,\)"),
         (lambda: mt.au_prior(["x"], rows={"x": ["y"]}), ValueError, r"rows\['x'\] must name expressions"),
         (lambda: mt.au_prior(["x"], rows=[1]), TypeError, "rows must map class names"),
-        (lambda: mt.au_pos_weight(missing="mean"), ValueError, "missing must be 'error' or 'ones'"),
+        (lambda: mt.au_pos_weight(missing="mean"), ValueError, "missing must be one of 'error', 'ones'"),
     ],
 )
 def test_bad_input(call, error, message):

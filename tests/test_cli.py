@@ -1,9 +1,11 @@
 import json
+import os
 import subprocess
 import sys
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 import mertools as mt
 from mertools.cli import main, save_figure
@@ -55,6 +57,8 @@ def test_select_plot(folder, tmp_path, suffix):
 
 def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
     class Broken:
+        canvas = Figure().canvas
+
         def savefig(self, path, **_):
             path.write_bytes(b"half")
             raise OSError("disk full")
@@ -99,11 +103,14 @@ def test_unusable_clips_are_one_line_and_status_2(tmp_path, made, folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--apex", "3"], "onset must be given"),
+        (["--apex", "3"], "--onset and --apex go together"),
+        (["--offset", "3"], "--onset and --apex go together"),
+        (["--preset", "wide"], "--preset sets the windows around an annotation"),
+        (["--onset", "9" * 25, "--apex", "3"], "onset must be"),
+        (["--size", "100000000"], "size must be"),
         (["--onset", "9", "--apex", "3"], "out of order"),
         (["--onset", "1", "--apex", "3", "--offset", "99"], "out of range"),
         (["--size", "0"], "size must be"),
-        (["--plot", "no/such/folder/x.png"], "there is no folder"),
     ],
 )
 def test_bad_arguments(folder, capsys, arguments, message):
@@ -112,6 +119,39 @@ def test_bad_arguments(folder, capsys, arguments, message):
     assert output.out == ""
     assert message in output.err
     assert output.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("target", "message"), [("no/such/folder/x.png", "there is no folder"), ("x.xyz", "suffix must be one that")]
+)
+def test_a_figure_that_cant_be_written_names_the_option(folder, tmp_path, capsys, target, message):
+    assert main(["select", folder, "--plot", str(tmp_path / target)]) == 2
+    output = capsys.readouterr()
+    assert output.out.startswith(f"{folder}: onset 10")
+    assert output.err.startswith(f"mertools: error: --plot {tmp_path / target}: ")
+    assert message in output.err
+    assert output.err.count("\n") == 1
+
+
+def test_names_that_are_hard_to_print(made, tmp_path):
+    folder = write(made, tmp_path / "a$\\b$ line\nbreak ü")
+    done = subprocess.run(
+        [sys.executable, "-m", "mertools", "select", folder, folder + "x", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["onset"] == 10
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_reader_that_stops_reading(folder):
+    command = f"{sys.executable} -m mertools select {folder} {folder} | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
 
 
 def test_version_and_usage(capsys):

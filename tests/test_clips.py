@@ -132,11 +132,36 @@ def test_bad_files(tmp_path, video):
         mt.read_clip(video, start=99)
 
 
+def test_a_header_that_promises_gigapixels(tmp_path):
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    (tmp_path / "1.png").write_bytes(data)
+    with pytest.raises(ValueError, match=r"decode.*1\.png"):
+        mt.read_clip(tmp_path)
+
+
+def test_names_that_look_like_something_else(video, monkeypatch, folder):
+    video.rename(video.parent / "12:30.avi")
+    monkeypatch.chdir(video.parent)
+    assert len(mt.read_clip("12:30.avi")) == 10
+    with pytest.raises(ValueError, match="empty string"):
+        mt.read_clip("")
+    assert len(mt.read_clip(folder, size=np.int64(4), start=np.int64(1), stop=np.int64(3))) == 2
+
+
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
         ({"size": 0}, ValueError, "size must be"),
         ({"size": (3, 4, 5)}, ValueError, "size must be"),
+        ({"size": 10**8}, ValueError, "1 to 16384"),
         ({"size": "big"}, ValueError, "size must be"),
         ({"start": -1}, ValueError, "start must be"),
         ({"start": 3, "stop": 3}, ValueError, "stop must be a frame position after start=3"),

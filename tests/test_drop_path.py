@@ -20,5 +20,5 @@ def test_is_the_identity_in_evaluation_and_at_rate_zero():
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
 def test_bad_rate(rate):
-    with pytest.raises(ValueError, match="drop_path must lie"):
+    with pytest.raises(ValueError, match="drop_path must be in"):
         DropPath(rate)

@@ -119,11 +119,11 @@ IMAGE = torch.zeros(1, 3, 32, 32)
     ("call", "error", "message"),
     [
         (lambda: mt.ManhattanRetention(10, 3), ValueError, "multiple of 2"),
-        (lambda: mt.ManhattanRetention(0, 2), ValueError, "positive integers"),
+        (lambda: mt.ManhattanRetention(0, 2), ValueError, "dim must be a positive integer"),
         (lambda: mt.ManhattanRetention(8, 2, decay_init=0), ValueError, "decay_init must be positive"),
         (lambda: mt.ManhattanRetention(8, 2)(torch.zeros(1, 8, 3, 3)), ValueError, r"x must be \(b, h, w, 8\)"),
         (lambda: mt.ManhattanRetNet(depths=(1, 1)), ValueError, "depths must have one value for each of the 4"),
-        (lambda: mt.ManhattanRetNet(drop_path=1.0), ValueError, r"drop_path must lie in \[0, 1\)"),
+        (lambda: mt.ManhattanRetNet(drop_path=1.0), ValueError, r"drop_path must be in \[0, 1\)"),
         (lambda: mt.ManhattanRetNet(dims=(4, 8))(IMAGE), ValueError, "must have one value for each of the 2 stages"),
         (lambda: mt.ManhattanRetNet(2, dims=(4, 4, 4, 4))(IMAGE), ValueError, r"x must be \(b, 2, h, w\)"),
         (lambda: mt.ManhattanRetNet(dims=(4, 4, 4, 4))(IMAGE.byte()), TypeError, "x must be floating, got torch.uint8"),

@@ -31,9 +31,9 @@ def test_motion_and_place_both_matter(fusion):
     model = small(fusion=fusion)
     onset, apex = images(2)
     logits = model(onset, apex)
-    torch.testing.assert_close(logits, model.static_motion(onset, apex - onset))
-    assert not torch.allclose(model.static_motion(onset, apex), logits)
-    assert not torch.allclose(model.static_motion(apex, apex - onset), logits)
+    torch.testing.assert_close(logits, model(onset, motion=apex - onset))
+    assert not torch.allclose(model(onset, motion=apex), logits)
+    assert not torch.allclose(model(apex, motion=apex - onset), logits)
 
 
 def test_parallel_is_its_parts_put_together():
@@ -66,7 +66,22 @@ def test_two_branches_around_tsfmicro():
     onset, apex, offset = images()
     front, back = mt.TwoBranch(net)(onset, apex, offset)
     torch.testing.assert_close(front, net(onset, apex))
-    assert torch.equal(back, net.static_motion(apex, apex - offset))
+    assert torch.equal(back, net(apex, motion=apex - offset))
+
+
+def test_two_branches_look_through_wrappers_and_call_them():
+    net = small()
+    onset, apex, offset = images()
+    expected = mt.TwoBranch(net)(onset, apex, offset)
+    wrapped = torch.nn.DataParallel(net)
+    compiled = torch.compile(net, backend="eager")
+    calls = []
+    net.register_forward_hook(lambda *_: calls.append(1))
+    for outer in (wrapped, compiled):
+        for got, wanted in zip(mt.TwoBranch(outer)(onset, apex, offset), expected, strict=True):
+            torch.testing.assert_close(got, wanted)
+    assert len(calls) == 4
+    assert torch.equal(mt.TwoBranch(net).front(onset, apex), expected[0])
 
 
 IMAGE = torch.zeros(1, 3, 32, 32)
@@ -83,6 +98,9 @@ IMAGE = torch.zeros(1, 3, 32, 32)
         (lambda: small()(IMAGE[..., :16], IMAGE[..., :16]), ValueError, r"onset must be \(b, 3, 32, 32\)"),
         (lambda: small()(IMAGE.byte(), IMAGE.byte()), TypeError, "onset must be floating, got torch.uint8"),
         (lambda: small()(IMAGE, None), TypeError, "apex must be a torch.Tensor"),
+        (lambda: small()(IMAGE, IMAGE, motion=IMAGE), ValueError, "apex and motion were both given"),
+        (lambda: small()(IMAGE), TypeError, "apex must be a torch.Tensor"),
+        (lambda: mt.TwoBranch(Net())(IMAGE, IMAGE, None), TypeError, "offset must be .*got NoneType"),
         (lambda: mt.TwoBranch(lambda s, m: s), TypeError, "net must be an nn.Module"),
         (lambda: mt.TwoBranch(Net())(IMAGE.byte(), IMAGE, IMAGE), TypeError, "onset must be a floating"),
         (lambda: mt.TwoBranch(Net())(IMAGE, IMAGE, IMAGE[..., :5]), ValueError, "must have one shape"),

@@ -39,15 +39,20 @@ def test_shows_the_curve_the_frames_and_the_motion(clip, form):
 
 def test_a_clip_in_which_nothing_moves(tmp_path):
     frames = torch.full((9, 3, 16, 16), 7, dtype=torch.uint8)
-    mt.plot_keyframes(frames, mt.select_keyframes(frames[None])).savefig(tmp_path / "still.png")
+    figure = mt.plot_keyframes(frames, mt.select_keyframes(frames[None]), title="50 $ and a \\bad$ name")
+    figure.savefig(tmp_path / "still.png")
 
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ((torch.zeros(9, 7, 5, 5), (0, 1, 2)), ValueError, r"one clip of images \(t, 3, h, w\)"),
+        ((torch.zeros(9, 3, 5, 5), (4, 1, 2)), ValueError, "keys must lie in order"),
+        ((torch.zeros(9, 3, 5, 5), (1.5, 4, 8)), TypeError, "keys must hold integer"),
+        ((torch.zeros(9, 3, 5, 5), (None, 4, 8)), TypeError, "keys must hold integer"),
+        ((torch.full((9, 3, 5, 5), torch.nan), (0, 4, 8)), ValueError, "finite"),
         (([1], (0, 1, 2)), TypeError, "frames must be a torch.Tensor"),
-        ((torch.zeros(9, 3, 5, 5), (0, 1, 9)), ValueError, "keys must lie within the clip's 9 frames"),
+        ((torch.zeros(9, 3, 5, 5), (0, 1, 9)), ValueError, "keys must lie in order within the clip's 9 frames"),
         ((torch.zeros(9, 3, 5, 5), "012"), TypeError, "keys must be KeyFrames"),
         ((torch.zeros(9, 3, 5, 5), mt.KeyFrames(*torch.ones(4, 2).long())), ValueError, "plot clips one by one"),
     ],

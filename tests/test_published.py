@@ -76,8 +76,18 @@ def test_prefix_of_a_data_parallel_run(parity):
     ("change", "message"),
     [
         (lambda w: w.pop("main_branch.proj.weight"), "lacks 1 keys that .*: main_branch.proj.weight"),
+        (
+            lambda w: w.update({"main_branch.layers.1.blocks.0.retention.k_proj.weight": torch.ones(0, 128)}),
+            r"k_proj.weight must be \(128, 128\), got \(0, 128\)",
+        ),
+        (lambda w: w.update({"main_branch.layers.0.Relpos.decay": torch.ones(2)}), "Relpos.decay must be negative"),
+        (lambda w: w.update({"module.main_branch.head.bias": torch.ones(5)}), "with and without the prefix"),
+        (lambda w: w.update({"main_branch.head.bias": torch.ones(5).long()}), "head.bias must be torch.float32"),
         (lambda w: w.update({"main_branch.extra": torch.ones(1)}), "holds 1 keys that .*: main_branch.extra"),
-        (lambda w: w.update({"main_branch.head.bias": torch.ones(7)}), r"main_branch.head.bias must fit .*got \(7,\)"),
+        (
+            lambda w: w.update({"main_branch.head.bias": torch.ones(7)}),
+            r"main_branch.head.bias must be \(5,\), got \(7,\)",
+        ),
     ],
 )
 def test_loading_is_strict_and_all_or_nothing(parity, change, message):
@@ -93,6 +103,13 @@ def test_loading_is_strict_and_all_or_nothing(parity, change, message):
 def test_bad_kinds():
     with pytest.raises(TypeError, match="model must be a TSFmicro"):
         mt.load_published(torch.nn.Linear(2, 2), {})
+    for state in (5, None):
+        with pytest.raises(TypeError, match="state_dict must map names to tensors"):
+            mt.load_published(mt.TSFmicro(5), state)
+    with pytest.raises(TypeError, match="state_dict must map names to tensors"):
+        mt.load_published(mt.TSFmicro(5), {1: torch.ones(1)})
+    with pytest.raises(ValueError, match="use model.load_state_dict"):
+        mt.load_published(mt.TSFmicro(5), mt.TSFmicro(5).state_dict())
     with pytest.raises(TypeError, match="under a key such as"):
         mt.load_published(mt.TSFmicro(5), {"state_dict": {}, "epoch": 3})
 

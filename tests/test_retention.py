@@ -219,7 +219,7 @@ CLIP = torch.zeros(2, 5, 24)
         (lambda: mt.Retention(24, 3, decay=[0.5, 0.5, 1.5]), ValueError, r"decay must lie in \(0, 1\]"),
         (lambda: LAYER(CLIP[..., :5]), ValueError, r"x must be \(b, t, 24\), got shape \(2, 5, 5\)"),
         (lambda: LAYER(CLIP, mode="fast"), ValueError, "mode must be one of 'auto'"),
-        (lambda: LAYER(CLIP, chunk_size=0), ValueError, "chunk_size must be at least 1"),
+        (lambda: LAYER(CLIP, chunk_size=0), ValueError, "chunk_size must be a positive integer"),
         (lambda: LAYER(CLIP, state=torch.zeros(2, 3, 8, 7)), ValueError, r"state must be \(2, 3, 8, 8\)"),
         (lambda: LAYER(CLIP, lengths=[5, 6]), ValueError, "got 6 for clip 1"),
         (lambda: LAYER.step(CLIP), ValueError, r"x_t must be \(b, 24\)"),

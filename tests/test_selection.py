@@ -134,6 +134,29 @@ def test_a_tie_keeps_the_annotation():
     assert as_tuples(keys) == [(1, 11, 20)]
 
 
+def test_a_clip_that_ends_at_its_apex():
+    keys = mt.select_keyframes(torch.tensor([0.0, 0, 0, 1, 2, 3]).view(1, 6, 1))
+    assert as_tuples(keys) == [(2, 5, 5)]
+    assert keys.score.item() == 3
+
+
+def test_a_clip_without_a_batch_axis_is_pointed_out():
+    clip = torch.randint(0, 256, (9, 3, 5, 7), dtype=torch.uint8)
+    with pytest.warns(
+        UserWarning, match=r"read as 9 clips of 3 frames; one RGB clip needs a batch axis: frames\[None\]"
+    ):
+        mt.select_keyframes(clip)
+
+
+def test_an_outlier_does_not_hide_a_small_movement():
+    x = torch.zeros(1, 20, 3000)
+    x[0, 10] += 1e-3
+    x[0, 15] = 1e5
+    keys = mt.select_keyframes(x, 8, 11, 14, onset_window=0.4, apex_window=(0.4, 0.0))
+    assert keys.apex.item() == 10
+    torch.testing.assert_close(mt.pairwise_distance(x)[0, 8, 10].item(), float(x[0, 10].norm()), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("lengths", [None, [29, 13]])
 def test_padding_may_hold_anything(lengths):
     frames = torch.rand(2, 29, 3, 5, 7)
@@ -241,7 +264,11 @@ CLIP = torch.rand(2, 31, 5)
         (lambda: mt.FrameSelector(onset_window=0.6, apex_window=(0.6, 0)), ValueError, "do not cross"),
         (lambda: mt.FrameSelector.preset("huge"), ValueError, "name must be one of 'full'"),
         (lambda: mt.select_keyframes(CLIP).gather(CLIP[:1]), ValueError, r"frames must be \(2, t"),
-        (lambda: mt.select_keyframes(CLIP, 1, 3).gather(CLIP[:, :9]), ValueError, "more than 30 frames|more than"),
+        (
+            lambda: mt.select_keyframes(CLIP, 1, 3).gather(CLIP[:, :9]),
+            ValueError,
+            r"must hold the key frames \d+ to \d+, got t=9",
+        ),
         (lambda: mt.select_keyframes(CLIP).gather([1]), TypeError, "frames must be a torch.Tensor"),
     ],
 )

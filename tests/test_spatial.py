@@ -72,7 +72,7 @@ def test_norm_is_the_users():
     [
         (lambda: mt.SpatialTransformer(10, num_heads=4), ValueError, "dim must be a multiple of num_heads=4"),
         (lambda: mt.SpatialTransformer(grid=0), ValueError, "grid must be a positive integer"),
-        (lambda: mt.SpatialTransformer(depth=-1), ValueError, "depth must be at least 0"),
+        (lambda: mt.SpatialTransformer(depth=-1), ValueError, "depth must be an integer of at least 0"),
         (lambda: mt.SpatialTransformer(12, 1, 3)(torch.zeros(1, 4, 8, 8)), ValueError, r"x must be \(b, 3, h, w\)"),
         (lambda: mt.SpatialTransformer(12, 1, 3)(torch.zeros(1, 3, 8, 8).byte()), TypeError, "x must be floating"),
         (lambda: mt.SpatialTransformer(12, 1, 3)("x"), TypeError, "x must be a torch.Tensor"),
