@@ -2,13 +2,14 @@
 
     python -m benchmarks.au_prior_effect [--quick] [--shift 0.15]
 
-Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15: as large as
-the spread between its classes), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of the
-true prior; its features are a random mixture of the units plus noise, so AUs are evidence, but noisy, and nothing else
-separates the classes. AU labels for the third way of use have 10 % of their entries flipped. Training set: 7 classes
-with 400 to 8 clips; test set: 300 clips a class. The host is a two-layer network; every way of use gets the same
-initial weights, batches and number of steps, no tuning, and the last epoch is scored. WAR here is over a test set with the
-training frequencies (weighted recalls), UAR the mean recall, minority the mean recall of the two rarest classes.
+Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15: as large
+as the spread between its classes), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of
+the true prior; its features are a random mixture of the units plus noise, so AUs are evidence, but noisy, and
+nothing else separates the classes. AU labels for the third way of use have 10 % of their entries flipped. Training
+set: 7 classes with 400 to 8 clips; test set: 300 clips a class. The host is a two-layer network; every way of use
+gets the same initial weights, batches and number of steps, no tuning, and the last epoch is scored. WAR here is
+over a test set with the training frequencies (weighted recalls), UAR the mean recall, minority the mean recall of
+the two rarest classes.
 """
 
 from __future__ import annotations
@@ -121,9 +122,7 @@ def main() -> None:
     seeds, epochs = (2, 2) if args.quick else (10, 40)
     results = [run(seed, args.shift, epochs) for seed in range(seeds)]
     base = torch.tensor([result["cross entropy"] for result in results])
-    print(
-        f"{seeds} seeds, {epochs} epochs, true prior shifted by {args.shift}; mean ± standard deviation over seeds, in %"
-    )
+    print(f"{seeds} seeds, {epochs} epochs, true prior shifted by {args.shift}; mean ± deviation, in %")
     print("\n| way of use | WAR | UAR | minority recall | UAR − cross entropy's, per seed |\n|---|---|---|---|---|")
     for name in results[0]:
         scores = torch.tensor([result[name] for result in results])
