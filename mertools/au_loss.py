@@ -32,7 +32,7 @@ def au_prior_loss(
     au_logits: Tensor | None = None,
     au_target: Tensor | None = None,
     *,
-    prior: Tensor,
+    prior: Tensor | _Rows,
     au_ratio: float = 0.25,
     prior_scale: float = 5.0,
     pos_weight: Tensor | None = None,
@@ -50,31 +50,36 @@ def au_prior_loss(
         >>> torch.equal(loss, F.cross_entropy(logits, target))
         True
     """
-    _check_settings(
-        prior,
-        au_ratio=au_ratio,
-        prior_scale=prior_scale,
-        pos_weight=pos_weight,
-        class_weight=class_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-        reduction=reduction,
-    )
-    return _loss(
-        logits,
-        target,
-        au_logits,
-        au_target,
-        rows=_Rows.of(prior),
-        au_ratio=au_ratio,
-        prior_scale=prior_scale,
-        pos_weight=pos_weight,
-        class_weight=class_weight,
-        label_smoothing=label_smoothing,
-        ignore_index=ignore_index,
-        expression_loss=expression_loss,
-        reduction=reduction,
-    )
+    if isinstance(prior, _Rows):  # from AUPriorLoss, which checks its settings once
+        rows = prior
+    else:
+        _check_settings(
+            prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction
+        )
+        rows = _Rows.of(prior)
+    e, a = rows.rows.shape[0] - 1, rows.rows.shape[1]
+    _check_logits(logits, e)
+    target = _check_target(target, logits)
+    # 16-bit inputs are computed in float32: half precision would round away what the loss is made of.
+    dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
+    logits = logits.to(dtype)
+    hard = not target.is_floating_point()
+    target = target if hard else target.to(dtype)
+    valid = target != ignore_index if hard else None
+    count: Tensor | int = max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1)
+    if expression_loss is not None:
+        expression = _check_expression(expression_loss(logits, target), logits, reduction)
+    else:
+        expression = _cross_entropy(logits, target, class_weight, label_smoothing, ignore_index, reduction)
+        if reduction == "mean":
+            weight = None if class_weight is None else class_weight.to(dtype)
+            expression = expression / (count if weight is None or valid is None else _weighted(weight, target, valid))
+    if au_ratio == 0:
+        return expression
+    units = _au_term(logits, target, valid, au_logits, au_target, rows, pos_weight, reduction)
+    if reduction == "mean":
+        units = units / count
+    return torch.add((1 - au_ratio) * expression, units, alpha=au_ratio * prior_scale / a)
 
 
 class AUPriorLoss(nn.Module):
@@ -147,14 +152,7 @@ class AUPriorLoss(nn.Module):
         super().__init__()
         prior = au_prior() if prior is None else prior
         _check_settings(
-            prior,
-            au_ratio=au_ratio,
-            prior_scale=prior_scale,
-            pos_weight=pos_weight,
-            class_weight=class_weight,
-            label_smoothing=label_smoothing,
-            ignore_index=ignore_index,
-            reduction=reduction,
+            prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction
         )
         if expression_loss is not None:
             if not isinstance(expression_loss, nn.Module):
@@ -183,12 +181,12 @@ class AUPriorLoss(nn.Module):
         self, logits: Tensor, target: Tensor, au_logits: Tensor | None = None, au_target: Tensor | None = None
     ) -> Tensor:
         """The loss of a batch; see the class for the three ways of use."""
-        return _loss(
+        return au_prior_loss(
             logits,
             target,
             au_logits,
             au_target,
-            rows=_Rows(self.rows, self.entropy, self.known),
+            prior=_Rows(self.rows, self.entropy, self.known),
             au_ratio=self.au_ratio,
             prior_scale=self.prior_scale,
             pos_weight=self.pos_weight,
@@ -229,47 +227,6 @@ class _Rows(NamedTuple):
         known = ~prior.isnan().any(1)
         rows = F.pad(prior.nan_to_num(0.0), (0, 0, 0, 1))
         return cls(rows, _self_entropy(rows), None if bool(known.all()) else known)
-
-
-def _loss(
-    logits: Tensor,
-    target: Tensor,
-    au_logits: Tensor | None,
-    au_target: Tensor | None,
-    *,
-    rows: _Rows,
-    au_ratio: float,
-    prior_scale: float,
-    pos_weight: Tensor | None,
-    class_weight: Tensor | None,
-    label_smoothing: float,
-    ignore_index: int,
-    expression_loss: Callable[[Tensor, Tensor], Tensor] | None,
-    reduction: Reduction,
-) -> Tensor:
-    e, a = rows.rows.shape[0] - 1, rows.rows.shape[1]
-    _check_logits(logits, e)
-    target = _check_target(target, logits)
-    # 16-bit inputs are computed in float32: half precision would round away what the loss is made of.
-    dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
-    logits = logits.to(dtype)
-    hard = not target.is_floating_point()
-    target = target if hard else target.to(dtype)
-    valid = target != ignore_index if hard else None
-    count: Tensor | int = max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1)
-    if expression_loss is not None:
-        expression = _check_expression(expression_loss(logits, target), logits, reduction)
-    else:
-        expression = _cross_entropy(logits, target, class_weight, label_smoothing, ignore_index, reduction)
-        if reduction == "mean":
-            weight = None if class_weight is None else class_weight.to(dtype)
-            expression = expression / (count if weight is None or valid is None else _weighted(weight, target, valid))
-    if au_ratio == 0:
-        return expression
-    units = _au_term(logits, target, valid, au_logits, au_target, rows, pos_weight, reduction)
-    if reduction == "mean":
-        units = units / count
-    return torch.add((1 - au_ratio) * expression, units, alpha=au_ratio * prior_scale / a)
 
 
 def _cross_entropy(
@@ -372,7 +329,6 @@ def _self_entropy(rows: Tensor) -> Tensor:
 
 def _check_settings(
     prior: Tensor,
-    *,
     au_ratio: float,
     prior_scale: float,
     pos_weight: Tensor | None,

@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from mertools.checks import check_choice
+from mertools.checks import check_choice, check_number
 from mertools.distance import check_frames, pairwise_distance
 from mertools.padding import check_lengths, real_frames
 
@@ -392,10 +392,7 @@ def _check_windows(onset_window: float, apex_window: tuple[float, float], offset
         "offset_window": offset_window,
     }
     for name, value in named.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(f"{name} must be a fraction of the phase in [0, 1], got {value!r}")
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be a fraction of the phase in [0, 1], got {value}")
+        check_number(name, value, 0, 1)
     for first, second in (("onset_window", "apex_window[0]"), ("apex_window[1]", "offset_window")):
         if named[first] + named[second] > 1:
             raise ValueError(

@@ -266,14 +266,14 @@ def _warp(face: Tensor, eyes: Tensor, size: int, moved: Tensor) -> Tensor:
     iod = across.norm()
     # Twice the resolution, then averaged: the face must not alias as it moves by fractions of a pixel.
     x, y = _face_places(2 * size).unbind(-1)
-    wide = F.interpolate(moved.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
+    wide = F.interpolate(moved.float().permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
     step = _CROP / size  # a pixel of the clip in distances between the eyes
     x, y = x - wide[:, 0] * step, y - wide[:, 1] * step  # what is seen here came from there
     # Along the line of the eyes and across it, in the portrait's pixels.
     right, down = across, torch.stack((-across[1], across[0]))
     source = middle + x[..., None] * right + y[..., None] * down
     h, w = face.shape[2:]
-    grid = source / torch.tensor([w, h]) * 2 - 1
+    grid = (source / torch.tensor([w, h]) * 2 - 1).float()
     blurred = _shrink_guard(face, float(iod) * _CROP / (2 * size))
     frames = F.grid_sample(
         blurred.expand(len(moved), -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=False
@@ -288,7 +288,7 @@ def _shrink_guard(face: Tensor, pixels_per_sample: float) -> Tensor:
         return face
     reach = math.ceil(3 * sigma)
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    kernel = (kernel / kernel.sum()).float().expand(3, 1, 1, -1)
     padded = F.pad(face, (reach, reach, reach, reach), mode="replicate")
     blurred: Tensor = F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)
     return blurred

@@ -58,6 +58,16 @@ def test_amplitude_is_in_pixels():
     assert moved[1] < -3
 
 
+def test_the_default_type_does_not_matter():
+    expected = mt.synthetic_clip(**SETTINGS).frames
+    torch.set_default_dtype(torch.float64)
+    try:
+        frames = mt.synthetic_clip(**SETTINGS).frames
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (frames.int() - expected.int()).abs().max() <= 1
+
+
 def test_noise_has_its_strength_and_its_seed():
     clean = mt.synthetic_clip(**SETTINGS)
     noisy = mt.synthetic_clip(**SETTINGS, noise=4.0, seed=1)
