@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,6 +63,8 @@ def read_clip(
     if stop is not None and stop <= start:
         raise ValueError(f"stop must be a frame position after start={start}, got {stop!r}")
     images = _folder(source, start, stop) if source.is_dir() else _video(source, start, stop)
+    import cv2  # here and below, not above: importing OpenCV changes the process's environment
+
     frames: list[np.ndarray] = []
     for name, image in images:
         frame = _resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), shape)
@@ -105,6 +106,8 @@ def _position(name: str, value: int) -> int:
 def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
     if shape is None or image.shape[:2] == shape:
         return image
+    import cv2
+
     smaller = shape[0] < image.shape[0] or shape[1] < image.shape[1]
     interpolation = cv2.INTER_AREA if smaller else cv2.INTER_CUBIC
     return cv2.resize(image, (shape[1], shape[0]), interpolation=interpolation)
@@ -113,6 +116,8 @@ def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
 def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if path.stat().st_size == 0:
         raise ValueError(f"path is an empty file: {path}")
+    import cv2
+
     capture = cv2.VideoCapture(str(path.absolute()))  # a relative name with a colon would be read as a protocol
     try:
         if not capture.isOpened():
@@ -137,6 +142,8 @@ def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.n
 
 
 def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    import cv2
+
     numbered: dict[int, Path] = {}
     for file in path.iterdir():
         if file.suffix.lower() not in _IMAGES or file.name.startswith("."):

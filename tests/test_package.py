@@ -44,10 +44,11 @@ def run(script):
 
 def test_importing_is_silent_and_takes_no_extra_along():
     script = (
-        "import sys, torch\nbefore = set(sys.modules)\nthreads = torch.get_num_threads(), torch.get_default_dtype()\n"
+        "import os, sys, torch\nenviron = dict(os.environ)\nbefore = set(sys.modules)\nthreads = torch.get_num_threads(), torch.get_default_dtype()\n"
         "state = torch.get_rng_state()\nimport mertools\n"
         "assert (torch.get_num_threads(), torch.get_default_dtype()) == threads\n"
         "assert torch.equal(torch.get_rng_state(), state)\n"
+        "assert dict(os.environ) == environ\n"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
     )
     loaded = set(run(script).split())
