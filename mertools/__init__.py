@@ -25,12 +25,13 @@ from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
+from mertools.keyframes import KeyFrames
 from mertools.manhattan import ManhattanRetention, ManhattanRetNet
 from mertools.models import TSFmicro, TwoBranch
 from mertools.plots import plot_au_prior, plot_keyframes
 from mertools.published import load_published
 from mertools.retention import Retention
-from mertools.selection import FrameSelector, KeyFrames, select_keyframes
+from mertools.selection import FrameSelector, select_keyframes
 from mertools.spatial import SpatialTransformer
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 from mertools.temporal import RetNetTemporal

@@ -68,6 +68,8 @@ def au_prior_loss(
     valid = target != ignore_index if hard else None
     count: Tensor | int = max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1)
     if expression_loss is not None:
+        if hard and _may_look(target):
+            _check_classes(target, e, ignore_index)
         expression = _check_expression(expression_loss(logits, target), logits, reduction)
     else:
         expression = _cross_entropy(logits, target, class_weight, label_smoothing, ignore_index, reduction)
@@ -247,12 +249,9 @@ def _cross_entropy(
             label_smoothing=label_smoothing,
             reduction="none" if reduction == "none" else "sum",
         )
-    except IndexError as error:
-        unknown = ~((target >= 0) & (target < logits.shape[1]) | (target == ignore_index))
-        raise ValueError(
-            f"target must lie within 0..{logits.shape[1] - 1} (or be ignore_index={ignore_index}), got "
-            f"{int(target[unknown][0])} for clip {int(unknown.to(torch.uint8).argmax())}"
-        ) from error
+    except IndexError:
+        _check_classes(target, logits.shape[1], ignore_index)
+        raise
 
 
 def _weighted(weight: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -423,6 +422,15 @@ def _check_expression(value: Tensor, logits: Tensor, reduction: Reduction) -> Te
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise ValueError(f"expression_loss must return {tuple(shape)} for reduction={reduction!r}, got {got}")
     return value
+
+
+def _check_classes(target: Tensor, e: int, ignore_index: int) -> None:
+    unknown = ~((target >= 0) & (target < e) | (target == ignore_index))
+    if bool(unknown.any()):
+        raise ValueError(
+            f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[unknown][0])} "
+            f"for clip {int(unknown.to(torch.uint8).argmax())}"
+        )
 
 
 def _check_units(name: str, value: Tensor, b: int, a: int) -> None:

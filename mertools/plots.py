@@ -12,7 +12,7 @@ from torch import Tensor
 from mertools.au import ACTION_UNITS, au_prior
 from mertools.distance import pairwise_distance
 from mertools.expressions import EXPRESSIONS, class_names
-from mertools.selection import KeyFrames
+from mertools.keyframes import KeyFrames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

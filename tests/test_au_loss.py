@@ -264,6 +264,11 @@ LOSS = mt.AUPriorLoss()
         (lambda: LOSS(torch.zeros(2, 5), TARGET), ValueError, r"logits must be \(b, 7\).*au_prior"),
         (lambda: LOSS(LOGITS, [0, 6]), TypeError, "target must be a torch.Tensor"),
         (lambda: LOSS(LOGITS, torch.tensor([0, 7])), ValueError, r"within 0\.\.6.*got 7 for clip 1"),
+        (
+            lambda: mt.AUPriorLoss(expression_loss=mt.FocalLoss())(LOGITS, torch.tensor([0, 7])),
+            ValueError,
+            r"within 0\.\.6.*got 7 for clip 1",
+        ),
         (lambda: LOSS(LOGITS, torch.tensor([0])), ValueError, r"target must be \(2,\) classes or \(2, 7\)"),
         (lambda: LOSS(LOGITS, TARGET.float()), TypeError, "must hold integer class indices"),
         (lambda: LOSS(LOGITS, torch.zeros(2, E).long()), TypeError, "must hold floating probabilities"),
