@@ -286,7 +286,8 @@ def _au_term(
         # Divergence of two present/absent distributions: cross entropy minus what the target's row has of its own.
         own = _self_entropy(weight) if index is None else table.entropy.to(dtype)[index]
         with torch.autocast(logits.device.type, enabled=False):
-            profile = (logits.softmax(1) @ rows[:-1]).clamp(0, 1)
+            # A mixture of rows below 1 stays below 1 whatever it rounds to, without a clamp to differentiate.
+            profile = logits.softmax(1) @ rows[:-1].clamp(max=1 - 1e-6)
             units = F.binary_cross_entropy(profile, weight, weight=weight, reduction=each)
         return units.sum(1) - own if each == "none" else units - own.sum()
     b, a = logits.shape[0], rows.shape[1]
