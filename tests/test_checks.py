@@ -1,0 +1,36 @@
+import pytest
+import torch
+
+from mertools.checks import check_choice, check_count, check_floating, check_number
+
+
+def test_what_is_fine_comes_back():
+    assert check_count("n", 3) == 3
+    assert check_count("n", 0, least=0) == 0
+    assert check_number("r", 0.5, 0, 1) == 0.5
+    assert check_number("r", 7, 0) == 7
+    check_choice("mode", "a", ("a", "b"))
+    check_floating("x", torch.ones(2), "(b,)")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: check_count("n", 0), ValueError, "n must be a positive integer, got 0"),
+        (lambda: check_count("n", True), ValueError, "got True"),
+        (lambda: check_count("n", 2.0), ValueError, "got 2.0"),
+        (lambda: check_count("n", 7, least=16), ValueError, "an integer of at least 16, got 7"),
+        (lambda: check_number("r", None, 0), TypeError, "r must be a number, got None"),
+        (lambda: check_number("r", True, 0), TypeError, "r must be a number, got True"),
+        (lambda: check_number("r", float("nan"), 0, 1), ValueError, r"r must be in \[0, 1\], got nan"),
+        (lambda: check_number("r", float("inf"), 0), ValueError, "finite and at least 0, got inf"),
+        (lambda: check_number("r", 1.0, 0, 1, open_high=True), ValueError, r"in \[0, 1\), got 1.0"),
+        (lambda: check_choice("mode", "c", ("a", "b")), ValueError, "mode must be one of 'a', 'b', got 'c'"),
+        (lambda: check_choice("mode", ["a"], ("a", "b")), ValueError, r"got \['a'\]"),
+        (lambda: check_floating("x", [1], "(b,)"), TypeError, r"x must be a torch.Tensor \(b,\), got list"),
+        (lambda: check_floating("x", torch.ones(2).int(), "(b,)"), TypeError, "x must be floating, got torch.int32"),
+    ],
+)
+def test_what_is_not(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
