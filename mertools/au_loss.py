@@ -19,7 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools.au import au_prior
-from mertools.checks import check_choice, check_number
+from mertools.au_checks import (
+    check_classes,
+    check_expression,
+    check_logits,
+    check_settings,
+    check_target,
+    check_unit_range,
+    check_units,
+    may_look,
+)
 
 __all__ = ["AUPriorLoss", "au_prior_loss"]
 
@@ -53,13 +62,11 @@ def au_prior_loss(
     if isinstance(prior, _Rows):  # from AUPriorLoss, which checks its settings once
         rows = prior
     else:
-        _check_settings(
-            prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction
-        )
+        check_settings(prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction)
         rows = _Rows.of(prior)
     e, a = rows.rows.shape[0] - 1, rows.rows.shape[1]
-    _check_logits(logits, e)
-    target = _check_target(target, logits)
+    check_logits(logits, e)
+    target = check_target(target, logits)
     # 16-bit inputs are computed in float32: half precision would round away what the loss is made of.
     dtype = logits.dtype if logits.dtype in (torch.float32, torch.float64) else torch.float32
     logits = logits.to(dtype)
@@ -68,9 +75,9 @@ def au_prior_loss(
     valid = target != ignore_index if hard else None
     count: Tensor | int = max(logits.shape[0], 1) if valid is None else valid.sum().clamp(min=1)
     if expression_loss is not None:
-        if hard and _may_look(target):
-            _check_classes(target, e, ignore_index)
-        expression = _check_expression(expression_loss(logits, target), logits, reduction)
+        if hard and may_look(target):
+            check_classes(target, e, ignore_index)
+        expression = check_expression(expression_loss(logits, target), logits, reduction)
     else:
         expression = _cross_entropy(logits, target, class_weight, label_smoothing, ignore_index, reduction)
         if reduction == "mean":
@@ -153,9 +160,7 @@ class AUPriorLoss(nn.Module):
     ) -> None:
         super().__init__()
         prior = au_prior() if prior is None else prior
-        _check_settings(
-            prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction
-        )
+        check_settings(prior, au_ratio, prior_scale, pos_weight, class_weight, label_smoothing, ignore_index, reduction)
         if expression_loss is not None:
             if not isinstance(expression_loss, nn.Module):
                 raise TypeError(f"expression_loss must be an nn.Module, got {type(expression_loss).__name__}")
@@ -228,7 +233,7 @@ class _Rows(NamedTuple):
     def of(cls, prior: Tensor) -> _Rows:
         known = ~prior.isnan().any(1)
         rows = F.pad(prior.nan_to_num(0.0), (0, 0, 0, 1))
-        return cls(rows, _self_entropy(rows), None if bool(known.all()) else known)
+        return cls(rows, _own_entropy(rows, rows), None if bool(known.all()) else known)
 
 
 def _cross_entropy(
@@ -250,7 +255,7 @@ def _cross_entropy(
             reduction="none" if reduction == "none" else "sum",
         )
     except IndexError:
-        _check_classes(target, logits.shape[1], ignore_index)
+        check_classes(target, logits.shape[1], ignore_index)
         raise
 
 
@@ -276,7 +281,10 @@ def _au_term(
     """
     rows, dtype = table.rows.to(logits.dtype), logits.dtype
     index = None if valid is None else torch.where(valid, target, rows.shape[0] - 1)
-    weight = _mix(target, rows[:-1]) if index is None else F.embedding(index, rows)
+    weight = labels = _mix(target, rows[:-1]) if index is None else F.embedding(index, rows)
+    if index is None and table.known is not None:
+        # The part of a mixture without a row weighs nothing; the rest of it still asks for the face of its own classes.
+        labels = weight / _mix(target, table.known.to(dtype)[:, None]).clamp(min=1e-6)
     each: Reduction = "none" if reduction == "none" else "sum"
     if au_logits is None:
         if au_target is not None:
@@ -284,20 +292,19 @@ def _au_term(
         if table.known is not None:
             logits = logits.masked_fill(~table.known, -torch.inf)
         # Divergence of two present/absent distributions: cross entropy minus what the target's row has of its own.
-        own = _self_entropy(weight) if index is None else table.entropy.to(dtype)[index]
+        own = _own_entropy(weight, labels) if index is None else table.entropy.to(dtype)[index]
         with torch.autocast(logits.device.type, enabled=False):
             # A mixture of rows below 1 stays below 1 whatever it rounds to, without a clamp to differentiate.
             profile = logits.softmax(1) @ rows[:-1].clamp(max=1 - 1e-6)
-            units = F.binary_cross_entropy(profile, weight, weight=weight, reduction=each)
+            units = F.binary_cross_entropy(profile, labels, weight=weight, reduction=each)
         return units.sum(1) - own if each == "none" else units - own.sum()
     b, a = logits.shape[0], rows.shape[1]
-    _check_units("au_logits", au_logits, b, a)
+    check_units("au_logits", au_logits, b, a)
     if not au_logits.is_floating_point():
         raise TypeError(f"au_logits must be floating, got {au_logits.dtype}: labels are passed as au_target=")
-    labels = weight
     if au_target is not None:
-        _check_units("au_target", au_target, b, a)
-        _check_unit_range("au_target", au_target)
+        check_units("au_target", au_target, b, a)
+        check_unit_range("au_target", au_target)
         labels = au_target.to(dtype)
     if pos_weight is not None:
         pos_weight = pos_weight.to(dtype)
@@ -318,142 +325,7 @@ def _mix(probability: Tensor, rows: Tensor) -> Tensor:
         return probability @ rows
 
 
-def _self_entropy(rows: Tensor) -> Tensor:
-    """``Σ_a w·H(w)`` of rows read as probabilities of presence, ``(n, a) -> (n,)``."""
-    absent = 1 - rows
-    return -(rows * (torch.xlogy(rows, rows) + torch.xlogy(absent, absent))).sum(1)
-
-
-# --- what may be passed in ------------------------------------------------------------------------------------------
-
-
-def _check_settings(
-    prior: Tensor,
-    au_ratio: float,
-    prior_scale: float,
-    pos_weight: Tensor | None,
-    class_weight: Tensor | None,
-    label_smoothing: float,
-    ignore_index: int,
-    reduction: str,
-) -> None:
-    _check_prior(prior)
-    e, a = prior.shape
-    check_number("au_ratio", au_ratio, 0, 1)
-    check_number("label_smoothing", label_smoothing, 0, 1)
-    check_number("prior_scale", prior_scale, 0)
-    if prior_scale == 0:
-        raise ValueError("prior_scale must be positive, got 0: au_ratio=0 leaves the AU term out")
-    if not isinstance(ignore_index, int):
-        raise TypeError(f"ignore_index must be an int, got {ignore_index!r}")
-    check_choice("reduction", reduction, ("mean", "sum", "none"))
-    _check_weight("pos_weight", pos_weight, {(a,): "one per action unit", (e, a): "a row per class"})
-    _check_weight("class_weight", class_weight, {(e,): "one per class"})
-
-
-def _check_prior(prior: Tensor) -> None:
-    if not isinstance(prior, Tensor):
-        raise TypeError(
-            f"prior must be a torch.Tensor (e, a), got {type(prior).__name__}: au_prior([class names]) makes one"
-        )
-    if prior.ndim != 2 or not prior.is_floating_point() or 0 in prior.shape:
-        raise ValueError(f"prior must be floating (e, a), a row per class, got {prior.dtype} {tuple(prior.shape)}")
-    missing = prior.isnan().all(1)
-    if bool(missing.all()):
-        raise ValueError("prior must hold a row for at least one class, got nothing but NaN")
-    rows = prior[~missing]
-    if not bool(((rows >= 0) & (rows <= 1)).all()):
-        raise ValueError(
-            f"prior must lie in [0, 1], got values from {float(rows.min())} to "
-            f"{float(rows.max())}: put the scale of a weight matrix into prior_scale"
-        )
-
-
-def _check_weight(name: str, weight: Tensor | None, shapes: dict[tuple[int, ...], str]) -> None:
-    if weight is None:
-        return
-    expected = " or ".join(f"{shape} ({meaning})" for shape, meaning in shapes.items())
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor {expected}, got {type(weight).__name__}")
-    if tuple(weight.shape) not in shapes:
-        raise ValueError(f"{name} must be {expected} to match the prior, got shape {tuple(weight.shape)}")
-    if weight.is_complex() or not bool((weight >= 0).all() & torch.isfinite(weight).all()):
-        raise ValueError(f"{name} must be finite and at least 0, got {weight.tolist()}")
-
-
-def _check_logits(logits: Tensor, e: int) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"logits must be a torch.Tensor (b, e), got {type(logits).__name__}: "
-            "a model that returns (logits, au_logits) is unpacked as loss(logits, target, au_logits)"
-        )
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating, got {logits.dtype}")
-    if logits.ndim != 2 or logits.shape[1] != e:
-        raise ValueError(
-            f"logits must be (b, {e}) to match the prior's {e} classes, got shape {tuple(logits.shape)}: "
-            "for other classes pass AUPriorLoss(au_prior([your class names]))"
-        )
-
-
-def _check_target(target: Tensor, logits: Tensor) -> Tensor:
-    b, e = logits.shape
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a torch.Tensor of classes (b,) or probabilities (b, e), got {target!r}")
-    if target.shape not in ((b,), (b, e)):
-        raise ValueError(f"target must be ({b},) classes or ({b}, {e}) probabilities, got shape {tuple(target.shape)}")
-    soft = target.ndim == 2
-    if soft != target.is_floating_point() or target.dtype == torch.bool or target.is_complex():
-        wanted = "floating probabilities (one-hot rows: target.float())" if soft else "integer class indices"
-        raise TypeError(f"target of shape {tuple(target.shape)} must hold {wanted}, got {target.dtype}")
-    if soft:
-        _check_unit_range("target", target)
-        if _may_look(target):
-            total = target.double().sum(1)
-            if not bool(((total - 1).abs() < 1e-2).all()):
-                worst = int((total - 1).abs().argmax())
-                raise ValueError(f"target rows must sum to 1, got {total[worst].item():.4g} for clip {worst}")
-        return target
-    return target.long()
-
-
-def _check_expression(value: Tensor, logits: Tensor, reduction: Reduction) -> Tensor:
-    shape = logits.shape[:1] if reduction == "none" else ()
-    if not isinstance(value, Tensor) or value.shape != shape:
-        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"expression_loss must return {tuple(shape)} for reduction={reduction!r}, got {got}")
-    return value
-
-
-def _check_classes(target: Tensor, e: int, ignore_index: int) -> None:
-    unknown = ~((target >= 0) & (target < e) | (target == ignore_index))
-    if bool(unknown.any()):
-        raise ValueError(
-            f"target must lie within 0..{e - 1} (or be ignore_index={ignore_index}), got {int(target[unknown][0])} "
-            f"for clip {int(unknown.to(torch.uint8).argmax())}"
-        )
-
-
-def _check_units(name: str, value: Tensor, b: int, a: int) -> None:
-    if not isinstance(value, Tensor) or value.is_complex():
-        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{name} must be a real torch.Tensor ({b}, {a}), got {got}")
-    if value.shape != (b, a):
-        hint = f": build the head with AUHead(in_features, num_aus={a})" if name == "au_logits" else ""
-        raise ValueError(
-            f"{name} must be ({b}, {a}) to match the prior's {a} action units, got {tuple(value.shape)}{hint}"
-        )
-
-
-def _check_unit_range(name: str, value: Tensor) -> None:
-    if not _may_look(value) or not value.numel() or value.dtype == torch.bool:
-        return
-    low, high = (float(bound) for bound in value.aminmax())
-    if not (low >= 0 and high <= 1):  # NaN is neither
-        hint = "drop clips without a face, binarise intensities" if name == "au_target" else "not logits"
-        raise ValueError(f"{name} must lie in [0, 1] without NaN, got {low} to {high}: {hint}")
-
-
-def _may_look(value: Tensor) -> bool:
-    """Whether reading values costs no wait for a device and no graph break."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+def _own_entropy(weight: Tensor, labels: Tensor) -> Tensor:
+    """``Σ_a w·H(z)`` of labels read as probabilities of presence, ``(n, a) -> (n,)``."""
+    absent = 1 - labels
+    return -(weight * (torch.xlogy(labels, labels) + torch.xlogy(absent, absent))).sum(1)

@@ -12,7 +12,7 @@ where the two meet::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from einops import rearrange
 from torch import Tensor, nn
@@ -195,14 +195,20 @@ class TwoBranch(nn.Module):
         return self._branch(onset, apex - onset)
 
     def _branch(self, static: Tensor, motion: Tensor) -> Tensor:
-        inner: Any = self.net
-        while not isinstance(inner, TSFmicro):  # look through the wrappers, but call them
-            inner = getattr(inner, "module", None) or getattr(inner, "_orig_mod", None)
-            if inner is None:
-                output: Tensor = self.net(static, motion)
-                return output
-        logits: Tensor = self.net(static, motion=motion)
-        return logits
+        takes_frames = isinstance(_unwrapped(self.net), TSFmicro)
+        output: Tensor = self.net(static, motion=motion) if takes_frames else self.net(static, motion)
+        return output
+
+
+def _unwrapped(net: nn.Module) -> nn.Module:
+    """The model inside PyTorch's own wrappers; a user's module is left as it is, whatever it is made of."""
+    while True:
+        if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            net = net.module
+        elif isinstance(compiled := getattr(net, "_orig_mod", None), nn.Module):
+            net = compiled
+        else:
+            return net
 
 
 def _check_frames(**frames: Tensor) -> None:

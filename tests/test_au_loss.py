@@ -241,6 +241,16 @@ def test_a_class_without_a_row_has_no_au_term(batch, use):
     torch.testing.assert_close((each - ce)[known], au_only - ce_alone)
 
 
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_a_mixture_with_a_class_without_a_row(use):
+    """Half happy, half contempt: half the weight of happy, towards the whole face of happy."""
+    criterion = mt.AUPriorLoss(mt.au_prior("SAMM-5", missing="ignore"), au_ratio=1.0)
+    logits = torch.tensor([[0.3, -0.2, 0.9, 0.1, 0.4]])
+    rest = [torch.randn(1, A), torch.rand(1, A)][: use - 1]
+    mixed = criterion(logits, torch.tensor([[0.0, 0.5, 0.5, 0.0, 0.0]]), *rest)
+    torch.testing.assert_close(mixed, criterion(logits, torch.tensor([2]), *rest) / 2)
+
+
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_another_expression_term(batch, reduction):
     focal = mt.FocalLoss(2.0, reduction=reduction)

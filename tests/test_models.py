@@ -84,6 +84,20 @@ def test_two_branches_look_through_wrappers_and_call_them():
     assert torch.equal(mt.TwoBranch(net).front(onset, apex), expected[0])
 
 
+def test_a_network_of_ones_own_around_tsfmicro_is_called_as_it_is():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.module = small()
+
+        def forward(self, a, b):
+            return self.module(a, motion=2 * b)
+
+    net = Own()
+    onset, apex, offset = images()
+    assert torch.equal(mt.TwoBranch(net)(onset, apex, offset)[0], net(onset, apex - onset))
+
+
 IMAGE = torch.zeros(1, 3, 32, 32)
 
 
