@@ -2,7 +2,8 @@
 
     python -m benchmarks.au_prior_effect [--quick] [--shift 0.15]
 
-Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15; its classes differ by 0.10 on average), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of
+Method. For every seed a *true* prior is drawn: the shipped table plus Gaussian noise of ``shift`` (0.15; its
+classes differ by 0.10 on average), clipped to [0.02, 0.98]. A clip of class y has action units drawn from row y of
 the true prior; its features are a random mixture of the units plus noise, so AUs are evidence, but noisy, and
 nothing else separates the classes. AU labels for the third way of use have 10 % of their entries flipped. Training
 set: 7 classes with 400 to 8 clips; test set: 300 clips a class. The host is a two-layer network; every way of use
