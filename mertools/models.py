@@ -17,9 +17,9 @@ from typing import cast
 from einops import rearrange
 from torch import Tensor, nn
 
+from mertools.backbone import ConvStem, ManhattanRetNet
 from mertools.checks import check_choice, check_count
 from mertools.fusion import ParallelFusion
-from mertools.manhattan import ConvStem, ManhattanRetNet
 from mertools.spatial import SpatialTransformer
 from mertools.temporal import RetNetTemporal
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
+from mertools.rotary import rotary_angles
 
 __all__ = ["load_published"]
 
@@ -178,7 +179,7 @@ def _check_angles(net: TSFmicro, theirs: Mapping[str, Tensor]) -> None:
         if not isinstance(module, ManhattanRetention):
             continue
         key = f"main_branch.layers.{name.partition('.')[0]}.Relpos.angle"
-        angle = module.angle.repeat_interleave(2)
+        angle = rotary_angles(module.dim // module.num_heads // 2).repeat_interleave(2)
         if key in theirs and (
             theirs[key].shape != angle.shape or not torch.allclose(theirs[key].to(angle), angle, rtol=1e-4)
         ):

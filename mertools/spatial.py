@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from mertools.backbone import check_image
 from mertools.checks import check_count, check_number
 from mertools.drop_path import DropPath, rising_rates
-from mertools.manhattan import check_image
 
 __all__ = ["SpatialTransformer"]
 

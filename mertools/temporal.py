@@ -13,17 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as rerun
 
 from mertools.checks import check_choice, check_count, check_floating, check_number
 from mertools.drop_path import DropPath, rising_rates
 from mertools.padding import blank_padding, check_lengths, real_frames
-from mertools.retention import MODES, Mode, Retention
+from mertools.retention import MODES, Mode, Retention, RetentionState
 
 __all__ = ["RetNetTemporal"]
 
-State: TypeAlias = tuple[Tensor, ...]
+State: TypeAlias = tuple[RetentionState, ...]
 
 
 class RetNetTemporal(nn.Module):
@@ -41,7 +43,10 @@ class RetNetTemporal(nn.Module):
         value_dim: total width of the values; default ``dim``.
         ffn_ratio: hidden width of the feed-forward layers as a multiple of ``dim``.
         decay: γ of each head; default RetNet's.
+        learnable_decay: train the decays, starting from those.
         norm: norm layer, a callable from width to module; default LayerNorm with eps 1e-6.
+        checkpoint: keep only the blocks' inputs for the backward pass and compute the blocks again: less memory, more
+            time.
 
     Shape:
         - without a stem: ``(b, t, d) -> (b, t, d)``
@@ -80,7 +85,9 @@ class RetNetTemporal(nn.Module):
         value_dim: int | None = None,
         ffn_ratio: float = 4.0,
         decay: Tensor | Sequence[float] | None = None,
+        learnable_decay: bool = False,
         norm: Callable[[int], nn.Module] | None = None,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_count("dim", dim)
@@ -89,11 +96,13 @@ class RetNetTemporal(nn.Module):
         if stem is not None and not isinstance(stem, nn.Module):
             raise TypeError(f"stem must be an nn.Module from an image to a map, got {type(stem).__name__}")
         norm = norm or _layer_norm
-        self.dim, self.causal = dim, causal
+        self.dim, self.causal, self.checkpoint = dim, causal, checkpoint
         self.stem = stem
         self.blocks = nn.ModuleList(
             _Block(
-                Retention(dim, num_heads, value_dim=value_dim, decay=decay, causal=causal),
+                Retention(
+                    dim, num_heads, value_dim=value_dim, decay=decay, learnable_decay=learnable_decay, causal=causal
+                ),
                 dim,
                 int(dim * ffn_ratio),
                 rate,
@@ -157,7 +166,9 @@ class RetNetTemporal(nn.Module):
             x = blank_padding(x, counts)
         states = []
         for i, block in enumerate(self.blocks):
-            x, new = block(x, mode, None if state is None else state[i], counts, stateful)
+            given = (x, mode, None if state is None else state[i], counts, stateful)
+            again = self.checkpoint and torch.is_grad_enabled()
+            x, new = rerun(block, *given, use_reentrant=False) if again else block(*given)
             states.append(new)
         x = self.norm(x)
         if counts is not None:
@@ -204,7 +215,7 @@ class RetNetTemporal(nn.Module):
             raise ValueError("lengths needs a time axis: pass x as (b, t, c, h, w)")
         if state is not None and (not isinstance(state, (tuple, list)) or len(state) != len(self.blocks)):
             got = len(state) if isinstance(state, (tuple, list)) else type(state).__name__
-            raise ValueError(f"state must be a tuple with one tensor for each of {len(self.blocks)} blocks, got {got}")
+            raise ValueError(f"state must be a tuple with one state for each of {len(self.blocks)} blocks, got {got}")
 
 
 class _Block(nn.Module):
@@ -219,10 +230,10 @@ class _Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(
-        self, x: Tensor, mode: Mode, state: Tensor | None, counts: Tensor | None, stateful: bool
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, mode: Mode, state: RetentionState | None, counts: Tensor | None, stateful: bool
+    ) -> tuple[Tensor, RetentionState | None]:
         mixed = self.retention(self.retention_norm(x), mode=mode, state=state, lengths=counts, return_state=stateful)
-        new: Tensor | None = None
+        new: RetentionState | None = None
         if stateful:
             mixed, new = mixed
         x = x + self.drop_path(mixed)

@@ -26,12 +26,17 @@ CASES = {
     "AUHead": Case(lambda: mt.AUHead(7, 5), lambda b: (torch.randn(b, 7),)),
     "Retention": Case(lambda: mt.Retention(14, 7), lambda b: (torch.randn(b, 11, 14),)),
     "Retention two-sided": Case(lambda: mt.Retention(14, 7, causal=False), lambda b: (torch.randn(b, 11, 14),)),
+    "Retention learnable": Case(lambda: mt.Retention(14, 7, learnable_decay=True), lambda b: (torch.randn(b, 11, 14),)),
+    "FramePool": Case(lambda: mt.FramePool("attention", dim=7), lambda b: (torch.randn(b, 11, 7),)),
     "RetNetTemporal": Case(lambda: mt.RetNetTemporal(14, 2, 7), lambda b: (torch.randn(b, 11, 14),)),
     "RetNetTemporal with stem": Case(
         lambda: mt.RetNetTemporal(28, 1, 7, stem=mt.ManhattanRetNet(dims=(4, 8, 12, 28))),
         lambda b: (torch.randn(b, 2, 3, 37, 29),),
     ),
     "ManhattanRetention": Case(lambda: mt.ManhattanRetention(14, 7), lambda b: (torch.randn(b, 3, 5, 14),)),
+    "ManhattanRetention over time": Case(
+        lambda: mt.ManhattanRetention(14, 7), lambda b: (torch.randn(b, 2, 3, 5, 14),)
+    ),
     "ManhattanRetention decomposed": Case(
         lambda: mt.ManhattanRetention(14, 7, decomposed=True), lambda b: (torch.randn(b, 3, 5, 14),)
     ),

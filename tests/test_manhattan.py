@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import mertools as mt
+from mertools import manhattan
 
 
 def naive(layer, x):
@@ -133,3 +134,84 @@ IMAGE = torch.zeros(1, 3, 32, 32)
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_one_frame_is_the_two_dimensional_form(decomposed):
+    layer = mt.ManhattanRetention(12, 3, decomposed=decomposed).double()
+    x = torch.randn(2, 5, 7, 12, dtype=torch.float64)
+    torch.testing.assert_close(layer(x[:, None])[:, 0], layer(x), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("decomposed", [False, True])
+def test_decay_along_time(decomposed):
+    """``(b, t, h, w, d)`` against scores written out position by position."""
+    layer = mt.ManhattanRetention(12, 3, decomposed=decomposed).double()
+    b, t, h, w, n, d = 2, 3, 2, 5, 3, 4
+    x = torch.randn(b, t, h, w, 12, dtype=torch.float64)
+    q, k, v = layer.qkv(x).split(12, -1)
+    local = torch.stack([layer.local(frame.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) for frame in v.unbind(1)], 1)
+    angle = 1 / 10000 ** torch.linspace(0, 1, d // 2, dtype=torch.float64)
+    turn = torch.polar(torch.ones((), dtype=torch.float64), torch.arange(t * h * w)[:, None] * angle)
+    q, k = (
+        torch.view_as_real(torch.view_as_complex(y.reshape(b, t * h * w, n, d // 2, 2)) * turn[:, None]).flatten(3)
+        for y in (q, k)
+    )
+    place = torch.cartesian_prod(torch.arange(t), torch.arange(h), torch.arange(w))
+    apart = (place[:, None] - place).abs()  # (p, p, 3)
+    scores = torch.einsum("bpnd,bqnd->bnpq", q, k) / d**0.5
+    y = v.reshape(b, t * h * w, n, d)
+    if decomposed:
+        for axis in (2, 1, 0):
+            same_line = (apart.sum(-1) - apart[..., axis]) == 0
+            biased = scores + layer.log_decay[:, None, None] * apart[..., axis]
+            y = torch.einsum("bnpq,bqnd->bpnd", biased.masked_fill(~same_line, -torch.inf).softmax(-1), y)
+    else:
+        biased = scores + layer.log_decay[:, None, None] * apart.sum(-1)
+        y = torch.einsum("bnpq,bqnd->bpnd", biased.softmax(-1), y)
+    expected = layer.out_proj(y.reshape(b, t, h, w, 12) + local)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+
+
+def test_a_large_map_in_pieces(monkeypatch):
+    """The bias of a large map never exists whole; the result is the same."""
+    layer = mt.ManhattanRetention(12, 3).double()
+    x = torch.randn(2, 5, 7, 12, dtype=torch.float64)
+    expected = layer(x)
+    monkeypatch.setattr(manhattan, "_BIAS_LIMIT", 3 * 35 * 4)
+    made = []
+    plain = manhattan._bias
+    monkeypatch.setattr(manhattan, "_bias", lambda *args: made.append(plain(*args).shape) or plain(*args))
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-12)
+    assert made == [(3, 4, 35)] * 8 + [(3, 3, 35)]
+
+
+def test_features_are_a_pyramid():
+    net = mt.ManhattanRetNet(dims=(4, 8, 12, 16)).eval()
+    x = torch.randn(2, 3, 64, 96)
+    maps = net.features(x)
+    assert [tuple(m.shape) for m in maps] == [(2, 4, 32, 48), (2, 8, 16, 24), (2, 12, 8, 12), (2, 16, 4, 6)]
+    assert torch.equal(maps[-1], net(x))
+    pyramid = mt.ManhattanRetNet(dims=(4, 8, 12, 16), features_only=True).eval()
+    pyramid.load_state_dict(net.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(pyramid(x), maps, strict=True))
+
+
+def test_checkpointing_changes_memory_only():
+    torch.manual_seed(0)
+    plain = mt.ManhattanRetNet(dims=(4, 8, 12, 16), drop_path=0.5)
+    saving = mt.ManhattanRetNet(dims=(4, 8, 12, 16), drop_path=0.5, checkpoint=True)
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(5, 3, 33, 47)
+    kept = {}
+    for net in (plain, saving):
+        torch.manual_seed(1)
+        saved = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
+            net(x).square().sum().backward()
+        kept[net] = sum(saved)
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, msg=name)
+    for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
+        torch.testing.assert_close(a, b, msg=name)  # batch norm counted every image once
+    assert kept[saving] < 0.7 * kept[plain]

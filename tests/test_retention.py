@@ -3,30 +3,39 @@ import pickle
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import mertools as mt
+from mertools import retention
 from mertools.retention import default_decay
+from mertools.retention_forms import chunkwise_retention, two_sided_retention
 
 FORMS = [("parallel", 1), ("chunkwise", 1), ("chunkwise", 7), ("chunkwise", 64), ("recurrent", 1), ("auto", 4)]
 
 
 def naive(layer, x, causal=True):
-    """REFERENCE §4 written out for one sequence after the other: explicit D, complex rotation, no chunks."""
-    q, k, v, *gate = layer._project(x)
-    b, n, t, d = q.shape
-    step = torch.arange(t, dtype=torch.float64)
-    if layer.angle is not None:
-        turn = torch.polar(torch.ones((), dtype=torch.float64), step[:, None] * layer.angle.double())
-        q = torch.view_as_complex(q.double().reshape(b, n, t, d // 2, 2).contiguous()) * turn
-        k = torch.view_as_complex(k.double().reshape(b, n, t, d // 2, 2).contiguous()) * turn
+    """REFERENCE §4 written out, weights to output: explicit D, complex rotation, no chunks."""
+    n, dk = layer.num_heads, layer.dim // layer.num_heads
+    b, t, _ = x.shape
+    weights = layer.in_proj.weight.split([layer.dim, layer.dim, layer.value_dim] + [layer.value_dim] * layer.gate)
+    q, k, v, *gate = ((x @ w.T).view(b, t, n, len(w) // n).transpose(1, 2) for w in weights)
+    q = q / dk**0.5
+    step = torch.arange(t, dtype=x.dtype)
+    if layer.rotary:
+        angle = 10000.0 ** -torch.linspace(0, 1, dk // 2, dtype=x.dtype)
+        turn = torch.polar(torch.ones((), dtype=x.dtype), step[:, None] * angle)
+        q, k = (torch.view_as_complex(y.reshape(b, n, t, dk // 2, 2).contiguous()) * turn for y in (q, k))
         scores = (q @ k.conj().mT).real
     else:
-        scores = q.double() @ k.double().mT
+        scores = q @ k.mT
     apart = step[:, None] - step
-    decay = layer.log_decay.double().exp()[:, None, None] ** apart.abs()
-    if causal:
-        decay = decay * (apart >= 0)
-    return layer._finish(((scores * decay) @ v.double()).to(x.dtype), gate, x.dtype)
+    gamma = layer.log_decay.exp() if layer.log_decay is not None else layer.decay_logit.sigmoid()
+    mask = gamma.to(x.dtype)[:, None, None] ** apart.abs()
+    y = (scores * (mask * (apart >= 0) if causal else mask)) @ v
+    y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    if gate:
+        y = y * torch.nn.functional.silu(gate[0])
+    return y.transpose(1, 2).reshape(b, t, layer.value_dim) @ layer.out_proj.weight.T
 
 
 def layer_and_clip(t=37, dtype=torch.float64, **settings):
@@ -69,7 +78,7 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(lambda x: layer(x, mode="chunkwise", chunk_size=2), (x,))
 
 
-@pytest.mark.parametrize("cuts", [(1,), (36,), (5, 6, 30), tuple(range(1, 37))])
+@pytest.mark.parametrize("cuts", [(1,), (36,), (5, 6, 30), (11, 12, 25), tuple(range(1, 37))])
 @pytest.mark.parametrize(("mode", "chunk_size"), FORMS)
 def test_a_clip_in_pieces_is_the_whole_clip(cuts, mode, chunk_size):
     layer, x = layer_and_clip()
@@ -79,7 +88,7 @@ def test_a_clip_in_pieces_is_the_whole_clip(cuts, mode, chunk_size):
         y, state = layer(part, mode=mode, chunk_size=chunk_size, state=state, return_state=True)
         pieces.append(y)
     torch.testing.assert_close(torch.cat(pieces, 1), expected, rtol=0, atol=1e-10)
-    torch.testing.assert_close(state, last, rtol=0, atol=1e-10)
+    torch.testing.assert_close(tuple(state), tuple(last), rtol=0, atol=1e-10)
 
 
 def test_steps_are_the_whole_clip():
@@ -102,7 +111,8 @@ def test_lengths_leave_padding_out(mode, chunk_size, filler):
     y, state = layer(padded, mode=mode, chunk_size=chunk_size, lengths=lengths, return_state=True)
     alone, alone_state = layer(x[1:, :11], return_state=True)
     torch.testing.assert_close(y[1:, :11], alone, rtol=0, atol=1e-10)
-    torch.testing.assert_close(state[1:], alone_state, rtol=0, atol=1e-10)
+    torch.testing.assert_close(state.memory[1:], alone_state.memory, rtol=0, atol=1e-10)
+    assert state.position.tolist() == [37, 11]
     torch.testing.assert_close(y[:1], layer(x[:1]), rtol=0, atol=1e-10)
     assert not y[1, 11:].any()
     y.sum().backward()
@@ -165,7 +175,7 @@ def test_sixteen_bits_do_not_stop_forgetting():
     x = torch.randn(1, 200, 32, dtype=torch.bfloat16)
     y, state = layer(x, return_state=True)
     assert y.dtype == torch.bfloat16
-    assert state.dtype == torch.float32
+    assert state.memory.dtype == torch.float32
 
 
 def test_autocast_keeps_states_in_float32():
@@ -174,7 +184,7 @@ def test_autocast_keeps_states_in_float32():
     with torch.autocast("cpu", torch.bfloat16):
         y, state = layer(x, return_state=True)
         recurrent = layer(x, mode="recurrent")
-    assert state.dtype == torch.float32
+    assert state.memory.dtype == torch.float32
     torch.testing.assert_close(y.float(), layer(x), atol=0.05, rtol=0.05)
     torch.testing.assert_close(y, recurrent, atol=0.02, rtol=0.02)
 
@@ -186,7 +196,9 @@ def test_a_long_stream_keeps_its_precision():
     _, state = layer(torch.randn(1, 100_000, 16), return_state=True)
     with_past = layer(x, state=state)
     double = copy.deepcopy(layer).double()
-    torch.testing.assert_close(with_past, double(x.double(), state=state.double()).float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        with_past, double(x.double(), state=(state.memory.double(), state.position)).float(), atol=1e-5, rtol=0
+    )
 
 
 def test_heads_are_independent_of_the_batch():
@@ -202,6 +214,174 @@ def test_state_dict_holds_weights_and_decays_only():
     x = torch.randn(1, 9, 24)
     assert torch.equal(fresh(x), layer(x))
     assert torch.equal(pickle.loads(pickle.dumps(layer))(x), layer(x))
+
+
+@pytest.mark.parametrize("tokens", [1, 7, 40, 1000])
+@pytest.mark.parametrize("lengths", [None, [37, 0, 11, 36, 5]])
+def test_parts_of_a_batch_and_of_a_clip_are_the_whole(monkeypatch, tokens, lengths):
+    """Long clips and large batches go through in parts; where the cuts are must not show, nor in the gradients."""
+    layer = mt.Retention(24, 3).double()
+    x = torch.randn(5, 37, 24, dtype=torch.float64, requires_grad=True)
+    expected, last = layer(x, lengths=lengths, return_state=True)
+    wanted = torch.autograd.grad(expected.square().sum() + last.memory.square().sum(), [x, *layer.parameters()])
+    monkeypatch.setitem(retention._SEGMENT_TOKENS, "cpu", tokens)
+    for chunk_size in (3, 64):
+        y, state = layer(x, lengths=lengths, chunk_size=chunk_size, return_state=True)
+        got = torch.autograd.grad(y.square().sum() + state.memory.square().sum(), [x, *layer.parameters()])
+        torch.testing.assert_close((y, tuple(state)), (expected, tuple(last)), rtol=0, atol=1e-10)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-9)
+        with torch.no_grad():
+            y, state = layer(x, lengths=lengths, chunk_size=chunk_size, return_state=True)
+            torch.testing.assert_close(y, expected, rtol=0, atol=1e-10)
+            rest = layer(x, chunk_size=chunk_size, state=state)
+        torch.testing.assert_close(rest, layer(x, state=last), rtol=0, atol=1e-10)
+
+
+def test_gradients_flow_through_a_carried_state():
+    layer, x = layer_and_clip(30)
+    x.requires_grad_()
+    expected = torch.autograd.grad(layer(x).square().sum(), [x, *layer.parameters()])
+    for mode, chunk_size in FORMS:
+        first, state = layer(x[:, :13], mode=mode, chunk_size=chunk_size, return_state=True)
+        rest = layer(x[:, 13:], mode=mode, chunk_size=chunk_size, state=state)
+        got = torch.autograd.grad(first.square().sum() + rest.square().sum(), [x, *layer.parameters()])
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+def test_gradgradcheck():
+    layer = mt.Retention(4, 2, learnable_decay=True).double()
+    x = torch.randn(1, 5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(lambda x: layer(x, mode="chunkwise", chunk_size=2), (x,))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_learnable_decays(causal):
+    layer = mt.Retention(24, 3, decay=[0.5, 0.9, 0.99], learnable_decay=True, causal=causal).double()
+    fixed = mt.Retention(24, 3, decay=[0.5, 0.9, 0.99], causal=causal).double()
+    fixed.load_state_dict(layer.state_dict(), strict=False)
+    x = torch.randn(2, 19, 24, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), fixed(x), rtol=0, atol=1e-6)
+    assert set(layer.state_dict()) == {"in_proj.weight", "out_proj.weight", "decay_logit"}
+    expected = torch.autograd.grad(naive(layer, x, causal).square().sum(), layer.decay_logit)
+    for mode, chunk_size in FORMS if causal else [("parallel", 1), ("chunkwise", 5)]:
+        got = torch.autograd.grad(layer(x, mode=mode, chunk_size=chunk_size).square().sum(), layer.decay_logit)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-10)
+
+
+def test_decays_keep_their_precision_when_weights_are_cast():
+    layer = mt.Retention(32, 8)
+    exact = layer.log_decay.clone()
+    assert torch.equal(layer.bfloat16().float().log_decay, exact)
+    assert torch.equal(mt.Retention(32, 8, dtype=torch.bfloat16).log_decay, exact)
+    double = mt.Retention(32, 8, dtype=torch.float64).log_decay
+    torch.testing.assert_close(double, default_decay(8).log(), rtol=1e-15, atol=0)
+
+
+def test_built_on_meta_and_materialised():
+    layer = mt.Retention(24, 3, device="meta").to_empty(device="cpu")
+    layer.reset_parameters()
+    torch.testing.assert_close(layer.log_decay.exp().double(), default_decay(3), atol=1e-7, rtol=0)
+    assert torch.isfinite(layer(torch.randn(1, 5, 24))).all()
+
+
+def test_a_hundred_thousand_steps_in_bfloat16_stay_useful():
+    """Sums in 16 bits would stall at 256 increments; the memory is float32, so late outputs are those of float64."""
+    torch.manual_seed(0)
+    layer = mt.Retention(16, 2, decay=[1 - 2**-12, 1.0])
+    exact, layer = copy.deepcopy(layer).double(), layer.bfloat16()
+    exact.load_state_dict({k: v.double() for k, v in layer.state_dict().items()})
+    x = torch.randn(1, 100_000, 16, dtype=torch.bfloat16)
+    with torch.no_grad():
+        y, state = layer(x, return_state=True)
+        expected, _ = exact(x.double(), return_state=True)
+        step, _ = layer.step(x[:, 0], state)
+    assert torch.isfinite(y).all()
+    assert torch.isfinite(step).all()
+    late = slice(-1000, None)
+    error = (y[:, late].double() - expected[:, late]).square().mean() / expected[:, late].square().mean()
+    assert error.sqrt() < 0.02  # bfloat16 holds 0.004
+
+
+def test_large_products_may_have_few_bits():
+    """What a GPU does with 16-bit tokens, on a CPU: operands are cast, decays and memories are not."""
+    q, k, v = (torch.randn(2, 3, 50, 8) for _ in range(3))
+    rate = default_decay(3).log().float()
+    exact, memory = chunkwise_retention(q, k, v, rate, chunk_size=16)
+    rough, kept = chunkwise_retention(q, k, v, rate, chunk_size=16, operand=torch.bfloat16)
+    assert rough.dtype == kept.dtype == torch.float32
+    torch.testing.assert_close(rough, exact, atol=0.02 * exact.abs().max().item(), rtol=0)
+    torch.testing.assert_close(kept, memory, atol=0.02 * memory.abs().max().item(), rtol=0)
+    both = two_sided_retention(q, k, v, rate, chunk_size=16, operand=torch.bfloat16)
+    torch.testing.assert_close(both, two_sided_retention(q, k, v, rate, chunk_size=16), atol=0.5, rtol=0.02)
+
+
+def test_states_of_streams_join_like_batches():
+    layer, x = layer_and_clip(20)
+    _, early = layer(x[:1, :4], return_state=True)
+    _, late = layer(x[1:, :9], return_state=True)
+    joined = mt.RetentionState(*(torch.cat(parts) for parts in zip(early, late, strict=True)))
+    y = layer(torch.stack([x[0, 4:9], x[1, 9:14]]), state=joined)
+    expected = layer(x)
+    torch.testing.assert_close(y[0], expected[0, 4:9], rtol=0, atol=1e-10)
+    torch.testing.assert_close(y[1], expected[1, 9:14], rtol=0, atol=1e-10)
+
+
+def test_a_state_takes_no_more_room_later():
+    layer = mt.Retention(24, 3)
+    _, state = layer(torch.randn(2, 3, 24), return_state=True)
+    _, later = layer(torch.randn(2, 500, 24), state=state, return_state=True)
+    assert [x.shape for x in later] == [x.shape for x in state]
+    assert later.memory.untyped_storage().nbytes() == later.memory.numel() * 4
+
+
+def test_one_graph_for_every_length():
+    layer = mt.Retention(24, 3).eval()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True, backend=counter)
+    for t in (200, 65, 130, 1025, 37, 64, 5):
+        x = torch.randn(2, t, 24)
+        torch.testing.assert_close(compiled(x), layer(x), atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 2  # clips of one chunk and longer ones
+
+
+def test_export_with_any_batch_and_length():
+    layer = mt.Retention(24, 3).eval()
+    batch, time = torch.export.Dim("b", min=1, max=64), torch.export.Dim("t", min=2, max=4096)
+    graph = torch.export.export(layer, (torch.randn(2, 70, 24),), dynamic_shapes={"x": {0: batch, 1: time}})
+    for shape in ((2, 70), (3, 5), (1, 300)):
+        x = torch.randn(*shape, 24)
+        torch.testing.assert_close(graph.module()(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
+def test_steps_compile():
+    layer = mt.Retention(24, 3).eval()
+    step = torch.compile(layer.step, fullgraph=True, backend="aot_eager")
+    x = torch.randn(2, 6, 24)
+    state = None
+    with torch.no_grad():
+        for i in range(6):
+            y, state = step(x[:, i], state)
+    torch.testing.assert_close(y, layer(x)[:, -1], atol=1e-5, rtol=1e-5)
+
+
+def test_vmap_over_an_ensemble():
+    layers = [mt.Retention(24, 3).double() for _ in range(4)]
+    params, buffers = torch.func.stack_module_state(layers)
+    x = torch.randn(2, 9, 24, dtype=torch.float64)
+    run = torch.func.vmap(lambda p, s: torch.func.functional_call(layers[0], (p, s), (x,)))
+    torch.testing.assert_close(run(params, buffers), torch.stack([layer(x) for layer in layers]))
+
+
+def test_vmap_over_clips_and_streams():
+    layer = mt.Retention(24, 3).double()
+    x = torch.randn(5, 130, 24, dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(lambda clip: layer(clip[None])[0])(x), layer(x))
+    _, state = layer(x[:, :7], return_state=True)
+
+    def step(frame, memory, position):
+        return layer.step(frame[None], (memory[None], position[None]))[0][0]
+
+    torch.testing.assert_close(torch.func.vmap(step)(x[:, 7], *state), layer(x)[:, 7])
 
 
 LAYER = mt.Retention(24, 3)
@@ -220,7 +400,9 @@ CLIP = torch.zeros(2, 5, 24)
         (lambda: LAYER(CLIP[..., :5]), ValueError, r"x must be \(b, t, 24\), got shape \(2, 5, 5\)"),
         (lambda: LAYER(CLIP, mode="fast"), ValueError, "mode must be one of 'auto'"),
         (lambda: LAYER(CLIP, chunk_size=0), ValueError, "chunk_size must be a positive integer"),
-        (lambda: LAYER(CLIP, state=torch.zeros(2, 3, 8, 7)), ValueError, r"state must be \(2, 3, 8, 8\)"),
+        (lambda: LAYER(CLIP, state=torch.zeros(2, 3, 8, 8)), TypeError, "state must be what an earlier call returned"),
+        (lambda: LAYER(CLIP, state=LAYER.step(CLIP[:1, 0])[1]), ValueError, r"must have a memory \(2, 3, 8, 8\)"),
+        (lambda: mt.Retention(24, 3, decay=[0.5, 0.5, 1], learnable_decay=True), ValueError, r"lie in \(0, 1\) to be"),
         (lambda: LAYER(CLIP, lengths=[5, 6]), ValueError, "got 6 for clip 1"),
         (lambda: LAYER.step(CLIP), ValueError, r"x_t must be \(b, 24\)"),
         (lambda: mt.Retention(24, 3, causal=False).step(CLIP[:, 0]), ValueError, "causal=True"),

@@ -119,7 +119,7 @@ CLIP = torch.zeros(2, 5, 12)
         (lambda: NET(torch.zeros(2, 5, 11)), ValueError, r"x must be \(b, t, 12\) without a stem"),
         (lambda: NET(torch.zeros(2, 3, 8, 8)), ValueError, r"pass stem=ManhattanRetNet\(\)"),
         (lambda: NET([1]), TypeError, "x must be a torch.Tensor"),
-        (lambda: NET(CLIP, state=(CLIP,)), ValueError, "one tensor for each of 2 blocks, got 1"),
+        (lambda: NET(CLIP, state=(CLIP,)), ValueError, "one state for each of 2 blocks, got 1"),
         (lambda: NET(CLIP, mode="lstm"), ValueError, "mode must be one of"),
         (lambda: NET(CLIP, lengths=[9, 1]), ValueError, "got 9 for clip 0"),
         (lambda: NET.step(CLIP), ValueError, "x_t must be one frame per stream"),
@@ -149,3 +149,27 @@ CLIP = torch.zeros(2, 5, 12)
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_checkpointing_changes_memory_only():
+    plain = mt.RetNetTemporal(12, depth=3, num_heads=3, drop_path=0.5)
+    saving = mt.RetNetTemporal(12, depth=3, num_heads=3, drop_path=0.5, checkpoint=True)
+    saving.load_state_dict(plain.state_dict())
+    x = torch.randn(5, 17, 12)
+    outputs = []
+    for net in (plain, saving):
+        torch.manual_seed(1)
+        y, state = net(x, return_state=True, lengths=[17, 3, 9, 1, 12])
+        (y.square().sum() + sum(s.memory.sum() for s in state)).backward()
+        outputs.append(y)
+    torch.testing.assert_close(*outputs)
+    for (name, a), b in zip(plain.named_parameters(), saving.named_parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b[1].grad, msg=name)
+
+
+def test_learnable_decays_reach_every_block():
+    net = mt.RetNetTemporal(12, depth=2, num_heads=3, decay=[0.5, 0.9, 0.99], learnable_decay=True)
+    net(torch.randn(2, 7, 12)).square().sum().backward()
+    for block in net.blocks:
+        torch.testing.assert_close(block.retention.decay_logit.sigmoid(), torch.tensor([0.5, 0.9, 0.99]))
+        assert block.retention.decay_logit.grad.abs().min() > 0
