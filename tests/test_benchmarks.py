@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["au_loss", "au_prior_effect"])
+@pytest.mark.parametrize("name", ["au_loss", "au_prior_effect", "retention"])
 def test_quick_mode(name):
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],
@@ -18,6 +18,13 @@ def test_quick_mode(name):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n|") >= 7
+
+
+def test_streaming_example():
+    script = Path(__file__).parents[1] / "examples" / "stream.py"
+    done = subprocess.run([sys.executable, str(script), "--steps", "2"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "whole clip at once: the same labels" in done.stdout
 
 
 def test_examples_of_the_au_prior():
