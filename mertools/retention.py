@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mertools.checks import check_choice, check_count, check_floating
 from mertools.padding import blank_padding, check_lengths
+from mertools.projection import Projection
 from mertools.retention_forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
 from mertools.rotary import rotary_angles, rotary_turns, rotate
 
@@ -129,8 +130,8 @@ class Retention(nn.Module):
         self.rotary, self.gate, self.causal = rotary, gate, causal
         self.decay = _check_decay(decay, num_heads, below_one=learnable_decay)
         self.widths = [dim, dim, value_dim] + [value_dim] * gate
-        self.in_proj = nn.Linear(dim, sum(self.widths), bias=False, device=device, dtype=dtype)
-        self.out_proj = nn.Linear(value_dim, dim, bias=False, device=device, dtype=dtype)
+        self.in_proj = Projection(dim, sum(self.widths), device=device, dtype=dtype)
+        self.out_proj = Projection(value_dim, dim, device=device, dtype=dtype)
         decays = self.in_proj.weight.new_empty(num_heads)
         # The logarithm: γ itself would round to 1 in few bits and never forget.
         self.register_buffer("log_decay", None if learnable_decay else _at_least_float32(decays))
