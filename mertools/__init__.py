@@ -9,6 +9,7 @@ Models          TSFmicro, TwoBranch, load_published                             
 Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
 """
 
+from mertools.annotations import Annotations, ClipAnnotation, read_annotations
 from mertools.au import (
     ACTION_UNITS,
     au_pos_weight,
@@ -20,17 +21,23 @@ from mertools.au import (
 from mertools.au_head import AUHead, attach_au_head, detach_au_head
 from mertools.au_labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
 from mertools.au_loss import AUPriorLoss, au_prior_loss
+from mertools.check_dataset import DatasetReport, check_dataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
 from mertools.manhattan import ManhattanRetention, ManhattanRetNet
 from mertools.models import TSFmicro, TwoBranch
 from mertools.plots import plot_au_prior, plot_keyframes
+from mertools.problems import Problem
+from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.published import load_published
+from mertools.repairs import Repair, repair_annotations
 from mertools.retention import Retention
+from mertools.schemas import AnnotationSchema, frame_list_schema
 from mertools.selection import FrameSelector, select_keyframes
 from mertools.spatial import SpatialTransformer
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
@@ -42,9 +49,16 @@ __all__ = [
     "ACTION_UNITS",
     "CLASS_SETS",
     "EXPRESSIONS",
+    "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "AnnotationSchema",
+    "Annotations",
+    "ClipAnnotation",
+    "DatasetReport",
     "FocalLoss",
+    "FrameFolder",
+    "FrameFolders",
     "FrameSelector",
     "KeyFrames",
     "LogitAdjustedLoss",
@@ -52,6 +66,10 @@ __all__ = [
     "ManhattanRetention",
     "OpenFaceAUs",
     "ParallelFusion",
+    "Problem",
+    "Protocol",
+    "ProtocolClips",
+    "Repair",
     "RetNetTemporal",
     "Retention",
     "SpatialTransformer",
@@ -59,10 +77,12 @@ __all__ = [
     "TSFmicro",
     "TwoBranch",
     "__version__",
+    "apply_protocol",
     "attach_au_head",
     "au_pos_weight",
     "au_prior",
     "au_prior_loss",
+    "check_dataset",
     "class_weights",
     "clip_au_labels",
     "detach_au_head",
@@ -70,13 +90,17 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "facs_labels",
+    "find_frames",
+    "frame_list_schema",
     "load_published",
     "pairwise_distance",
     "plot_au_prior",
     "plot_keyframes",
+    "read_annotations",
     "read_au_labels",
     "read_clip",
     "read_openface",
+    "repair_annotations",
     "select_keyframes",
     "synthetic_clip",
     "write_au_labels",
