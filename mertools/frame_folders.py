@@ -1,8 +1,8 @@
 """From a row of a table to the frames on disk: the folder, and the position of a file number in it.
 
 Tables name frames by the integer in the file name (``reg_img46.jpg`` is 46, ``006_05562.jpg`` is 5562); a clip in
-memory counts from 0. The two are kept apart: a :class:`FrameFolder` is the map from one to the other, and a number without a
-file is an error, never the nearest one.
+memory counts from 0. The two are kept apart: a :class:`FrameFolder` is the map from one to the other, and a number
+without a file is an error, never the nearest one.
 """
 
 from __future__ import annotations
