@@ -25,10 +25,12 @@ from mertools.check_dataset import DatasetReport, check_dataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.flow import optical_flow, optical_strain
 from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
+from mertools.magnify import magnify_motion
 from mertools.manhattan import ManhattanRetention, ManhattanRetNet
 from mertools.models import TSFmicro, TwoBranch
 from mertools.plots import plot_au_prior, plot_keyframes
@@ -36,6 +38,7 @@ from mertools.problems import Problem
 from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.published import load_published
 from mertools.repairs import Repair, repair_annotations
+from mertools.resample import resample_clip
 from mertools.retention import Retention
 from mertools.schemas import AnnotationSchema, frame_list_schema
 from mertools.selection import FrameSelector, select_keyframes
@@ -93,6 +96,9 @@ __all__ = [
     "find_frames",
     "frame_list_schema",
     "load_published",
+    "magnify_motion",
+    "optical_flow",
+    "optical_strain",
     "pairwise_distance",
     "plot_au_prior",
     "plot_keyframes",
@@ -101,6 +107,7 @@ __all__ = [
     "read_clip",
     "read_openface",
     "repair_annotations",
+    "resample_clip",
     "select_keyframes",
     "synthetic_clip",
     "write_au_labels",
