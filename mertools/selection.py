@@ -8,8 +8,9 @@ With the annotation, rise ``R = apex − onset`` and fall ``F = offset − apex`
     (onset*, apex*) = argmax d(o, a)      o in [onset, onset + ⌊w_on·R⌋],  a in [apex − ⌊w_ap−·R⌋, apex + ⌊w_ap+·F⌋]
     offset*         = argmax d(apex*, k)  k in [offset − ⌊w_off·F⌋, offset]
 
-Without one, the whole clip is searched for the onset < apex ≤ offset that maximise
-``d(onset, apex) + d(apex, offset)``.
+Without one, or near one with ``refine=True``, the robust search of ``robust.py``: one movement that rises, holds and
+falls, told apart from noise, light, head motion and blinks. With a distance of one's own and no annotation, the onset <
+apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
 
 Departures from the published code: the distance is the true one (see ``distance.py``), each frame is read once instead
 of once per pair, and a tie keeps the annotation.
@@ -28,6 +29,7 @@ from mertools.checks import check_choice, check_number
 from mertools.distance import check_frames, pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.padding import check_lengths, real_frames
+from mertools.robust import Windows, find_movement
 
 __all__ = ["FrameSelector", "select_keyframes"]
 
@@ -52,6 +54,7 @@ def select_keyframes(
     offset: Index | None = None,
     *,
     lengths: Tensor | Sequence[int] | None = None,
+    refine: bool = False,
     onset_window: float = 0.1,
     apex_window: tuple[float, float] = (0.1, 0.0),
     offset_window: float = 0.1,
@@ -59,8 +62,8 @@ def select_keyframes(
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
 
-    With ``onset`` and ``apex``, the windowed search of GAMDSS around them. Without annotation, a search over the whole
-    clip for onset < apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
+    With ``onset`` and ``apex``, the windowed search of GAMDSS around them, or with ``refine=True`` a robust one. Without
+    annotation, the robust search over the whole clip.
 
     Args:
         frames: clips, ``uint8`` or floating, any layout per frame: RGB, flow fields, landmarks, embeddings. Values may
@@ -69,6 +72,8 @@ def select_keyframes(
         apex: annotated apex, with ``onset <= apex``.
         offset: annotated offset, with ``apex <= offset``; default the last valid frame.
         lengths: valid frames of each clip of a padded batch; padding is never selected and never read.
+        refine: with an annotation, search robustly around it instead of in the windows below: every key frame may move
+            either way, by a quarter of the annotated movement or 8 frames, whichever is more.
         onset_window: how far the onset may move towards the apex, as a fraction of the rise.
         apex_window: how far the apex may move (towards the onset as a fraction of the rise, towards the offset as a
             fraction of the fall).
@@ -110,6 +115,10 @@ def select_keyframes(
     _check_enough_frames(counts, t)
     marks = _annotation(onset, apex, offset, counts)
     slack = _SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
+    if refine and callable(distance):
+        raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
+    if not callable(distance) and (refine or marks is None):
+        return _robust(frames, counts, marks)
     d = _distances(frames, lengths, counts, distance)
     if marks is None:
         return _search_clip(d, counts, slack)
@@ -127,6 +136,7 @@ class FrameSelector(nn.Module):
         apex_window: how far the apex may move, (towards onset, towards offset), as fractions of rise and fall.
         offset_window: how far the offset may move towards the apex, as a fraction of the fall.
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
+        refine: with an annotation, search robustly around it; see :func:`select_keyframes`.
 
     Shape:
         - frames: ``(b, t, ...)``; see :func:`select_keyframes` for the rest.
@@ -151,6 +161,7 @@ class FrameSelector(nn.Module):
         apex_window: tuple[float, float] = (0.1, 0.0),
         offset_window: float = 0.1,
         distance: Distance = "l2",
+        refine: bool = False,
     ) -> None:
         super().__init__()
         _check_windows(onset_window, apex_window, offset_window)
@@ -160,6 +171,7 @@ class FrameSelector(nn.Module):
         self.apex_window = (apex_window[0], apex_window[1])
         self.offset_window = offset_window
         self.distance = distance
+        self.refine = refine
 
     @classmethod
     def preset(cls, name: str) -> FrameSelector:
@@ -195,6 +207,7 @@ class FrameSelector(nn.Module):
             apex_window=self.apex_window,
             offset_window=self.offset_window,
             distance=self.distance,
+            refine=self.refine,
         )
 
     def extra_repr(self) -> str:
@@ -206,7 +219,30 @@ class FrameSelector(nn.Module):
         )
 
 
-# --- the two searches -----------------------------------------------------------------------------------------------
+# --- the searches -----------------------------------------------------------------------------------------------
+
+
+def _robust(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
+    rows: list[tuple[int, ...]] = []
+    for i, n in enumerate(counts.tolist()):
+        windows = None
+        if marks is not None:
+            o, a, k = (int(mark[i]) for mark in marks)
+            reach = max(8, (k - o) // 4)
+            near = [(max(mark - reach, 0), min(mark + reach, n - 1)) for mark in (o, a, k)]
+            windows = Windows(near[0], near[1], near[2])
+        clip = frames[i, :n]
+        if not bool((clip != clip[:1]).any()):
+            at_rest = (0, n // 2, n - 1) if marks is None else tuple(int(mark[i]) for mark in marks)
+            rows.append(at_rest)
+            continue
+        rows.append(find_movement(clip, windows))
+    keys = torch.tensor(rows, device=frames.device).view(-1, 3)
+    scores = [
+        pairwise_distance(torch.stack((frames[i, o], frames[i, a]))[None].flatten(2))[0, 0, 1]
+        for i, (o, a, _k) in enumerate(rows)
+    ]
+    return KeyFrames(*keys.unbind(1), torch.stack(scores))
 
 
 def _search_windows(
