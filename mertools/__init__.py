@@ -21,6 +21,8 @@ from mertools.au import (
 from mertools.au_head import AUHead, attach_au_head, detach_au_head
 from mertools.au_labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
 from mertools.au_loss import AUPriorLoss, au_prior_loss
+from mertools.audit import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit_table import AuditedTable, audit_table
 from mertools.check_dataset import DatasetReport, check_dataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
@@ -55,9 +57,12 @@ __all__ = [
     "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "AnnotationAudit",
     "AnnotationSchema",
     "Annotations",
+    "AuditedTable",
     "ClipAnnotation",
+    "ClipAudit",
     "DatasetReport",
     "FocalLoss",
     "FrameFolder",
@@ -85,6 +90,8 @@ __all__ = [
     "au_pos_weight",
     "au_prior",
     "au_prior_loss",
+    "audit_annotations",
+    "audit_table",
     "check_dataset",
     "class_weights",
     "clip_au_labels",

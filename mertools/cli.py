@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 import mertools as mt
+from mertools.cli_audit import add_audit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.add_argument("--plot", type=Path, metavar="FILE", help="write a figure (one clip; needs matplotlib)")
     select.set_defaults(run=_select)
+
+    add_audit(commands)
     return parser
 
 

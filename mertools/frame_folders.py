@@ -62,12 +62,15 @@ class FrameFolder:
         return decode_frames([f"{self.path}/{name}" for name in self.names[start:stop]], size=size)
 
 
-def decode_frames(files: Sequence[str], *, size: int | tuple[int, int] | None = None) -> np.ndarray:
+def decode_frames(
+    files: Sequence[str], *, size: int | tuple[int, int] | None = None, longest: int | None = None
+) -> np.ndarray:
     """Decode images into one array.
 
     Args:
         files: their paths.
         size: ``(height, width)`` to resize to, or one number for a square; by area when shrinking.
+        longest: reduce images whose longer side has more pixels than this, in proportion.
 
     Returns:
         ``(t, h, w, 3)`` uint8, in OpenCV's order of channels (blue first).
@@ -89,9 +92,13 @@ def decode_frames(files: Sequence[str], *, size: int | tuple[int, int] | None = 
             image = None
         if image is None:
             raise ValueError(f"{file} can't be decoded as an image")
-        if shape is not None and image.shape[:2] != shape:
-            shrinks = shape[0] < image.shape[0] or shape[1] < image.shape[1]
-            image = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+        wanted = shape or image.shape[:2]
+        if shape is None and longest is not None and max(wanted) > longest:
+            scale = longest / max(wanted)
+            wanted = max(round(wanted[0] * scale), 1), max(round(wanted[1] * scale), 1)
+        if image.shape[:2] != wanted:
+            shrinks = wanted[0] < image.shape[0] or wanted[1] < image.shape[1]
+            image = cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
         if clip is None:
             clip = np.empty((len(files), *image.shape), np.uint8)
         if image.shape != clip.shape[1:]:

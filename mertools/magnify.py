@@ -5,8 +5,8 @@ within a band of temporal frequencies is amplified and added back. To first orde
 change of the brightness moves the picture by ``(1 + α) δ`` where it moved by δ.
 
 Limits, inherent in the linear form: it holds while ``(1 + α) δ < λ / 8`` for a spatial wavelength λ, so bands finer
-than that are amplified less; sensor noise is amplified with the motion; and a clip of t frames resolves frequencies no finer
-than ``fps / t``.
+than that are amplified less; sensor noise is amplified with the motion; and a clip of t frames resolves frequencies no
+finer than ``fps / t``.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def _band_pass(x: Tensor, fps: float, low: float, high: float) -> Tensor:
     spectrum = torch.fft.rfft(mirrored, dim=0)
     frequency = torch.fft.rfftfreq(len(mirrored), 1 / fps, device=x.device)
     keep = (frequency >= low) & (frequency <= high) & (frequency > 0)
-    return torch.fft.irfft(spectrum * keep.view(-1, 1, 1, 1), n=len(mirrored), dim=0)[: len(x)]
+    kept: Tensor = torch.fft.irfft(spectrum * keep.view(-1, 1, 1, 1), n=len(mirrored), dim=0)
+    return kept[: len(x)]
 
 
 def _blur(x: Tensor) -> Tensor:

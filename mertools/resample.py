@@ -7,8 +7,8 @@ so one product resamples a clip of any layout. TIM (Zhou et al., 2011; used for 
     f_k(s) = sin(π k s + π (n − k) / (2 n)),   k = 1 … n − 1,   s ∈ [1/n, 1]
 
 and the map from curve to frames that is exact at the old frames, ``ξ(s) = Q F⁺ f(s) + mean``, gives new ones anywhere
-on it. At the old frames ``f_k`` is the cosine basis of the DCT, so ``F⁺`` is its transpose, scaled: no decomposition of the
-images is needed, and the result is that of the published procedure for linearly independent frames.
+on it. At the old frames ``f_k`` is the cosine basis of the DCT, so ``F⁺`` is its transpose, scaled: no decomposition of
+the images is needed, and the result is that of the published procedure for linearly independent frames.
 """
 
 from __future__ import annotations
