@@ -4,8 +4,8 @@
 
 Method: clips of a drawn face with known onset, apex and offset (``synthetic_clip``, sensor noise, light flicker, drift,
 JPEG on disk), in the layouts of CASME II and SAMM, 60 each. Annotations are the truth moved by known random amounts:
-onsets by at most 3 frames, apexes by at most 2, offsets by up to 10. Then ``mertools audit`` as users run it. Errors are
-mean absolute differences to the truth, before (the perturbed table) and after (the corrected table).
+onsets by at most 3 frames, apexes by at most 2, offsets by up to 10. Then ``mertools audit`` as users run it. Errors
+are mean absolute differences to the truth, before (the perturbed table) and after (the corrected table).
 """
 
 from __future__ import annotations

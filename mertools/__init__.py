@@ -23,7 +23,9 @@ from mertools.au_labels import OpenFaceAUs, facs_labels, read_au_labels, read_op
 from mertools.au_loss import AUPriorLoss, au_prior_loss
 from mertools.audit import AnnotationAudit, ClipAudit, audit_annotations
 from mertools.audit_table import AuditedTable, audit_table
+from mertools.augment import ClipAugment, Geometry, transform_clip
 from mertools.check_dataset import DatasetReport, check_dataset
+from mertools.clip_dataset import ClipDataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
@@ -63,11 +65,14 @@ __all__ = [
     "AuditedTable",
     "ClipAnnotation",
     "ClipAudit",
+    "ClipAugment",
+    "ClipDataset",
     "DatasetReport",
     "FocalLoss",
     "FrameFolder",
     "FrameFolders",
     "FrameSelector",
+    "Geometry",
     "KeyFrames",
     "LogitAdjustedLoss",
     "ManhattanRetNet",
@@ -117,5 +122,6 @@ __all__ = [
     "resample_clip",
     "select_keyframes",
     "synthetic_clip",
+    "transform_clip",
     "write_au_labels",
 ]

@@ -82,7 +82,8 @@ def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, titl
     )
     if done:
         parts += [_cards(audit, search), _verdict(audit.tests(search))]
-        parts.append("<h2>How far key frames move</h2>" + _image(plot_shifts({s: audit.shifts(s) for s in audit.searches}),
+        shifts = {name: audit.shifts(name) for name in audit.searches}
+        parts.append("<h2>How far key frames move</h2>" + _image(plot_shifts(shifts),
                      "Histograms of the shifts of onset, apex and offset in frames"))  # fmt: skip
         parts.append("<p class=muted>Shifts beyond the axis are counted in its last bar. The annotated search can move "
                      "onsets only later, apexes and offsets only earlier, by a tenth of the phase.</p>")  # fmt: skip
@@ -92,8 +93,8 @@ def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, titl
         parts.append(
             "<p class=muted>On shifts in phase lengths. Friedman and Wilcoxon compare absolute deviations from the "
             "median within clips; p is Holm-corrected over the three pairs. The ratio is of mean absolute deviations; "
-            "its 95 % interval resamples subjects. Brown-Forsythe and Fligner-Killeen treat the key frames as independent "
-            "groups, which they are not: read them as customary, not as evidence.</p>"
+            "its 95 % interval resamples subjects. Brown-Forsythe and Fligner-Killeen treat the key frames as "
+            "independent groups, which they are not: read them as customary, not as evidence.</p>"
         )
         if frames is not None and worst:
             parts.append(_contact_sheets(audit.worst(worst, search), search, frames))
