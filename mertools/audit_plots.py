@@ -26,21 +26,22 @@ def plot_shifts(shifts: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
         The figure.
     """
     everything = np.concatenate([x[np.isfinite(x)] for row in shifts.values() for x in row.values()] or [np.zeros(1)])
-    reach = max(float(np.quantile(np.abs(everything), 0.99)) if everything.size else 0.0, 3.0)
-    edges = np.linspace(-reach, reach, min(2 * int(reach) + 1, 41) + 1)
+    reach = max(int(np.ceil(np.quantile(np.abs(everything), 0.99))) if everything.size else 0, 3)
+    step = -(-reach // 20)  # whole frames a bar, so that a bar stands on zero
+    edges = np.arange(-(reach // step) - 0.5, reach // step + 1) * step
     figure = _figure((9, 2.3 * len(shifts) + 0.4))
     grid = figure.subplots(len(shifts), 3, sharex=True, sharey="row", squeeze=False)
+    for axes, key in zip(grid[0], KEYS, strict=True):
+        axes.set_title(key, color=_COLOURS[key], fontsize=11)
     for row, (search, values) in zip(grid, shifts.items(), strict=True):
         for axes, key in zip(row, KEYS, strict=True):
             x = values[key][np.isfinite(values[key])]
-            axes.hist(np.clip(x, -reach, reach), bins=list(edges), color=_COLOURS[key], alpha=0.85)
+            axes.hist(np.clip(x, edges[0], edges[-1]), bins=edges.tolist(), color=_COLOURS[key], alpha=0.85)
             axes.axvline(0, color=_INK, lw=0.8)
             if x.size:
                 text = f"median {np.median(x):+.1f}\nmean |shift| {np.abs(x).mean():.1f}"
                 axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=_MUTED)
             _quiet(axes)
-            if row is grid[0]:
-                axes.set_title(key, color=_COLOURS[key], fontsize=11)
         row[0].set_ylabel(f"{search} search\nclips", color=_MUTED)
     for axes in grid[-1]:
         axes.set_xlabel("frames, later is positive", color=_MUTED)
@@ -86,7 +87,7 @@ def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence
     Returns:
         The figure.
     """
-    figure = _figure((6, 4.9 * images.shape[1] / images.shape[2] + 0.9))
+    figure = _figure((6, 3.9 * images.shape[1] / images.shape[2] + 1.0))
     grid = figure.add_gridspec(3, 3, height_ratios=(1, 1, 0.16), hspace=0.16, wspace=0.04)
     for i, (image, number) in enumerate(zip(images, (*old, *new), strict=True)):
         axes = figure.add_subplot(grid[i // 3, i % 3])

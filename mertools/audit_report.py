@@ -18,11 +18,12 @@ from mertools.audit_statistics import KEYS, Distribution, Group, SpreadTest
 from mertools.files import write_whole
 from mertools.frame_folders import FrameFolders, decode_frames
 
+_PLURAL = {"onset": "onsets", "apex": "apexes", "offset": "offsets"}
 _GROUPS = 25  # rows of a table by subject; the csv has all
 _STYLE = """
 :root { color-scheme: light; --ink: #22262b; --muted: #6b737c; --line: #e4e7ea; --back: #f6f7f8; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.2rem; max-width: 64rem; color: var(--ink); background: #fff;
+body { margin: 0 auto; padding: 1.2rem; max-width: 70rem; color: var(--ink); background: #fff;
   font: 16px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0.4rem 0 0.6rem; } h2 { font-size: 1.2rem; margin: 2.2rem 0 0.5rem; }
 p.muted, figcaption, small { color: var(--muted); }
@@ -32,9 +33,10 @@ img { max-width: 100%; height: auto; display: block; }
 .cards b { display: block; font-size: 1.5rem; line-height: 1.2; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 0.88rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.3rem 0.7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th, td { padding: 0.3rem 0.6rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } thead th { color: var(--muted); font-weight: 600; }
 .sheets { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1.2rem; }
+.plot { overflow-x: auto; } .plot img { min-width: 34rem; }
 figure { margin: 0; } figcaption { font-size: 0.9rem; margin-bottom: 0.3rem; }
 ul.broken { padding-left: 1.2rem; font-size: 0.9rem; overflow-wrap: anywhere; }
 """
@@ -83,10 +85,9 @@ def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, titl
     if done:
         parts += [_cards(audit, search), _verdict(audit.tests(search))]
         shifts = {name: audit.shifts(name) for name in audit.searches}
-        parts.append("<h2>How far key frames move</h2>" + _image(plot_shifts(shifts),
+        parts.append("<h2>How far key frames move</h2>" + _plot(plot_shifts(shifts),
                      "Histograms of the shifts of onset, apex and offset in frames"))  # fmt: skip
-        parts.append("<p class=muted>Shifts beyond the axis are counted in its last bar. The annotated search can move "
-                     "onsets only later, apexes and offsets only earlier, by a tenth of the phase.</p>")  # fmt: skip
+        parts.append("<p class=muted>Shifts beyond the axis are counted in its last bar.</p>")
         for by in ("dataset", "label", "subject"):
             parts.append(_section(audit, by, search))
         parts.append("<h2>Do onset, apex and offset differ in spread?</h2>" + _tests_table(audit.tests(search)))
@@ -134,9 +135,13 @@ def _verdict(tests: Sequence[SpreadTest]) -> str:
             continue
         if paired.p_corrected < 0.05:
             word = "more" if paired.effect > 0 else "less"
-            lines.append(f"{a}s scatter {word} than {b}s (ratio {ratio.effect:.2f}, p {_p(paired.p_corrected)})")
+            lines.append(
+                f"{_PLURAL[a]} scatter {word} than {_PLURAL[b]} (ratio {ratio.effect:.2f}, p {_p(paired.p_corrected)})"
+            )
         else:
-            lines.append(f"no difference in spread of {a}s and {b}s is shown (p {_p(paired.p_corrected)})")
+            lines.append(
+                f"no difference in spread of {_PLURAL[a]} and {_PLURAL[b]} is shown (p {_p(paired.p_corrected)})"
+            )
     return f"<p>{escape('; '.join(lines).capitalize())}.</p>" if lines else ""
 
 
@@ -146,7 +151,7 @@ def _section(audit: AnnotationAudit, by: str, search: str) -> str:
         return ""
     parts = [f"<h2>By {by}</h2>"]
     if len(groups) <= _GROUPS:
-        parts.append(_image(plot_uncertain(groups, by), f"Share of clips with an uncertain key frame by {by}"))
+        parts.append(_plot(plot_uncertain(groups, by), f"Share of clips with an uncertain key frame by {by}"))
     parts.append(_groups_table(groups[:_GROUPS], by))
     if len(groups) > _GROUPS:
         parts.append(f"<p class=muted>The {_GROUPS} largest of {len(groups)}; groups.csv has all.</p>")
@@ -154,7 +159,7 @@ def _section(audit: AnnotationAudit, by: str, search: str) -> str:
 
 
 def _groups_table(groups: Sequence[Group], by: str) -> str:
-    head = "".join(f"<th>{key}: median [quartiles]</th><th>uncertain</th>" for key in KEYS)
+    head = "".join(f"<th>{key} [quartiles]</th><th>uncertain</th>" for key in KEYS)
     rows = []
     for group in groups:
         cells = [f"<td>{escape(group.name)}</td><td>{group.n}</td>"]
@@ -197,14 +202,24 @@ def _contact_sheets(worst: Iterable[ClipAudit], search: str, frames: FrameFolder
         largest = max(entry.relative(search), key=abs)
         words = f"{entry.clip.name}, {entry.clip.label} (row {entry.clip.row}): {largest:+.2f} phases"
         figure = plot_contact_sheet(images, span, entry.keys, new)
-        sheets.append(f"<figure><figcaption>{escape(words)}</figcaption>{_image(figure, words)}</figure>")
+        sheets.append(f"<figure><figcaption>{escape(words)}</figcaption>{_photo(figure, words)}</figure>")
     return f"<h2>The clips that move most</h2><div class=sheets>{''.join(sheets)}</div>"
 
 
-def _image(figure: Any, words: str) -> str:
+def _plot(figure: Any, words: str) -> str:
     data = io.BytesIO()
     figure.savefig(data, format="png", metadata={"Software": None})
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{base64.b64encode(data.getvalue()).decode()}">'
+    return f"<div class=plot>{_embedded(data, 'png', words)}</div>"
+
+
+def _photo(figure: Any, words: str) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="jpeg", pil_kwargs={"quality": 88})
+    return _embedded(data, "jpeg", words)
+
+
+def _embedded(data: io.BytesIO, kind: str, words: str) -> str:
+    return f'<img alt="{escape(words)}" src="data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}">'
 
 
 def _groups_csv(audit: AnnotationAudit) -> str:

@@ -81,7 +81,8 @@ def audit_table(
         FileNotFoundError: table, frames or the folder of ``out`` do not exist.
         ImportError: matplotlib is missing (extra ``plot``), or tqdm with ``progress`` (extra ``data``).
         RuntimeError: another run is writing to ``out``.
-        ValueError: a wrong table or option, or an unfinished run with other options is waiting beside ``out``.
+        ValueError: a wrong table or option, no clip that could be searched, or an unfinished run with other options is
+            waiting beside ``out``.
 
     Examples:
         >>> import cv2, pathlib, tempfile
@@ -118,6 +119,9 @@ def audit_table(
     work = target.with_name(f".{target.name}.audit")
     with Journal(work, fingerprint(clips, folders.root, f"{options.words} {correct} {source.resolve()}")) as journal:
         audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
+        if not audit.done:
+            journal.finish()
+            raise ValueError(f"no clip could be searched; the first, {clips[0].place}: {audit.broken[0].error}")
         write_report(audit, pages, frames=folders, search=correct, title=f"Annotation audit of {source.name}")
         write_corrected(source, schema, corrections(clips, audit, correct), target)
         journal.finish()

@@ -73,7 +73,7 @@ def _audit(args: argparse.Namespace) -> int:
     for skipped in done.audit.broken:
         print(f"mertools: skipped: {skipped.clip.place} ({skipped.clip.name}): {skipped.error}", file=sys.stderr)
     _summary(done, args.correct or searches[-1])
-    return 0 if done.audit.done else _fail("no clip could be searched")
+    return 0
 
 
 def _summary(done: mt.AuditedTable, search: str) -> None:
