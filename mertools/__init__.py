@@ -6,6 +6,8 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
 Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
+Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
+                audit_annotations, audit_table; optical_flow, resample_clip, ...
 Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
 """
 

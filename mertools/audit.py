@@ -327,7 +327,7 @@ def audit_clips(
             entries[i] = ClipAudit(clip, error=prepared)
             continue
         task, keys = prepared
-        if known is not None:
+        if known is not None and "error" not in known:  # what went wrong may have been mended since
             entries[i] = _entry(clip, keys, task, known)
         else:
             tasks.append(task)
