@@ -29,7 +29,7 @@ from mertools.audit_statistics import KEYS, Group, SpreadTest, group_shifts, spr
 from mertools.audit_workers import run_tasks
 from mertools.checks import check_choice, check_number
 from mertools.files import write_whole
-from mertools.frame_folders import FrameFolders
+from mertools.frame_folders import FrameFolders, Frames
 from mertools.schemas import AnnotationSchema
 from mertools.selection import FrameSelector
 
@@ -188,6 +188,34 @@ class AnnotationAudit:
             writer.writerow([*row, entry.frames, entry.error])
         write_whole(Path(path), text.getvalue().encode())
 
+    def write_report(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        frames: Frames | FrameFolders | None = None,
+        search: str | None = None,
+        title: str = "Annotation audit",
+        worst: int = 12,
+    ) -> None:
+        """Write the report: ``index.html``, self-contained, and its numbers as csv files.
+
+        Audits of several datasets make one report: ``AnnotationAudit([*casme2.clips, *samm.clips]).write_report(...)``.
+
+        Args:
+            folder: made if need be; each file is replaced as a whole, other files in it are left alone.
+            frames: where the frames are, for the contact sheets; None leaves them out.
+            search: the search whose shifts are tested; default the last that was run.
+            title: heading of the page.
+            worst: how many clips to show.
+
+        Raises:
+            ImportError: matplotlib is missing (extra ``plot``).
+        """
+        from mertools.audit_report import write_report
+
+        folders = FrameFolders(frames) if frames is not None and not isinstance(frames, FrameFolders) else frames
+        write_report(self, Path(folder), frames=folders, search=self._search(search), title=title, worst=worst)
+
     def _search(self, search: str | None) -> str:
         if search is None:
             return self.searches[-1]
@@ -197,7 +225,7 @@ class AnnotationAudit:
 
 def audit_annotations(
     table: Any,
-    frames: str | os.PathLike[str] | FrameFolders,
+    frames: Frames | FrameFolders,
     dataset: str | AnnotationSchema | None = None,
     *,
     searches: Sequence[str] = SEARCHES,
@@ -213,7 +241,7 @@ def audit_annotations(
 
     Args:
         table: annotations, or a table that :func:`read_annotations` reads (then ``dataset`` says as what).
-        frames: the folder with the frames of all clips.
+        frames: the folder with the frames of all clips, or a mapping from dataset to folder.
         dataset: name or schema of the dataset when ``table`` is not read yet.
         searches: ``"annotated"`` (GAMDSS's windowed search), ``"robust"`` (``refine=True``), or both. The annotated one
             alone reads the frames in its windows only.
@@ -257,7 +285,7 @@ def audit_annotations(
     folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
     if work is None:
         return audit_clips(clips, folders, options, workers=workers, progress=progress)
-    with Journal(Path(work), fingerprint(clips, folders.root, options.words)) as journal:
+    with Journal(Path(work), fingerprint(clips, folders.name, options.words)) as journal:
         audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
         journal.finish()
     return audit

@@ -19,17 +19,17 @@ from typing import IO, Any
 from mertools.annotations import ClipAnnotation
 
 
-def fingerprint(clips: Sequence[ClipAnnotation], root: Path, options: str) -> str:
+def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str) -> str:
     """A digest of what a run depends on.
 
     Examples:
-        >>> a = fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 20)], Path("frames"), "margin 0.5")
-        >>> a == fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 21)], Path("frames"), "margin 0.5")
+        >>> a = fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 20)], "frames", "margin 0.5")
+        >>> a == fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 21)], "frames", "margin 0.5")
         False
     """
     from mertools import __version__
 
-    digest = hashlib.sha256(f"{__version__}\n{root.resolve()}\n{options}\n".encode())
+    digest = hashlib.sha256(f"{__version__}\n{root}\n{options}\n".encode())
     for clip in clips:
         digest.update(repr((clip.key, clip.row, clip.onset, clip.apex, clip.offset, clip.folders)).encode())
     return digest.hexdigest()

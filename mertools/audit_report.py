@@ -43,35 +43,15 @@ ul.broken { padding-left: 1.2rem; font-size: 0.9rem; overflow-wrap: anywhere; }
 
 
 def write_report(
-    audit: AnnotationAudit,
-    folder: str | Path,
-    *,
-    frames: FrameFolders | None = None,
-    search: str | None = None,
-    title: str = "Annotation audit",
-    worst: int = 12,
+    audit: AnnotationAudit, folder: Path, *, frames: FrameFolders | None, search: str, title: str, worst: int
 ) -> None:
-    """Write ``index.html`` (self-contained), ``clips.csv``, ``groups.csv`` and ``tests.csv`` into a folder.
-
-    Args:
-        audit: what to report.
-        folder: made if need be; each file is replaced as a whole, other files in it are left alone.
-        frames: where the frames are, for the contact sheets; None leaves them out.
-        search: the search whose shifts are tested; default the last that was run.
-        title: heading of the page.
-        worst: how many clips to show.
-
-    Raises:
-        ImportError: matplotlib is missing (extra ``plot``).
-    """
-    target = Path(folder)
-    name = search or audit.searches[-1]
-    page = _page(audit, name, frames, title, worst)
-    target.mkdir(parents=True, exist_ok=True)
-    audit.write_csv(target / "clips.csv")
-    write_whole(target / "groups.csv", _groups_csv(audit).encode())
-    write_whole(target / "tests.csv", _tests_csv(audit).encode())
-    write_whole(target / "index.html", page.encode())
+    """Write ``index.html``, ``clips.csv``, ``groups.csv`` and ``tests.csv``; see ``AnnotationAudit.write_report``."""
+    page = _page(audit, search, frames, title, worst)
+    folder.mkdir(parents=True, exist_ok=True)
+    audit.write_csv(folder / "clips.csv")
+    write_whole(folder / "groups.csv", _groups_csv(audit).encode())
+    write_whole(folder / "tests.csv", _tests_csv(audit).encode())
+    write_whole(folder / "index.html", page.encode())
 
 
 def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, title: str, worst: int) -> str:

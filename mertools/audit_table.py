@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, NamedTuple
 from mertools.annotations import ClipAnnotation, read_annotations
 from mertools.audit import AnnotationAudit, AuditOptions, audit_clips
 from mertools.audit_journal import Journal, fingerprint
-from mertools.audit_report import write_report
 from mertools.audit_search import SEARCHES
 from mertools.checks import check_choice
 from mertools.corrected_table import Correction, check_output, write_corrected
@@ -100,9 +100,7 @@ def audit_table(
         >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
         OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
     """
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
+    if importlib.util.find_spec("matplotlib") is None:  # before the work, not after it
         raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'")
     source, target = Path(table), Path(out)
     check_output(source, target)
@@ -117,12 +115,12 @@ def audit_table(
     if pages.exists() and not pages.is_dir():
         raise NotADirectoryError(f"report must be a folder, {pages} is a file")
     work = target.with_name(f".{target.name}.audit")
-    with Journal(work, fingerprint(clips, folders.root, f"{options.words} {correct} {source.resolve()}")) as journal:
+    with Journal(work, fingerprint(clips, folders.name, f"{options.words} {correct} {source.resolve()}")) as journal:
         audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
         if not audit.done:
             journal.finish()
             raise ValueError(f"no clip could be searched; the first, {clips[0].place}: {audit.broken[0].error}")
-        write_report(audit, pages, frames=folders, search=correct, title=f"Annotation audit of {source.name}")
+        audit.write_report(pages, frames=folders, search=correct, title=f"Annotation audit of {source.name}")
         write_corrected(source, schema, corrections(clips, audit, correct), target)
         journal.finish()
     return AuditedTable(audit, clips.repairs, target, pages)

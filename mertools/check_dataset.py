@@ -14,7 +14,7 @@ from typing import Any
 
 from mertools.annotations import Annotations, ClipAnnotation, load_annotations
 from mertools.files import write_whole
-from mertools.frame_folders import FrameFolder, FrameFolders
+from mertools.frame_folders import FrameFolder, FrameFolders, Frames
 from mertools.problems import Problem, annotation_problems
 from mertools.schemas import AnnotationSchema
 
@@ -76,7 +76,7 @@ class DatasetReport:
 
 def check_dataset(
     table: Any,
-    frames: str | os.PathLike[str] | FrameFolders | None = None,
+    frames: Frames | FrameFolders | None = None,
     dataset: str | AnnotationSchema | None = None,
 ) -> DatasetReport:
     """Check a table against itself and against the frames on disk.
@@ -84,7 +84,7 @@ def check_dataset(
     Args:
         table: annotations, or a table that :func:`read_annotations` reads: labels and cells that it refuses are
             findings here.
-        frames: the folder with the frames; None checks the table alone.
+        frames: the folder with the frames, or a mapping from dataset to folder; None checks the table alone.
         dataset: the dataset's name or schema, when ``table`` is not read yet.
 
     Returns:
@@ -134,7 +134,7 @@ def _frame_problems(clips: Sequence[ClipAnnotation], folders: FrameFolders) -> I
         used.add(folder.path)
         yield from _missing_frames(clip, folder)
     for path in sorted(set(folders.paths) - used):
-        yield Problem(str(folders.root), None, 0, "", "", f"no row for the folder {path}", "folder without row")
+        yield Problem(folders.name, None, 0, "", "", f"no row for the folder {path}", "folder without row")
 
 
 def _missing_frames(clip: ClipAnnotation, folder: FrameFolder) -> Iterable[Problem]:

@@ -7,7 +7,6 @@ the seed, the epoch and its index, never on which worker makes it or in which or
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -21,7 +20,7 @@ from mertools.annotations import ClipAnnotation
 from mertools.augment import ClipAugment, Geometry, normalise, transform_clip
 from mertools.checks import check_choice, check_count, check_number
 from mertools.flow import optical_flow, optical_strain
-from mertools.frame_folders import FrameFolder, FrameFolders, decode_frames
+from mertools.frame_folders import FrameFolder, FrameFolders, Frames, decode_frames
 from mertools.protocols import ProtocolClips
 from mertools.resample import resample_clip
 from mertools.selection import FrameSelector
@@ -45,7 +44,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     Args:
         clips: what :func:`apply_protocol` made of a table.
-        frames: the folder with the frames of all clips.
+        frames: the folder with the frames of all clips, or a mapping from dataset to folder.
         training: re-select and augment; False: human annotation, no augmentation.
         num_frames: t frames of each clip instead of its key frames.
         mode: how clips are resampled to ``num_frames``, see :func:`resample_clip`.
@@ -86,7 +85,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
     def __init__(
         self,
         clips: ProtocolClips,
-        frames: str | os.PathLike[str] | FrameFolders,
+        frames: Frames | FrameFolders,
         *,
         training: bool,
         num_frames: int | None = None,

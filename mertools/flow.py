@@ -123,7 +123,7 @@ def _flow(a: np.ndarray, b: np.ndarray, method: str) -> np.ndarray:
                 "opencv-python-headless, or use method='dis'"
             )
         return np.asarray(make().calc(a, b, None), np.float32)
-    dis = cv2.DISOpticalFlow_create(cv2.DISOpticalFlow_PRESET_MEDIUM)
+    dis = cv2.DISOpticalFlow.create(cv2.DISOpticalFlow_PRESET_MEDIUM)
     return np.asarray(dis.calc(a, b, np.zeros((*a.shape, 2), np.float32)), np.float32)
 
 

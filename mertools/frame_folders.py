@@ -10,9 +10,10 @@ from __future__ import annotations
 import fnmatch
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from mertools.annotations import ClipAnnotation
 from mertools.clips import frame_number
 
 __all__ = ["FrameFolder", "FrameFolders", "find_frames"]
+
+Frames: TypeAlias = "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]"
 
 _IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
@@ -116,7 +119,7 @@ class FrameFolders:
     deeper (``Cropped/sub01/...``) or the root may be one subject's folder.
 
     Args:
-        root: where the dataset's frames are.
+        root: where the dataset's frames are; a mapping from dataset to root for clips of several.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -133,13 +136,22 @@ class FrameFolders:
         (9, 10, 46)
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: Frames) -> None:
+        self.of_dataset: dict[str, FrameFolders] = {}
+        self.name: str
+        self._files: dict[str, list[str]]
+        self._by_tail: dict[int, dict[tuple[str, ...], list[str]]] = {}
+        self._found: dict[str, FrameFolder] = {}
+        if isinstance(root, Mapping):
+            self.of_dataset = {name: FrameFolders(part) for name, part in root.items()}
+            self.name = ", ".join(f"{name}: {part.name}" for name, part in self.of_dataset.items())
+            self._files = {path: names for part in self.of_dataset.values() for path, names in part._files.items()}
+            return
         self.root = Path(root)
+        self.name = str(self.root.absolute())
         if not self.root.is_dir():
             raise FileNotFoundError(f"frames must be the folder that holds the clips' frames, there is none at {root}")
         self._files = dict(_image_folders(self.root.absolute()))
-        self._by_tail: dict[int, dict[tuple[str, ...], list[str]]] = {}
-        self._found: dict[str, FrameFolder] = {}
 
     @property
     def paths(self) -> list[str]:
@@ -153,6 +165,10 @@ class FrameFolders:
             FileNotFoundError: there is none; the message says what was looked for.
             ValueError: several folders fit, or one holds two images of the same number or one without a number.
         """
+        if self.of_dataset:
+            if clip.dataset not in self.of_dataset:
+                raise ValueError(f"frames has no root for {clip.dataset!r}, it has {', '.join(self.of_dataset)}")
+            return self.of_dataset[clip.dataset].find(clip)
         patterns = clip.folders or (clip.clip,)
         for pattern in patterns:
             found = self._lookup(tuple(part for part in pattern.split("/") if part))

@@ -162,7 +162,7 @@ def test_csv_has_a_row_per_clip(audit, tmp_path):
 def test_resuming_does_not_do_again_what_is_done(data, audit, tmp_path):
     clips, root, _ = data
     words = AuditOptions().words
-    identity = fingerprint(clips, mt.FrameFolders(root).root, words)
+    identity = fingerprint(clips, mt.FrameFolders(root).name, words)
     made_up = {"annotated": [101, 102, 103], "robust": [104, 105, 106]}
     with Journal(tmp_path / "work", identity) as journal:
         journal.add(3, made_up)
@@ -179,6 +179,21 @@ def test_another_run_s_journal_is_refused(data, tmp_path):
         pass
     with pytest.raises(ValueError, match="unfinished run of another table"):
         mt.audit_annotations(clips, root, work=tmp_path / "work")
+
+
+def test_one_report_of_several_datasets(data, audit, tmp_path):
+    clips, root, _ = data
+    others = [replace(clip, dataset="samm") for clip in clips]
+    second = mt.audit_annotations(others, {"casme2": root, "samm": root})
+    both = mt.AnnotationAudit([*audit.clips, *second.clips])
+    both.write_report(tmp_path / "report", frames={"casme2": root, "samm": root}, worst=3)
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "By dataset" in page
+    assert "no root" not in page
+    assert page.count("<figure>") == 3
+    with (tmp_path / "report" / "groups.csv").open(newline="") as file:
+        groups = {(row["by"], row["group"]) for row in csv.DictReader(file)}
+    assert {("dataset", "casme2"), ("dataset", "samm"), ("all", "all")} < groups
 
 
 @pytest.mark.parametrize(

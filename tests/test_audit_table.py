@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -155,8 +156,14 @@ def start(data, out):
 
 
 def children(process):
-    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(process)], capture_output=True, text=True, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == process:
+                found.append(int(stat.parent.name))
+        except OSError:  # it ended just now
+            continue
+    return found
 
 
 def alive(pid):
@@ -167,7 +174,7 @@ def alive(pid):
     return True
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_killed_half_way_and_started_again(data, done, tmp_path):
     out = tmp_path / "corrected.csv"
     journal = tmp_path / ".corrected.csv.audit" / "journal.jsonl"
@@ -178,6 +185,7 @@ def test_killed_half_way_and_started_again(data, done, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     workers = children(process.pid)
+    assert workers
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()

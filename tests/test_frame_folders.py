@@ -92,6 +92,17 @@ def test_folders_that_cannot_be_numbered(tmp_path, names, message):
         mt.find_frames(mt.ClipAnnotation("x", "", "a"), tmp_path)
 
 
+def test_several_datasets_have_a_root_each(tmp_path):
+    make_frames(tmp_path / "one" / "s1" / "a", [1, 2])
+    make_frames(tmp_path / "two" / "s1" / "a", [7, 8, 9])
+    folders = mt.FrameFolders({"casme2": tmp_path / "one", "samm": tmp_path / "two"})
+    clips = [mt.ClipAnnotation(name, "1", "a", folders=("s1/a",)) for name in ("casme2", "samm", "smic")]
+    assert [folders.find(clip).numbers for clip in clips[:2]] == [(1, 2), (7, 8, 9)]
+    assert len(folders.paths) == 2
+    with pytest.raises(ValueError, match="frames has no root for 'smic', it has casme2, samm"):
+        folders.find(clips[2])
+
+
 def test_what_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="frames must be the folder"):
         mt.FrameFolders(tmp_path / "nowhere")
