@@ -189,6 +189,8 @@ def load_annotations(
     columns: dict[str, str] = {}
     for table in _tables(path, schema):
         page = read_sheet(table, sheet=sheet or schema.sheet, whitespace=schema.whitespace)
+        if sheet is not None and page.name is None:
+            raise ValueError(f"sheet must be left out, {page.path} has no sheets, got {sheet!r}")
         rows, titles = _read(page, schema, problems)
         clips += rows
         columns |= titles

@@ -124,7 +124,7 @@ def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     whole, encoding = read_text(source)
     ending = "\r\n" if "\r\n" in whole else "\n"
     delimiter = page.delimiter or ","
-    reader = csv.reader(io.StringIO(whole, newline=""), delimiter=delimiter)
+    reader = csv.reader(io.StringIO(whole, newline=""), delimiter=delimiter, skipinitialspace=True)
     lines: list[tuple[int, list[Any]]] = []
     start = 1
     for cells in reader:

@@ -308,6 +308,11 @@ def test_a_sheet_that_is_not_there(tmp_path):
     assert len(mt.read_annotations(path, "casme3-a", sheet=" tabelle1")) == 4
 
 
+def test_a_sheet_of_a_file_without_sheets(tmp_path):
+    with pytest.raises(ValueError, match="has no sheets, got 'label'"):
+        mt.read_annotations(write_csv(tmp_path / "t.csv", CASME3), "casme3-a", sheet="label")
+
+
 def test_a_header_where_none_belongs(tmp_path):
     rows = [["subject", "video", "onset", "apex", "offset", "AU", "emotion", "type", "report"], *CASME_SQUARED]
     with pytest.raises(ValueError, match=r"row 1, column C \('onset'\) holds 'onset'.*no header row"):
