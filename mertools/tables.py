@@ -154,15 +154,15 @@ def _from_text(path: Path, whitespace: bool) -> Sheet:
 
 
 def guess_delimiter(text: str) -> str:
-    r"""The separator of a table: of comma, semicolon and tab the one that its fuller lines have most often.
+    r"""The separator of a table: of comma, semicolon and tab the one that most lines have.
 
     Examples:
         >>> guess_delimiter("Annotations of 2014\n\nsubject;clip;AU\n1;a;4,7\n")
         ';'
     """
     lines = text.splitlines()[:50]
-    counts = {mark: sorted(line.count(mark) for line in lines) for mark in ",;\t"}
-    return max(counts, key=lambda mark: counts[mark][len(lines) * 3 // 4] if lines else 0)
+    counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t"}
+    return max(counts, key=lambda mark: (sum(count > 0 for count in counts[mark]), sum(counts[mark])))
 
 
 def _from_xlsx(path: Path) -> dict[str, list[tuple[int, list[object]]]]:

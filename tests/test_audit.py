@@ -1,4 +1,5 @@
 import csv
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -223,3 +224,9 @@ def test_nothing_to_audit(data, tmp_path):
     with pytest.raises(ValueError, match="no key frames to audit"):
         mt.audit_annotations(bare, data[1])
     assert len(mt.audit_annotations(data[1] / "codes.csv", data[1], "casme2", searches=["annotated"])) == 9
+
+
+def test_a_progress_bar_needs_tqdm(data, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with pytest.raises(ImportError, match="a progress bar needs tqdm"):
+        mt.audit_annotations(data[0], data[1], progress=True)

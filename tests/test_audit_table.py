@@ -174,6 +174,7 @@ def alive(pid):
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 def test_killed_half_way_and_started_again(data, done, tmp_path):
     out = tmp_path / "corrected.csv"
@@ -216,6 +217,7 @@ def test_two_runs_on_one_output(data, tmp_path, capsys):
     assert "unfinished run of another table" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_whole_dataset_in_casme2_and_samm_layout(tmp_path):
     """The audit finds that offsets are uncertain, and at least halves the error; benchmarks/audit_recovery.py in small."""
     from benchmarks.audit_recovery import keys_of
