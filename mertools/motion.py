@@ -26,6 +26,7 @@ from mertools.distance import pairwise_distance
 _SIDE = 112  # pixels a side, about, at which motion is estimated
 _WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
+_ALIGNMENTS = 1
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and head motion are taken to be wrong by
 _SLACK = 0.05  # of the gradient: a remainder below it says nothing
@@ -108,11 +109,12 @@ def picture_motion(small: Tensor) -> Motion:
     small = small * (50 / small.std().clamp(min=1e-12))
     frames = _blur(small)
     block = 12 if min(frames.shape[1:]) >= 72 else 8
-    first = _Blocks(frames, block).head_motion()
-    blocks = _Blocks(_aligned(frames, first, block), block)
-    rest_of_head = blocks.head_motion()
+    head = _Blocks(frames, block).head_motion()
+    for _ in range(_ALIGNMENTS):
+        blocks = _Blocks(_aligned(frames, head, block), block)
+        rest_of_head = blocks.head_motion()
+        head = head + rest_of_head
     local = blocks.moved - blocks.affine(rest_of_head)
-    head = first + rest_of_head
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
     error = error + _LOCAL_ERROR**2 * torch.eye(2, device=frames.device)

@@ -21,7 +21,7 @@ from mertools.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
 _STARTS, _STARTS_WITH_HEAD = 3, 2
 _TURNS = 3
 _FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay behind it
-_FOLLOWS_BENT = 0.03  # the same of its square, per pixel
+_FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 
 
