@@ -1,99 +1,308 @@
-"""What moves where: frames to trajectories of local motion, with how far each can be trusted in each frame.
+"""What moves where: a clip's frames to trajectories of local motion, with how far each can be trusted in each frame.
 
-Intensity alone cannot tell a raised brow from a lamp. So the face is cut into blocks, and each block's displacement
-against the clip's mean frame is estimated in every frame (Lucas-Kanade, with the block's gain and brightness free).
-What the whole face does together (a nod, a drift, an unsteady registration) is an affine motion, fitted robustly over
-the blocks and taken away. A blink is not a displacement: it leaves a large remainder after the fit, and the remainder
-says how little to trust that block in that frame.
+Intensity alone cannot tell a raised brow from a lamp, and a blink changes more pixels than any micro-expression. So the
+picture is cut into blocks, and each block's displacement against the clip's mean frame is estimated in every frame
+(Lucas-Kanade, with the block's gain and brightness free). Then
+
+- what the face does as a whole (a nod, a drift, an unsteady registration) is an affine motion per frame, fitted over
+  the blocks that take part in it; the frames are aligned by it once and what remains of it is subtracted;
+- a blink is no displacement: it leaves a large remainder after the fit, and that block is not trusted around then.
+
+Flow fields and landmarks are displacements already. Anything else (embeddings, small images) is described by the
+distances between its frames.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_SIDE = 112  # pixels a side, about, that motion is estimated at
-_BLOCK = 12  # pixels a side of a block
-_BLUR = 1.5
+from mertools.distance import pairwise_distance
+
+_SIDE = 112  # pixels a side, about, at which motion is estimated
+_WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
+_BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
+_ALIGNMENTS = 1
+_MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
+_LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and head motion are taken to be wrong by
+_SLACK = 0.05  # of the gradient: a remainder below it says nothing
+_NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
+_BLACK = 1e-3  # variance of what an 8-bit sensor can't show, with the picture's contrast scaled to 50 levels
+_COORDINATES = 32  # that describe frames without a place in the picture
 
 
-def trajectories(frames: Tensor) -> tuple[Tensor, Tensor]:
-    """Local motion of one clip: values ``(t, d)`` with about unit noise, and their trust ``(t, d)`` in 0 to 1."""
-    if frames.ndim == 4 and frames.shape[1] in (1, 3, 4) and min(frames.shape[2:]) >= 3 * _BLOCK:
-        return _image_motion(_working_images(frames))
-    values = frames.flatten(1).float()
-    values = values - values.mean(0)
-    scale = values.abs().amax().clamp(min=1e-12)
-    return values / scale, torch.ones_like(values)
+class Motion(NamedTuple):
+    """Trajectories of one clip.
+
+    Shape:
+        - values: ``(t, d)``, in units of their error
+        - trust: ``(t, d)``, 0 to 1
+        - scale: ``(d,)``, units per pixel
+        - head: ``(t, m)``, motion of the whole face in pixels; m may be 0
+        - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
+    """
+
+    values: Tensor
+    trust: Tensor
+    scale: Tensor
+    head: Tensor
+    grid: tuple[int, int]
 
 
-def _working_images(frames: Tensor) -> Tensor:
-    h, w = frames.shape[-2:]
+def is_picture(shape: torch.Size | tuple[int, ...]) -> bool:
+    """Whether frames of this shape ``(c, h, w)`` or ``(h, w)`` are searched as pictures."""
+    return (len(shape) == 3 and shape[0] in (1, 3, 4) or len(shape) == 2) and min(shape[-2:]) >= 32
+
+
+def clip_motion(clip: Tensor) -> Motion:
+    """Local motion in one clip ``(t, ...)`` of finite frames that are not all equal."""
+    shape = clip.shape[1:]
+    if is_picture(shape):
+        return picture_motion(small_frames(clip))
+    if len(shape) == 3 and shape[0] == 2 and min(shape[1:]) >= 8 and clip.is_floating_point():
+        return _flow_motion(clip.float())
+    if len(shape) == 2 and shape[1] in (2, 3) and shape[0] >= 10 and clip.is_floating_point():
+        return _landmark_motion(clip[..., :2].float())
+    return _feature_motion(clip)
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def small_frames(clip: Tensor) -> Tensor:
+    """Grey pictures at the size that motion is estimated at: ``(t, c, h, w)`` to ``(t, h', w')`` float.
+
+    Each frame by itself, so that it does not matter how a clip is cut into parts.
+    """
+    if clip.ndim == 3:
+        clip = clip.unsqueeze(1)
+    t, c, h, w = clip.shape
+    if max(h, w) > _WIDE * min(h, w):
+        side = min(h, w)
+        clip = clip[..., (h - side) // 2 : (h + side) // 2, (w - side) // 2 : (w + side) // 2]
+        h = w = side
     factor = max(1, round(math.sqrt(h * w) / _SIDE))
-    parts = []
-    for part in torch.split(frames, 16):
-        grey = part.float().mean(1, keepdim=True)
-        parts.append(F.avg_pool2d(grey, factor) if factor > 1 else grey)
-    return _blur(torch.cat(parts), _BLUR)
+    rows, columns = h // factor, w // factor
+    clip = clip[..., : rows * factor, : columns * factor]
+    small = torch.empty(t, rows, columns, device=clip.device)
+    for start in range(0, t, 8):
+        part = clip[start : start + 8]
+        if part.dtype == torch.uint8:  # sums of integers: several times quicker than converting first
+            kind = torch.int16 if c * factor * factor <= 128 else torch.int32
+            tall = sum((part[..., i::factor, :].sum(1, dtype=kind) for i in range(1, factor)), part[..., ::factor, :].sum(1, dtype=kind))
+            wide = sum((tall[..., i::factor] for i in range(1, factor)), tall[..., ::factor])
+            small[start : start + 8] = wide
+            small[start : start + 8] /= c * factor * factor
+        else:
+            grey = part.float().mean(1, keepdim=True)
+            small[start : start + 8] = F.avg_pool2d(grey, factor)[:, 0] if factor > 1 else grey[:, 0]
+    return small
 
 
-def _blur(x: Tensor, sigma: float) -> Tensor:
-    reach = math.ceil(3 * sigma)
-    kernel = torch.exp(-torch.arange(-reach, reach + 1.0, device=x.device).square() / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    padded = F.pad(x, (reach, reach, reach, reach), mode="replicate")
-    blurred: Tensor = F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
-    return blurred
+def picture_motion(small: Tensor) -> Motion:
+    """Local motion in small grey frames ``(t, h, w)``."""
+    small = small - small.mean()
+    small = small * (50 / small.std().clamp(min=1e-12))
+    frames = _blur(small)
+    block = 12 if min(frames.shape[1:]) >= 72 else 8
+    head = _Blocks(frames, block).head_motion()
+    for _ in range(_ALIGNMENTS):
+        blocks = _Blocks(_aligned(frames, head, block), block)
+        rest_of_head = blocks.head_motion()
+        head = head + rest_of_head
+    local = blocks.moved - blocks.affine(rest_of_head)
+
+    error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
+    error = error + _LOCAL_ERROR**2 * torch.eye(2, device=frames.device)
+    whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
+    values = torch.einsum("nij,tnj->tni", whiten, local)
+    energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
+    excess = ((blocks.remainder - _NONLINEAR * energy) / blocks.noise - 1).clamp(min=0)
+    trust = _spread(excess, blocks.grid) * _central(blocks.places)
+    return Motion(
+        values.flatten(1),
+        trust.unsqueeze(-1).expand_as(values).flatten(1),
+        whiten.diagonal(dim1=-2, dim2=-1).flatten(),
+        head,
+        blocks.grid,
+    )
 
 
-def _blocks(x: Tensor) -> Tensor:
-    m, _, h, w = x.shape
-    n = _BLOCK
-    x = x[..., : h // n * n, : w // n * n].reshape(m, h // n, n, w // n, n)
-    return x.permute(0, 1, 3, 2, 4).reshape(m, -1, n * n)
+class _Blocks:
+    """Displacements of the blocks of a clip's frames ``(t, h, w)`` against the mean frame."""
+
+    def __init__(self, frames: Tensor, side: int) -> None:
+        mean = frames.mean(0)
+        rows, columns = ((size - 2 * _MARGIN) // side for size in mean.shape)
+        self.grid = rows, columns
+        self.top, self.left = ((size - n * side) // 2 for size, n in zip(mean.shape, self.grid, strict=True))
+        self.places = _grid_places(rows, columns, mean.device)
+
+        def cut(x: Tensor) -> Tensor:  # (m, h, w) -> (blocks, m, pixels)
+            x = x[:, self.top : self.top + rows * side, self.left : self.left + columns * side]
+            x = x.reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
+            return x.reshape(rows * columns, -1, side * side)
+
+        across = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (1, 1))
+        down = F.pad((mean[2:] - mean[:-2]) / 2, (0, 0, 1, 1))
+        maps = cut(torch.stack((across, down, mean))).mT  # (blocks, pixels, 3)
+        light = torch.linalg.qr(torch.stack((torch.ones_like(maps[..., 2]), maps[..., 2] / 50), -1))[0]
+        slope = -maps[..., :2]
+        slope = slope - light @ (light.mT @ slope)
+        eye = torch.eye(2, device=mean.device)
+        self.normal = slope.mT @ slope + 1e-3 * side**2 * eye
+        change = cut(frames - mean)  # (blocks, t, pixels)
+        seen = change @ torch.cat((slope, light), -1)
+        moved = seen[..., :2] @ torch.linalg.inv(self.normal)
+        remainder = change.square().sum(-1) - seen[..., 2:].square().sum(-1) - (seen[..., :2] * moved).sum(-1)
+        self.moved = moved.transpose(0, 1)  # (t, blocks, 2)
+        self.remainder = remainder.clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
+        usual = self.remainder.median(0).values
+        self.floor = usual + usual.median() / 4 + _BLACK
+        texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
+        self.noise = self.floor + _SLACK**2 * texture
+
+    def head_motion(self) -> Tensor:
+        """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
+        eye = torch.eye(2, device=self.moved.device)
+        error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _HEAD_ERROR**2 * eye
+        trust = 1 / (1 + (self.remainder / self.noise - 1).clamp(min=0))
+        return fit_affine(self.moved, self.places, torch.linalg.inv(error), trust)
+
+    def affine(self, head: Tensor) -> Tensor:
+        """Displacement of the blocks by a motion of the head, ``(t, blocks, 2)``."""
+        return _affine_basis(self.places).flatten(0, 1).matmul(head.mT).mT.view(self.moved.shape)
 
 
-def _image_motion(work: Tensor) -> tuple[Tensor, Tensor]:
-    mean = work.mean(0, keepdim=True)
-    dx = F.pad((mean[..., 2:] - mean[..., :-2]) / 2, (1, 1))
-    dy = F.pad((mean[..., 2:, :] - mean[..., :-2, :]) / 2, (0, 0, 1, 1))
-    light = torch.stack((_blocks(mean)[0] / 128, torch.ones_like(_blocks(mean)[0])), -1)
-    light = torch.linalg.qr(light)[0]
-    slope = -torch.stack((_blocks(dx)[0], _blocks(dy)[0]), -1)  # (blocks, pixels, 2)
-    slope = slope - light @ (light.mT @ slope)
-    change = _blocks(work - mean)  # (t, blocks, pixels)
-    change = change - torch.einsum("npk,tnk->tnp", light, torch.einsum("npk,tnp->tnk", light, change))
-    normal = slope.mT @ slope + 1e-3 * _BLOCK**2 * torch.eye(2, device=work.device)
-    right = torch.einsum("npk,tnp->tnk", slope, change)
-    moved = torch.linalg.solve(normal, right.unsqueeze(-1)).squeeze(-1)
-    rest = (change.square().sum(-1) - (right * moved).sum(-1)).clamp(min=0) / (_BLOCK**2 - 4)
-    local = _without_affine(moved, normal, rest, work.shape[2] // _BLOCK, work.shape[3] // _BLOCK)
-    base = rest.median(0).values + rest.median() / 4 + 1e-6
-    values = torch.einsum("nji,tnj->tni", torch.linalg.cholesky(normal), local) / base.sqrt().unsqueeze(-1)
-    trust = (1 / (1 + rest / base)).unsqueeze(-1).expand_as(values)
-    return values.flatten(1), trust.flatten(1)
+def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) -> Tensor:
+    """Affine motion shared by most of the points: ``(t, n, 2)`` displacements to ``(t, 6)``.
 
-
-def _without_affine(moved: Tensor, normal: Tensor, rest: Tensor, rows: int, columns: int) -> Tensor:
+    Which points take part is decided once for the clip, so that the motion stays a linear function of the
+    displacements: points that are static background or that move with an expression lose their weight.
+    """
     t, n, _ = moved.shape
-    y = (torch.arange(rows, device=moved.device) + 0.5) / rows * 2 - 1
-    x = (torch.arange(columns, device=moved.device) + 0.5) / columns * 2 - 1
-    y, x = (g.flatten() for g in torch.meshgrid(y, x, indexing="ij"))
-    basis = torch.stack((torch.ones_like(x), x, y), -1)
-    design = torch.zeros(n, 2, 6, device=moved.device)
-    design[:, 0, :3] = design[:, 1, 3:] = basis
-    trust = 1 / (rest + rest.median() + 1e-6)
-    robust = torch.ones_like(trust)
-    local = moved
+    basis = _affine_basis(places)  # (n, 2, 6)
+    pull = basis.mT @ precision * _central(places)[:, None, None]  # (n, 6, 2)
+    pairs = (pull @ basis).flatten(1)
+    ridge = 1e-6 * torch.eye(6, device=moved.device)
+    takes_part = torch.ones(n, device=moved.device)
+    motion = moved.new_zeros(t, 6)
     for _ in range(5):
-        weight = (trust * robust)[..., None, None] * normal
-        left = torch.einsum("nik,tnij,njl->tkl", design, weight, design) + 1e-6 * torch.eye(6, device=moved.device)
-        right = torch.einsum("nik,tnij,tnj->tk", design, weight, moved)
-        motion = torch.linalg.solve(left, right.unsqueeze(-1)).squeeze(-1)
-        local = moved - torch.einsum("nik,tk->tni", design, motion)
-        misfit = torch.einsum("tni,nij,tnj->tn", local, normal, local) * trust
-        robust = 1 / (1 + misfit / (3 * misfit.median(1, keepdim=True).values + 1e-6))
-    return local
+        weight = trust * takes_part
+        left = (weight @ pairs).view(t, 6, 6) + ridge
+        right = (weight.unsqueeze(-1) * moved).flatten(1) @ pull.transpose(1, 2).flatten(0, 1)
+        motion = torch.linalg.solve(left, right)
+        error = moved - (basis.flatten(0, 1) @ motion.mT).mT.view(t, n, 2)
+        misfit = (torch.einsum("tni,nij,tnj->tn", error, precision, error) * trust).mean(0)
+        takes_part = 1 / (1 + misfit / (3 * misfit.median() + 1e-6))
+    return motion
+
+
+def _affine_basis(places: Tensor) -> Tensor:
+    basis = torch.zeros(len(places), 2, 6, device=places.device)
+    basis[:, 0, :3] = basis[:, 1, 3:] = torch.cat((torch.ones_like(places[:, :1]), places), -1)
+    return basis
+
+
+def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
+    """Frames with the head's motion taken back."""
+    _, h, w = frames.shape
+    rows, columns = ((size - 2 * _MARGIN) // side * side for size in (h, w))
+    y, x = torch.arange(h, device=frames.device) + 0.5, torch.arange(w, device=frames.device) + 0.5
+    half = min(rows, columns) / 2
+    u, v = (x - (w - columns) // 2 - columns / 2) / half, (y - (h - rows) // 2 - rows / 2) / half
+    motion = head.view(-1, 2, 3, 1)
+    sizes = torch.tensor([w, h], device=frames.device).view(2, 1)
+    by_column = (motion[:, :, 1] * u + motion[:, :, 0]) / sizes * 2  # (t, 2, w)
+    by_row = motion[:, :, 2] * v / sizes * 2  # (t, 2, h)
+    by_column[:, 0] += x / w * 2 - 1
+    by_row[:, 1] += y / h * 2 - 1
+    grid = by_row.mT.unsqueeze(2) + by_column.mT.unsqueeze(1)
+    return F.grid_sample(frames.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+
+
+def _blur(frames: Tensor) -> Tensor:
+    """Gaussian blur as two matrix products, the border repeated."""
+    def matrix(size: int) -> Tensor:
+        place = torch.arange(size, device=frames.device)
+        reach = math.ceil(3 * _BLUR)
+        steps = torch.arange(-reach, reach + 1, device=frames.device)
+        kernel = torch.exp(-(steps / _BLUR).square() / 2)
+        out = torch.zeros(size, size, device=frames.device)
+        from_ = (place.unsqueeze(1) + steps).clamp(0, size - 1)
+        return out.scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
+
+    _, h, w = frames.shape
+    return matrix(h) @ (frames @ matrix(w).mT)
+
+
+def _spread(excess: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Trust ``(t, n)`` from unexplained remainders: what disturbs a block disturbs its neighbours in place and time."""
+    maps = excess.view(-1, 1, *grid)
+    maps = torch.maximum(maps, 0.3 * F.max_pool2d(maps, 3, 1, 1)).flatten(1).T.unsqueeze(1)
+    maps = torch.maximum(maps, 0.3 * F.max_pool1d(maps, 3, 1, 1)).squeeze(1).T
+    return 1 / (1 + maps).square()
+
+
+def _central(places: Tensor) -> Tensor:
+    """Weight of a place: people film faces in the middle of the picture."""
+    return torch.exp(-places.square().sum(-1))
+
+
+def _grid_places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Centres of the blocks from the middle of the picture, in halves of its smaller side."""
+    half = min(rows, columns) / 2
+    y = (torch.arange(rows, device=device) + 0.5 - rows / 2) / half
+    x = (torch.arange(columns, device=device) + 0.5 - columns / 2) / half
+    return torch.stack((x.expand(rows, -1), y.unsqueeze(1).expand(-1, columns)), -1).view(-1, 2)
+
+
+# --- other inputs ---------------------------------------------------------------------------------------------------
+
+
+def _flow_motion(flow: Tensor) -> Motion:
+    """Flow fields ``(t, 2, h, w)``: means of a grid of blocks, without the motion of the whole face."""
+    small = F.adaptive_avg_pool2d(flow, (min(flow.shape[2], 9), min(flow.shape[3], 9)))
+    rows, columns = small.shape[2:]
+    return _point_motion(small.flatten(2).mT, _grid_places(rows, columns, flow.device), (rows, columns))
+
+
+def _landmark_motion(points: Tensor) -> Motion:
+    """Landmarks ``(t, n, 2)``: displacements from their mean place, without the motion of the whole face."""
+    mean = points.mean(0)
+    centred = mean - mean.mean(0)
+    return _point_motion(points - mean, centred / centred.abs().amax().clamp(min=1e-12), (0, 0))
+
+
+def _point_motion(moved: Tensor, places: Tensor, grid: tuple[int, int]) -> Motion:
+    t, n, _ = moved.shape
+    precision = torch.eye(2, device=moved.device).expand(n, 2, 2)
+    size = moved.abs().amax().clamp(min=1e-12)
+    moved = moved / size
+    # The expression is not in the middle of these coordinates: no preference for a place.
+    head = fit_affine(moved, places, precision, torch.ones(t, n, device=moved.device))
+    local = moved - (_affine_basis(places).flatten(0, 1) @ head.mT).mT.view(t, n, 2)
+    return _scaled(local.flatten(1), grid)
+
+
+def _feature_motion(clip: Tensor) -> Motion:
+    """Any other values, by the distances between frames: the leading coordinates that reproduce them."""
+    square = pairwise_distance(clip.unsqueeze(0).flatten(2))[0].square()
+    centred = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
+    size, basis = torch.linalg.eigh(-centred / 2)
+    keep = min(_COORDINATES, len(clip))
+    return _scaled((basis[:, -keep:] * size[-keep:].clamp(min=0).sqrt()).float(), (0, 0))
+
+
+def _scaled(values: Tensor, grid: tuple[int, int]) -> Motion:
+    """Values in units of their frame-to-frame noise, or of a fiftieth of their largest deviation."""
+    values = values - values.mean(0)
+    bend = values[2:] - 2 * values[1:-1] + values[:-2] if len(values) > 2 else values
+    noise = (bend.abs().median(0).values / (0.6745 * 6**0.5)).square().mean().sqrt()
+    unit = torch.maximum(noise, values.abs().amax() / 50).clamp(min=1e-30)
+    d = values.shape[1]
+    return Motion(values / unit, torch.ones_like(values), values.new_ones(d), values.new_zeros(len(values), 0), grid)

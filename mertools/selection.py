@@ -29,7 +29,8 @@ from mertools.checks import check_choice, check_number
 from mertools.distance import check_frames, pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.padding import check_lengths, real_frames
-from mertools.robust import Windows, find_movement
+from mertools.robust import find_key_frames
+from mertools.trapezoid import Windows
 
 __all__ = ["FrameSelector", "select_keyframes"]
 
@@ -236,7 +237,7 @@ def _robust(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor]
             at_rest = (0, n // 2, n - 1) if marks is None else tuple(int(mark[i]) for mark in marks)
             rows.append(at_rest)
             continue
-        rows.append(find_movement(clip, windows))
+        rows.append(find_key_frames(clip, windows))
     keys = torch.tensor(rows, device=frames.device).view(-1, 3)
     scores = [
         pairwise_distance(torch.stack((frames[i, o], frames[i, a]))[None].flatten(2))[0, 0, 1]
