@@ -236,6 +236,7 @@ def audit_annotations(
     workers: int = 0,
     progress: bool = False,
     work: str | os.PathLike[str] | None = None,
+    restart: bool = False,
 ) -> AnnotationAudit:
     """Search every clip of a table near its annotation, and compare.
 
@@ -255,6 +256,7 @@ def audit_annotations(
         progress: show a progress bar on standard error (tqdm, extra ``data``).
         work: folder for a journal of finished clips. A run that was killed continues where it stopped when it is
             called again with the same table, frames and options; the folder is removed at the end of a full run.
+        restart: forget an unfinished run in ``work`` instead of going on from it.
 
     Returns:
         The audit. A clip that cannot be searched (frames missing, key frames out of order, an image that can't be
@@ -285,7 +287,7 @@ def audit_annotations(
     folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
     if work is None:
         return audit_clips(clips, folders, options, workers=workers, progress=progress)
-    with Journal(Path(work), fingerprint(clips, folders.name, options.words)) as journal:
+    with Journal(Path(work), fingerprint(clips, folders.name, options.words), restart=restart) as journal:
         audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
         journal.finish()
     return audit

@@ -41,15 +41,15 @@ class Journal:
     Args:
         folder: the work folder; made if need be.
         identity: the run's :func:`fingerprint`.
+        restart: forget what an unfinished run has left, whatever it was.
 
     Raises:
         RuntimeError: another process holds the folder.
         ValueError: it holds the journal of a run with another fingerprint.
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self.folder = folder
-        self.identity = identity
+    def __init__(self, folder: Path, identity: str, *, restart: bool = False) -> None:
+        self.folder, self.identity, self.restart = folder, identity, restart
         self.done: dict[int, Mapping[str, Any]] = {}
         self._lock: IO[str] | None = None
         self._file: IO[str] | None = None
@@ -67,6 +67,8 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.done and self.folder.exists():  # nothing to go on from
+            self.finish()
         for file in (self._file, self._lock):
             if file is not None:
                 file.close()
@@ -76,6 +78,7 @@ class Journal:
         assert self._file is not None
         self._file.write(json.dumps({"clip": index, **result}) + "\n")
         self._file.flush()
+        self.done[index] = result
 
     def finish(self) -> None:
         """Everything is written where it belongs: the folder is not needed any more."""
@@ -88,15 +91,17 @@ class Journal:
     def _open(self) -> IO[str]:
         path = self.folder / "journal.jsonl"
         whole = 0
-        if path.exists():
+        if path.exists() and not self.restart:
             data = path.read_bytes()
             whole = data.rfind(b"\n") + 1  # a killed run may leave half a line
             lines = data[:whole].decode().splitlines()
             if lines and json.loads(lines[0]).get("run") != self.identity:
-                raise ValueError(
-                    f"{self.folder} holds the unfinished run of another table, folder of frames, version or set of "
-                    "options: finish that one with its own options, or remove the folder to start anew"
-                )
+                if len(lines) > 1:
+                    raise ValueError(
+                        f"{self.folder} holds the unfinished run of another table, folder of frames, version or set of "
+                        "options: finish that one with its own options, or start anew (restart=True, --restart)"
+                    )
+                whole, lines = 0, []
             for line in lines[1:]:
                 entry = json.loads(line)
                 self.done[int(entry.pop("clip"))] = entry

@@ -47,7 +47,9 @@ def _search(task: ClipTask) -> dict[str, tuple[int, int, int]]:
         if name == "annotated":
             found[name] = _annotated(frames, wanted, task)
         else:
-            keys = select_keyframes(frames.permute(0, 3, 1, 2)[None], *task.keys, refine=True)
+            # Laid out as read_clip does: sums round alike, and the same frames give the same key frames.
+            clip = frames.flip(-1).permute(0, 3, 1, 2).contiguous()
+            keys = select_keyframes(clip[None], *task.keys, refine=True)
             found[name] = (int(keys.onset), int(keys.apex), int(keys.offset))
     return found
 

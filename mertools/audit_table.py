@@ -52,6 +52,7 @@ def audit_table(
     threshold: float = 0.1,
     workers: int = 0,
     progress: bool = False,
+    restart: bool = False,
 ) -> AuditedTable:
     r"""Audit a table and write it corrected: what ``mertools audit`` does.
 
@@ -73,6 +74,7 @@ def audit_table(
         threshold: of an uncertain key frame.
         workers: processes; 0 works in this one.
         progress: show a progress bar.
+        restart: forget an unfinished run on this output instead of going on from it.
 
     Returns:
         The audit and where it was written.
@@ -115,7 +117,8 @@ def audit_table(
     if pages.exists() and not pages.is_dir():
         raise NotADirectoryError(f"report must be a folder, {pages} is a file")
     work = target.with_name(f".{target.name}.audit")
-    with Journal(work, fingerprint(clips, folders.name, f"{options.words} {correct} {source.resolve()}")) as journal:
+    identity = fingerprint(clips, folders.name, f"{options.words} {correct} {source.resolve()}")
+    with Journal(work, identity, restart=restart) as journal:
         audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
         if not audit.done:
             journal.finish()

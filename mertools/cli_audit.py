@@ -43,6 +43,7 @@ def add_audit(commands: Any) -> None:
     )
     audit.add_argument("--workers", type=int, metavar="N", help="processes; default one per processor, 0 for none")
     audit.add_argument("--longest", type=int, default=256, metavar="PIXELS", help="reduce larger frames; default 256")
+    audit.add_argument("--restart", action="store_true", help="start anew instead of going on from an unfinished run")
     audit.set_defaults(run=_audit)
 
 
@@ -62,6 +63,7 @@ def _audit(args: argparse.Namespace) -> int:
             longest=args.longest,
             workers=_processors() if args.workers is None else args.workers,
             progress=_can_show_progress(),
+            restart=args.restart,
         )
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
         return _fail(str(error))

@@ -28,11 +28,12 @@ def test_each_search_is_select_keyframes_on_the_frames(data, audit):
     clips, root, _ = data
     for entry, clip in zip(audit.clips, clips, strict=True):
         assert not entry.error
-        frames = mt.read_clip(root / f"sub{clip.subject}" / clip.clip)[None]
-        keys = [number - 100 for number in (clip.onset, clip.apex, clip.offset)]
+        first, last = max(clip.onset - 16, 100), min(clip.offset + 16, 151)  # the margin: 16 frames are over a half
+        frames = mt.read_clip(root / f"sub{clip.subject}" / clip.clip, start=first - 100, stop=last - 99)[None]
+        keys = [number - first for number in (clip.onset, clip.apex, clip.offset)]
         for name, refine in (("annotated", False), ("robust", True)):
             expected = mt.select_keyframes(frames, *keys, refine=refine)
-            assert entry.found[name] == tuple(int(key) + 100 for key in expected[:3])
+            assert entry.found[name] == tuple(int(key) + first for key in expected[:3])
 
 
 def test_the_annotated_search_alone_reads_its_windows_only(data, audit, monkeypatch):
@@ -176,10 +177,12 @@ def test_resuming_does_not_do_again_what_is_done(data, audit, tmp_path):
 
 def test_another_run_s_journal_is_refused(data, tmp_path):
     clips, root, _ = data
-    with Journal(tmp_path / "work", "another"):
-        pass
+    with Journal(tmp_path / "work", "another") as journal:
+        journal.add(0, {})
     with pytest.raises(ValueError, match="unfinished run of another table"):
         mt.audit_annotations(clips, root, work=tmp_path / "work")
+    audit = mt.audit_annotations(clips, root, searches=["annotated"], work=tmp_path / "work", restart=True)
+    assert len(audit.done) == 9
 
 
 def test_one_report_of_several_datasets(data, audit, tmp_path):

@@ -29,23 +29,33 @@ def test_half_a_line_is_forgotten(tmp_path):
         assert journal.done[4] == {"robust": [4, 5, 6]}
 
 
-@pytest.mark.parametrize("left", [0, 5])
+@pytest.mark.parametrize("left", [0, 5, 13])
 def test_a_run_killed_at_its_start(tmp_path, left):
-    with Journal(tmp_path / "work", "a"):
-        pass
     path = tmp_path / "work" / "journal.jsonl"
-    path.write_bytes(path.read_bytes()[:left])
+    path.parent.mkdir()
+    path.write_bytes(b'{"run": "a"}\n'[:left])
     with Journal(tmp_path / "work", "b") as journal:
         assert journal.done == {}
 
 
 def test_another_run_is_refused(tmp_path):
-    with Journal(tmp_path / "work", "a"):
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(0, {})
+    with pytest.raises(ValueError, match=r"start anew \(restart=True, --restart\)"), Journal(tmp_path / "work", "b"):
         pass
-    with pytest.raises(ValueError, match="remove the folder to start anew"), Journal(tmp_path / "work", "b"):
-        pass
-    with Journal(tmp_path / "work", "a"):  # and leaves no lock behind
-        pass
+    with Journal(tmp_path / "work", "a") as journal:  # and leaves no lock behind
+        assert journal.done == {0: {}}
+    with Journal(tmp_path / "work", "b", restart=True) as journal:
+        assert journal.done == {}
+        journal.add(1, {})
+    with Journal(tmp_path / "work", "b") as journal:
+        assert journal.done == {1: {}}
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), Journal(tmp_path / "work", "a"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_two_at_once_are_refused(tmp_path):

@@ -207,7 +207,8 @@ def test_killed_half_way_and_started_again(data, done, tmp_path):
 
 
 def test_two_runs_on_one_output(data, tmp_path, capsys):
-    with Journal(tmp_path / ".new.csv.audit", "another run"):
+    with Journal(tmp_path / ".new.csv.audit", "another run") as journal:
+        journal.add(0, {})
         process = start(data, tmp_path / "new.csv")
         said = process.communicate(timeout=120)[1]
         assert process.returncode == 2
@@ -215,6 +216,7 @@ def test_two_runs_on_one_output(data, tmp_path, capsys):
     assert not (tmp_path / "new.csv").exists()
     assert main(command(data, tmp_path / "new.csv")) == 2  # an unfinished run of something else
     assert "unfinished run of another table" in capsys.readouterr().err
+    assert main(command(data, tmp_path / "new.csv", "--restart", "--search", "annotated", "--workers", "0")) == 0
 
 
 @pytest.mark.slow
