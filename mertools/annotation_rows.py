@@ -124,7 +124,7 @@ class Row:
             "labels": labels,
             "action_units": tuple(unit for unit in (code.strip() for code in units) if unit not in ("", "/", "0")),
             "fps": self._decimal("fps") or self.schema.fps,
-            "reselect": self._text("reselect") not in ("0", "0.0"),
+            "reselect": self._text("reselect").casefold() not in ("0", "false", "no"),
             "num_frames": self._frame("num_frames"),
             "table": self.page.path,
             "sheet": self.page.name,

@@ -115,6 +115,7 @@ _CASME3_4 = dict.fromkeys(("anger", "disgust", "fear", "sad"), "negative") | {
     "happy": "positive", "surprise": "surprise", "others": "others",
 }  # fmt: skip
 
+# The protocols by name.
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
