@@ -6,6 +6,7 @@ python -m benchmarks.keyframes [--quick] [--clips N] [--workers N]
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -63,7 +64,9 @@ def draw_clip(condition: str, number: int) -> mt.SyntheticClip:
     )  # type: ignore[arg-type]
 
 
-def draw_face(number: int, uniform) -> tuple[Tensor, tuple[tuple[float, float], tuple[float, float]]]:
+def draw_face(
+    number: int, uniform: Callable[[float, float], float]
+) -> tuple[Tensor, tuple[tuple[float, float], tuple[float, float]]]:
     """A portrait, a photograph's or the drawn one, and a crop of it: shifted, turned, nearer or farther, mirrored."""
     if number % 4 == 3:
         portrait, (left, right) = mt.drawn_portrait(320), ((106.7, 112.0), (213.3, 112.0))

@@ -26,7 +26,7 @@ from mertools.distance import pairwise_distance
 _SIDE = 112  # pixels a side, about, at which motion is estimated
 _WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
-_ALIGNMENTS = 1
+_PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and head motion are taken to be wrong by
 _SLACK = 0.05  # of the gradient: a remainder below it says nothing
@@ -55,7 +55,7 @@ class Motion(NamedTuple):
 
 def is_picture(shape: torch.Size | tuple[int, ...]) -> bool:
     """Whether frames of this shape ``(c, h, w)`` or ``(h, w)`` are searched as pictures."""
-    return (len(shape) == 3 and shape[0] in (1, 3, 4) or len(shape) == 2) and min(shape[-2:]) >= 32
+    return ((len(shape) == 3 and shape[0] in (1, 3, 4)) or len(shape) == 2) and min(shape[-2:]) >= 32
 
 
 def clip_motion(clip: Tensor) -> Motion:
@@ -91,33 +91,43 @@ def small_frames(clip: Tensor) -> Tensor:
     small = torch.empty(t, rows, columns, device=clip.device)
     for start in range(0, t, 8):
         part = clip[start : start + 8]
-        if part.dtype == torch.uint8:  # sums of integers: several times quicker than converting first
-            kind = torch.int16 if c * factor * factor <= 128 else torch.int32
-            tall = sum((part[..., i::factor, :].sum(1, dtype=kind) for i in range(1, factor)), part[..., ::factor, :].sum(1, dtype=kind))
-            wide = sum((tall[..., i::factor] for i in range(1, factor)), tall[..., ::factor])
-            small[start : start + 8] = wide
-            small[start : start + 8] /= c * factor * factor
+        if part.dtype == torch.uint8:
+            small[start : start + 8] = _sums(part, factor) / (c * factor * factor)
         else:
             grey = part.float().mean(1, keepdim=True)
             small[start : start + 8] = F.avg_pool2d(grey, factor)[:, 0] if factor > 1 else grey[:, 0]
     return small
 
 
+def _sums(part: Tensor, factor: int) -> Tensor:
+    """Sums over channels and squares of ``factor`` pixels, in integers: several times quicker than converting first."""
+    kind = torch.int16 if part.shape[1] * factor * factor <= 128 else torch.int32
+    rows = part[..., ::factor, :].sum(1, dtype=kind)
+    for i in range(1, factor):
+        rows += part[..., i::factor, :].sum(1, dtype=kind)
+    squares = rows[..., ::factor].clone()
+    for i in range(1, factor):
+        squares += rows[..., i::factor]
+    return squares
+
+
 def picture_motion(small: Tensor) -> Motion:
-    """Local motion in small grey frames ``(t, h, w)``."""
-    small = small - small.mean()
-    small = small * (50 / small.std().clamp(min=1e-12))
-    frames = _blur(small)
-    block = 12 if min(frames.shape[1:]) >= 72 else 8
-    head = _Blocks(frames, block).head_motion()
-    for _ in range(_ALIGNMENTS):
-        blocks = _Blocks(_aligned(frames, head, block), block)
-        rest_of_head = blocks.head_motion()
-        head = head + rest_of_head
-    local = blocks.moved - blocks.affine(rest_of_head)
+    """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+    small -= small.mean()
+    small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
+    for part in torch.split(small, _PART):
+        part.copy_(_blur(part))
+    block = 12 if min(small.shape[1:]) >= 72 else 8
+    head = _Blocks(small, block).head_motion()
+    aligned = torch.cat(
+        [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(head, _PART), strict=True)]
+    )
+    blocks = _Blocks(aligned, block)
+    rest_of_head = blocks.head_motion()
+    local = blocks.moved - _affine(blocks.places, rest_of_head)
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
-    error = error + _LOCAL_ERROR**2 * torch.eye(2, device=frames.device)
+    error = error + _LOCAL_ERROR**2 * torch.eye(2, device=small.device)
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
@@ -127,7 +137,7 @@ def picture_motion(small: Tensor) -> Motion:
         values.flatten(1),
         trust.unsqueeze(-1).expand_as(values).flatten(1),
         whiten.diagonal(dim1=-2, dim2=-1).flatten(),
-        head,
+        head + rest_of_head,
         blocks.grid,
     )
 
@@ -138,12 +148,12 @@ class _Blocks:
     def __init__(self, frames: Tensor, side: int) -> None:
         mean = frames.mean(0)
         rows, columns = ((size - 2 * _MARGIN) // side for size in mean.shape)
+        top, left = ((size - n * side) // 2 for size, n in zip(mean.shape, (rows, columns), strict=True))
         self.grid = rows, columns
-        self.top, self.left = ((size - n * side) // 2 for size, n in zip(mean.shape, self.grid, strict=True))
         self.places = _grid_places(rows, columns, mean.device)
 
         def cut(x: Tensor) -> Tensor:  # (m, h, w) -> (blocks, m, pixels)
-            x = x[:, self.top : self.top + rows * side, self.left : self.left + columns * side]
+            x = x[:, top : top + rows * side, left : left + columns * side]
             x = x.reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
             return x.reshape(rows * columns, -1, side * side)
 
@@ -153,14 +163,17 @@ class _Blocks:
         light = torch.linalg.qr(torch.stack((torch.ones_like(maps[..., 2]), maps[..., 2] / 50), -1))[0]
         slope = -maps[..., :2]
         slope = slope - light @ (light.mT @ slope)
-        eye = torch.eye(2, device=mean.device)
-        self.normal = slope.mT @ slope + 1e-3 * side**2 * eye
-        change = cut(frames - mean)  # (blocks, t, pixels)
-        seen = change @ torch.cat((slope, light), -1)
-        moved = seen[..., :2] @ torch.linalg.inv(self.normal)
-        remainder = change.square().sum(-1) - seen[..., 2:].square().sum(-1) - (seen[..., :2] * moved).sum(-1)
-        self.moved = moved.transpose(0, 1)  # (t, blocks, 2)
-        self.remainder = remainder.clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
+        self.normal = slope.mT @ slope + 1e-3 * side**2 * torch.eye(2, device=mean.device)
+        design, solution = torch.cat((slope, light), -1), torch.linalg.inv(self.normal)
+        moved, remainder = [], []
+        for part in torch.split(frames, _PART):
+            change = cut(part - mean)  # (blocks, t, pixels)
+            seen = change @ design
+            moved.append(seen[..., :2] @ solution)
+            explained = seen[..., 2:].square().sum(-1) + (seen[..., :2] * moved[-1]).sum(-1)
+            remainder.append(change.square().sum(-1) - explained)
+        self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
+        self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
         usual = self.remainder.median(0).values
         self.floor = usual + usual.median() / 4 + _BLACK
         texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
@@ -172,10 +185,6 @@ class _Blocks:
         error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _HEAD_ERROR**2 * eye
         trust = 1 / (1 + (self.remainder / self.noise - 1).clamp(min=0))
         return fit_affine(self.moved, self.places, torch.linalg.inv(error), trust)
-
-    def affine(self, head: Tensor) -> Tensor:
-        """Displacement of the blocks by a motion of the head, ``(t, blocks, 2)``."""
-        return _affine_basis(self.places).flatten(0, 1).matmul(head.mT).mT.view(self.moved.shape)
 
 
 def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) -> Tensor:
@@ -196,7 +205,7 @@ def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) 
         left = (weight @ pairs).view(t, 6, 6) + ridge
         right = (weight.unsqueeze(-1) * moved).flatten(1) @ pull.transpose(1, 2).flatten(0, 1)
         motion = torch.linalg.solve(left, right)
-        error = moved - (basis.flatten(0, 1) @ motion.mT).mT.view(t, n, 2)
+        error = moved - _affine(places, motion)
         misfit = (torch.einsum("tni,nij,tnj->tn", error, precision, error) * trust).mean(0)
         takes_part = 1 / (1 + misfit / (3 * misfit.median() + 1e-6))
     return motion
@@ -206,6 +215,11 @@ def _affine_basis(places: Tensor) -> Tensor:
     basis = torch.zeros(len(places), 2, 6, device=places.device)
     basis[:, 0, :3] = basis[:, 1, 3:] = torch.cat((torch.ones_like(places[:, :1]), places), -1)
     return basis
+
+
+def _affine(places: Tensor, head: Tensor) -> Tensor:
+    """Displacement ``(t, n, 2)`` of the places by affine motions ``(t, 6)``."""
+    return (_affine_basis(places).flatten(0, 1) @ head.mT).mT.view(len(head), -1, 2)
 
 
 def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
@@ -227,6 +241,7 @@ def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
 
 def _blur(frames: Tensor) -> Tensor:
     """Gaussian blur as two matrix products, the border repeated."""
+
     def matrix(size: int) -> Tensor:
         place = torch.arange(size, device=frames.device)
         reach = math.ceil(3 * _BLUR)
@@ -285,7 +300,7 @@ def _point_motion(moved: Tensor, places: Tensor, grid: tuple[int, int]) -> Motio
     moved = moved / size
     # The expression is not in the middle of these coordinates: no preference for a place.
     head = fit_affine(moved, places, precision, torch.ones(t, n, device=moved.device))
-    local = moved - (_affine_basis(places).flatten(0, 1) @ head.mT).mT.view(t, n, 2)
+    local = moved - _affine(places, head)
     return _scaled(local.flatten(1), grid)
 
 

@@ -30,7 +30,6 @@ from mertools.distance import check_frames, pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.padding import check_lengths, real_frames
 from mertools.robust import find_key_frames
-from mertools.trapezoid import Windows
 
 __all__ = ["FrameSelector", "select_keyframes"]
 
@@ -63,8 +62,8 @@ def select_keyframes(
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
 
-    With ``onset`` and ``apex``, the windowed search of GAMDSS around them, or with ``refine=True`` a robust one. Without
-    annotation, the robust search over the whole clip.
+    With ``onset`` and ``apex``, the windowed search of GAMDSS around them, or with ``refine=True`` a robust one.
+    Without annotation, the robust search over the whole clip.
 
     Args:
         frames: clips, ``uint8`` or floating, any layout per frame: RGB, flow fields, landmarks, embeddings. Values may
@@ -116,10 +115,12 @@ def select_keyframes(
     _check_enough_frames(counts, t)
     marks = _annotation(onset, apex, offset, counts)
     slack = _SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
+    if not callable(distance) and distance != "l2":
+        raise _distance_error(distance)
     if refine and callable(distance):
         raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
     if not callable(distance) and (refine or marks is None):
-        return _robust(frames, counts, marks)
+        return _search_robustly(frames, counts, marks)
     d = _distances(frames, lengths, counts, distance)
     if marks is None:
         return _search_clip(d, counts, slack)
@@ -223,27 +224,38 @@ class FrameSelector(nn.Module):
 # --- the searches -----------------------------------------------------------------------------------------------
 
 
-def _robust(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
-    rows: list[tuple[int, ...]] = []
+def _search_robustly(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
+    # One opaque operation in a compiled graph: what it does depends on the lengths and on the values.
+    operation = _robust_operation if torch.compiler.is_compiling() else _robust
+    table = counts.new_zeros(0, 3) if marks is None else torch.stack(marks, 1)
+    keys, score = operation(frames, counts, table)
+    onset, apex, offset = keys.unbind(1)
+    return KeyFrames(onset, apex, offset, score)
+
+
+def _robust(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    rows, scores = [], []
+    table = marks.tolist()
     for i, n in enumerate(counts.tolist()):
-        windows = None
-        if marks is not None:
-            o, a, k = (int(mark[i]) for mark in marks)
-            reach = max(8, (k - o) // 4)
-            near = [(max(mark - reach, 0), min(mark + reach, n - 1)) for mark in (o, a, k)]
-            windows = Windows(near[0], near[1], near[2])
         clip = frames[i, :n]
-        if not bool((clip != clip[:1]).any()):
-            at_rest = (0, n // 2, n - 1) if marks is None else tuple(int(mark[i]) for mark in marks)
-            rows.append(at_rest)
-            continue
-        rows.append(find_key_frames(clip, windows))
-    keys = torch.tensor(rows, device=frames.device).view(-1, 3)
-    scores = [
-        pairwise_distance(torch.stack((frames[i, o], frames[i, a]))[None].flatten(2))[0, 0, 1]
-        for i, (o, a, _k) in enumerate(rows)
-    ]
-    return KeyFrames(*keys.unbind(1), torch.stack(scores))
+        if clip.is_floating_point() and not bool(torch.isfinite(clip).all()):
+            raise not_finite(frames, counts, i)
+        onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
+        rows.append((onset, apex, offset))
+        scores.append(pairwise_distance(torch.stack((clip[onset], clip[apex])).flatten(1)[None])[0, 0, 1])
+    keys = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
+    wide = torch.float32 if frames.device.type == "mps" else torch.float64
+    return keys, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+
+
+_robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
+
+
+@_robust_operation.register_fake
+def _(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    b = frames.shape[0]
+    wide = torch.float32 if frames.device.type == "mps" else torch.float64
+    return frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide)
 
 
 def _search_windows(
@@ -345,7 +357,8 @@ def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distan
     else:
         raise _distance_error(distance)
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(d).all()):
-        raise _not_finite(frames, d, counts)
+        i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+        raise not_finite(frames, counts, i)
     return d
 
 
@@ -354,8 +367,8 @@ def _distance_error(distance: object) -> Exception:
     return kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
 
 
-def _not_finite(frames: Tensor, d: Tensor, counts: Tensor) -> ValueError:
-    i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:
+    """What is wrong with clip ``i``, whose frames or their distances hold NaN or infinity."""
     clip = frames[i, : int(counts[i])].flatten(1)
     bad = (~torch.isfinite(clip)).any(1).nonzero().flatten().tolist() if clip.is_floating_point() else []
     if not bad:

@@ -2,8 +2,8 @@
 
 A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex,
 holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, compression,
-flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is made, the true onset, apex and offset are known to the frame, which no
-annotated clip can offer.
+flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is made, the true
+onset, apex and offset are known to the frame, which no annotated clip can offer.
 """
 
 from __future__ import annotations
@@ -320,7 +320,7 @@ def _compress(frame: Tensor, quality: int) -> Tensor:
 
     image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy()[..., ::-1])
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
     return torch.from_numpy(np.ascontiguousarray(decoded[..., ::-1])).permute(2, 0, 1)
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_LONGEST = 64  # frames of a rise or fall that are tried
+_LONGEST = 64  # frames of a rise or fall that are tried, or a quarter of a longer clip
 _GROWTH = 1.15  # from one length tried to the next
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -55,7 +55,7 @@ class TrapezoidFit:
     def __init__(self, t: int, device: torch.device, windows: Windows | None = None) -> None:
         self.t, self.windows = t, windows or Windows((0, t - 1), (0, t - 1), (0, t - 1))
         lengths, length = [], 1
-        longest = min(_LONGEST, t - 1)
+        longest = min(max(_LONGEST, t // 4), t - 1)
         if windows is not None:  # no longer than the windows allow
             longest = max(1, min(longest, windows.apex[1] - windows.onset[0] + windows.offset[1] - windows.apex[0]))
         while length <= longest:
@@ -73,7 +73,8 @@ class TrapezoidFit:
         pairs = [(i, j) for i in range(len(levels)) for j in range(len(levels)) if i != j]
         rest = torch.stack([levels[i] for i, _ in pairs])
         height = torch.stack([levels[j] for _, j in pairs]) - rest
-        cuts = self._best(signal.expand(len(pairs), -1, -1), weight, rest, height)
+        each = [self._best(signal, weight, r, h) for r, h in zip(rest, height, strict=True)]
+        cuts = Cut(*(torch.stack(keys) for keys in zip(*each, strict=True)))
         rest, height, error = self._levels(signal, weight, cuts)
         best = error.argmin(0, keepdim=True)
         return self.from_levels(signal, weight, rest.gather(0, best)[0], height.gather(0, best)[0])
@@ -108,7 +109,10 @@ class TrapezoidFit:
         if windows.offset[1] == last:  # a clip may end while the movement is held
             open_end = held[..., -1] < fall[..., -1]
             fall = torch.cat((fall[..., :-1], torch.where(open_end, held[..., -1], fall[..., -1]).unsqueeze(-1)), -1)
-            fall_length = torch.cat((fall_length[..., :-1], open_end.unsqueeze(-1) * 1 + ~open_end.unsqueeze(-1) * fall_length[..., -1:]), -1)
+            fall_length = torch.cat(
+                (fall_length[..., :-1], open_end.unsqueeze(-1) * 1 + ~open_end.unsqueeze(-1) * fall_length[..., -1:]),
+                -1,
+            )
         frame = torch.arange(self.t, device=y.device)
         before = (rise - total).masked_fill(frame > windows.apex[1], math.inf)
         after = (fall + total - held).masked_fill(frame < windows.apex[0], math.inf)

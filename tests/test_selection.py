@@ -114,7 +114,9 @@ def test_the_joint_argmax_over_distances_equals_a_triple_loop(dtype):
 @pytest.mark.parametrize("movement", ["smile", "brow-raise", "brow-lower"])
 def test_search_without_annotation_finds_the_truth_of_a_clean_clip(movement):
     clip = mt.synthetic_clip(movement=movement, amplitude=3.0)
-    assert as_tuples(mt.select_keyframes(clip.frames[None])) == [(clip.onset, clip.apex, clip.offset)]
+    ((onset, apex, offset),) = as_tuples(mt.select_keyframes(clip.frames[None]))
+    assert (onset, offset) == (clip.onset, clip.offset)
+    assert clip.apex <= apex <= clip.apex_end
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
