@@ -1,7 +1,8 @@
 """Geometric augmentation of a clip: flip, rotation and a padded crop, the same for all of its frames.
 
 What moves between onset and apex is the signal, so the frames of a clip must be transformed alike. The three operations
-and the resizing are one affine map per clip, applied once per frame: pixels are interpolated once, not three times.
+are one affine map per clip, applied once per frame: pixels are interpolated once, not three times, and not at all where
+the map moves whole pixels.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class ClipAugment:
 
 
 def transform_clip(clip: np.ndarray, geometry: Geometry, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Mirror, rotate about the centre, shift and resize all frames alike, in one interpolation.
+    """Mirror, rotate about the centre and shift all frames alike, in one interpolation; a new size comes first.
 
     Args:
         clip: frames.
