@@ -171,7 +171,9 @@ class FrameFolders:
             return self.of_dataset[clip.dataset].find(clip)
         patterns = clip.folders or (clip.clip,)
         for pattern in patterns:
-            found = self._lookup(tuple(part for part in pattern.split("/") if part))
+            parts = tuple(part for part in pattern.removeprefix("**/").split("/") if part)
+            tails = range(len(parts) if pattern.startswith("**/") else 1)
+            found = next(filter(None, (self._lookup(parts[start:]) for start in tails)), [])
             if len(found) > 1:
                 shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
                 raise ValueError(

@@ -31,6 +31,7 @@ class AnnotationSchema:
         labels: the label of each spelling, or the labels if each is spelt as it is; compared without case and blanks.
         folder: where a row's frames lie below the root you give: a pattern of fields in braces such as
             ``"sub{subject}/{clip}"``, with ``*`` for what the table does not say; several are tried in order.
+            ``**/`` in front: leading folders of the table's path may be missing here (another machine's).
         optional: fields whose column may be absent.
         header: 0-based row of the header; None for a table without one (columns are positions then). The header is
             looked for in the rows around when it is not there.
@@ -129,6 +130,7 @@ def frame_list_schema(dataset: str, classes: str | Sequence[str]) -> AnnotationS
         name=dataset,
         columns={"clip": 0, "num_frames": 1, "label": 2},
         labels={str(i): name for i, name in enumerate(names)},
+        folder="**/{clip}",
         header=None,
         whitespace=True,
         key=("clip",),

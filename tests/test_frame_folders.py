@@ -92,6 +92,19 @@ def test_folders_that_cannot_be_numbered(tmp_path, names, message):
         mt.find_frames(mt.ClipAnnotation("x", "", "a"), tmp_path)
 
 
+def test_lists_with_the_paths_of_another_machine(tmp_path):
+    for scene in ("Action", "Argue"):
+        make_frames(tmp_path / scene / "Happy" / "0267", [1, 2], "{}.jpg")
+    make_frames(tmp_path / "Argue" / "Sad" / "0003", [1], "{}.jpg")
+    (tmp_path / "list.txt").write_text("/data/FERV/Action/Happy/0267 2 3\nC/Argue/Sad/0003 1 5\n/x/Happy/0267 2 3\n")
+    clips = mt.read_annotations(tmp_path / "list.txt", mt.frame_list_schema("ferv39k", "FERV39K-alphabetical"))
+    folders = mt.FrameFolders(tmp_path)
+    assert folders.find(clips[0]).path == str(tmp_path / "Action" / "Happy" / "0267")
+    assert folders.find(clips[1]).path == str(tmp_path / "Argue" / "Sad" / "0003")
+    with pytest.raises(ValueError, match="2 folders fit"):
+        folders.find(clips[2])
+
+
 def test_several_datasets_have_a_root_each(tmp_path):
     make_frames(tmp_path / "one" / "s1" / "a", [1, 2])
     make_frames(tmp_path / "two" / "s1" / "a", [7, 8, 9])
