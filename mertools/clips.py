@@ -55,6 +55,20 @@ def read_clip(
         >>> clip.shape, clip[:, 0, 0, 0].tolist()
         (torch.Size([3, 3, 4, 6]), [9, 10, 11])
     """
+    frames = list(clip_frames(path, size=size, start=start, stop=stop))
+    if not frames:
+        raise ValueError(f"path holds no frames from start={start} on: {path}")
+    return torch.stack(frames)
+
+
+def clip_frames(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Tensor]:
+    """The frames of :func:`read_clip` one by one, each ``(3, h, w)``, for clips that do not fit the memory."""
     if isinstance(path, str) and not path:
         raise ValueError("path must be a file or folder name, got an empty string")
     source = _existing(path)
@@ -65,16 +79,14 @@ def read_clip(
     images = _folder(source, start, stop) if source.is_dir() else _video(source, start, stop)
     import cv2  # here and below, not above: importing OpenCV changes the process's environment
 
-    frames: list[np.ndarray] = []
+    first: tuple[int, ...] | None = None
     for name, image in images:
         frame = _resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), shape)
-        if frames and frame.shape != frames[0].shape:
-            (h, w), (h0, w0) = frame.shape[:2], frames[0].shape[:2]
+        first = first or frame.shape
+        if frame.shape != first:
+            (h, w), (h0, w0) = frame.shape[:2], first[:2]
             raise ValueError(f"{name} is {h}x{w} and the frames before it are {h0}x{w0}: pass size=(height, width)")
-        frames.append(frame)
-    if not frames:
-        raise ValueError(f"path holds no frames from start={start} on: {source}")
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        yield torch.from_numpy(frame).permute(2, 0, 1).contiguous()
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -138,7 +150,7 @@ def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.n
     if position == 0:
         raise ValueError(f"path holds no frame that OpenCV can decode: {path}")
     if position < wanted - 1:  # containers are often one frame out
-        warnings.warn(f"{path} promises {promised} frames but ends after {position}: cut off?", stacklevel=4)
+        warnings.warn(f"{path} promises {promised} frames but ends after {position}: cut off?", stacklevel=5)
 
 
 def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:

@@ -1,7 +1,7 @@
 """Key frames in real conditions: the one movement that rises, holds and falls, shared by the blocks that it moves.
 
 Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + head · g + extent · f``, where ``f`` is one
-smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the motion of the head
+smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the head's motion
 leaves behind (parallax, a background that stays), no more than the head itself moves. ``f`` and the rest are found in
 turn: least squares for the trajectories, robust against frames that do not follow; then the trajectories, each with its
 extent, combine to one signal to which the trapezoid is fitted. The strongest temporal components are the starts, and
