@@ -42,6 +42,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
       ``(3, h, w)``: u, v and the optical strain. Of the augmented frames; with ``num_frames``, of each frame against
       the first: ``(t, 2 or 3, h, w)``.
 
+    ``targets``, ``classes`` and ``subjects`` (the groups of leave-one-subject-out) are lists in the order of the clips.
+
     Args:
         clips: what :func:`apply_protocol` made of a table.
         frames: the folder with the frames of all clips, or a mapping from dataset to folder.
