@@ -278,7 +278,9 @@ def _moved(clip: Tensor, found: tuple[int, int, int]) -> np.ndarray:
     flow = cv2.GaussianBlur(flow, (0, 0), max(grey[0].shape) / 60)
     rest = flow - np.median(flow, (0, 1))
     distance: np.ndarray = np.hypot(rest[..., 0], rest[..., 1])
-    return np.minimum(distance, np.quantile(distance, 0.99))  # the flow's outliers are no movement
+    limit = float(np.quantile(distance, 0.99))  # the flow's outliers are no movement
+    clipped: np.ndarray = np.minimum(distance, limit)
+    return clipped
 
 
 def _crowded(found: tuple[int, int, int], t: int) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mertools.clips import clip_frames
+from mertools.clips import chosen_frames, clip_frames
 from mertools.distance import pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.motion import is_picture, picture_motion, small_frames
@@ -96,17 +96,17 @@ def stream_windows(
         distance: one's own, or None for L2.
         memory: budget in bytes.
     """
-    folder = isinstance(source, (str, os.PathLike)) and Path(source).is_dir()
-    if folder and marks is not None and marks[2] >= 0:  # no other frame need be decoded
-        return _published(_chosen(source, _in_windows(marks, windows)), marks, windows, distance, memory)
-    held, frames = _fitting(source, memory)
-    if frames is None:
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() and marks is not None and marks[2] >= 0:
+        frames = chosen_frames(source, _in_windows(marks, windows))  # no other need be decoded
+        return _published(frames, marks, windows, distance, memory)
+    held, more = _fitting(source, memory)
+    if more is None:
         return search(torch.stack(held)[None])
     if marks is None or marks[2] < 0:
         fix = "pass a larger memory" if marks is None else "pass the annotation's offset, or a larger memory"
         raise ValueError(f"memory must hold all frames of this search, {memory} bytes do not: {fix}")
     wanted = set(_in_windows(marks, windows))
-    rest = enumerate(chain(_emptied(held), frames))
+    rest = enumerate(chain(_emptied(held), more))
     return _published((frame for i, frame in rest if i in wanted), marks, windows, distance, memory)
 
 
@@ -118,12 +118,6 @@ def _in_windows(marks: Marks, windows: tuple[float, tuple[float, float], float])
         | {*range(apex - int(windows[1][0] * rise), apex + int(windows[1][1] * fall) + 1)}
         | {*range(offset - int(windows[2] * fall), offset + 1)}
     )
-
-
-def _chosen(folder: object, wanted: list[int]) -> Iterator[Tensor]:
-    runs = [i for i in wanted if i - 1 not in wanted], [i + 1 for i in wanted if i + 1 not in wanted]
-    for start, stop in zip(*runs, strict=True):
-        yield from clip_frames(folder, start=start, stop=stop)  # type: ignore[arg-type]
 
 
 def _published(
