@@ -121,10 +121,10 @@ def joint_argmax(frames: Tensor, distance: Callable[[Tensor], Tensor]) -> Keys:
 
 
 def wrapped_distance(clips: Tensor) -> Tensor:
-    """Distances of ``uint8`` differences that wrap, as published; every second pixel, to have it in bearable time."""
-    values = clips[0, :, :, ::2, ::2].flatten(1)
-    rows = [(values - frame).float().square().sum(1).sqrt() for frame in values]
-    return torch.stack(rows).maximum(torch.stack(rows).mT)[None].double()
+    """Distances of ``uint8`` differences that wrap, as published; every fourth pixel, to have it in bearable time."""
+    values = clips[0, :, :, ::4, ::4].flatten(1)
+    d = torch.stack([(values - frame).float().square().sum(1).sqrt() for frame in values])
+    return d.maximum(d.mT)[None].double()
 
 
 def as_ints(keys: mt.KeyFrames) -> Keys:

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mertools.clips import clip_frames
+from mertools.clips import chosen_frames, clip_frames
 from mertools.distance import pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.motion import is_picture, picture_motion, small_frames
@@ -51,11 +53,7 @@ def stream_key_frames(
             f"{tuple(held[0].shape)}: pass a larger memory"
         )
     first, moves, small = held[0], False, _SmallFrames(memory)
-    while held:
-        frame = held.pop(0)
-        moves = moves or not torch.equal(frame, first)
-        small.add(frame)
-    for frame in frames:
+    for frame in chain(_emptied(held), frames):
         moves = moves or not torch.equal(frame, first)
         small.add(frame)
     t, pictures, stride = small.count, small.stacked(), small.stride
@@ -98,41 +96,64 @@ def stream_windows(
         distance: one's own, or None for L2.
         memory: budget in bytes.
     """
-    held, frames = _fitting(source, memory)
-    if frames is None:
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() and marks is not None and marks[2] >= 0:
+        frames = chosen_frames(source, _in_windows(marks, windows))  # no other need be decoded
+        return _published(frames, marks, windows, distance, memory)
+    held, more = _fitting(source, memory)
+    if more is None:
         return search(torch.stack(held)[None])
     if marks is None or marks[2] < 0:
         fix = "pass a larger memory" if marks is None else "pass the annotation's offset, or a larger memory"
         raise ValueError(f"memory must hold all frames of this search, {memory} bytes do not: {fix}")
+    wanted = set(_in_windows(marks, windows))
+    rest = enumerate(chain(_emptied(held), more))
+    return _published((frame for i, frame in rest if i in wanted), marks, windows, distance, memory)
+
+
+def _in_windows(marks: Marks, windows: tuple[float, tuple[float, float], float]) -> list[int]:
     onset, apex, offset = marks
     rise, fall = apex - onset, offset - apex
-    wanted = sorted(
+    return sorted(
         {*range(onset, onset + int(windows[0] * rise) + 1)}
         | {*range(apex - int(windows[1][0] * rise), apex + int(windows[1][1] * fall) + 1)}
         | {*range(offset - int(windows[2] * fall), offset + 1)}
     )
-    if 2 * len(wanted) * held[0].nbytes > memory:
-        raise ValueError(
-            f"memory must hold the {len(wanted)} frames of the windows twice, {memory} bytes do not: "
-            "pass a larger memory"
-        )
-    keep = set(wanted)
-    kept = [frame for i, frame in enumerate(held) if i in keep]
-    count = len(held)
-    held.clear()
+
+
+def _published(
+    frames: Iterable[Tensor],
+    marks: Marks,
+    windows: tuple[float, tuple[float, float], float],
+    distance: Callable[[Tensor], Tensor] | None,
+    memory: int,
+) -> KeyFrames:
+    """The published search on the frames of the windows only."""
+    places = torch.tensor(_in_windows(marks, windows))
+    kept: list[Tensor] = []
     for frame in frames:
-        if count in keep:
-            kept.append(frame)
-        count += 1
-    if count <= offset:
-        raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {marks} in a clip of {count} frames")
-    clip, places = torch.stack(kept)[None], torch.tensor(wanted)
+        kept.append(frame)
+        if 2 * len(places) * frame.nbytes > memory:
+            raise ValueError(
+                f"memory must hold the {len(places)} frames of the windows twice, {memory} bytes do not: "
+                "pass a larger memory"
+            )
+    if len(kept) < len(places):
+        raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {marks}, the clip ends before")
+    clip = torch.stack(kept)[None]
     small = (distance or pairwise_distance)(clip)
-    d = small.new_zeros(1, offset + 1, offset + 1)
+    t = marks[2] + 1
+    d = small.new_zeros(1, t, t)
     d[:, places[:, None], places] = small
     slack = SAME if distance is None and clip.is_floating_point() else 0.0
-    first, peak, last = (torch.tensor([mark]) for mark in marks)
-    return search_windows(d, first, peak, last, *windows, slack)
+    onset, apex, offset = (torch.tensor([mark]) for mark in marks)
+    return search_windows(d, onset, apex, offset, *windows, slack)
+
+
+def _emptied(held: list[Tensor]) -> Iterator[Tensor]:
+    """The frames of a list that lets go of them."""
+    held.reverse()
+    while held:
+        yield held.pop()
 
 
 def _fitting(source: Source, memory: int) -> tuple[list[Tensor], Iterator[Tensor] | None]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 _LONGEST = 64  # frames of a rise or fall that are tried, or a quarter of a longer clip
+_TOGETHER = 256  # frames of a clip whose levels are tried at once
 _GROWTH = 1.15  # from one length tried to the next
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -73,8 +74,11 @@ class TrapezoidFit:
         pairs = [(i, j) for i in range(len(levels)) for j in range(len(levels)) if i != j]
         rest = torch.stack([levels[i] for i, _ in pairs])
         height = torch.stack([levels[j] for _, j in pairs]) - rest
-        each = [self._best(signal, weight, r, h) for r, h in zip(rest, height, strict=True)]
-        cuts = Cut(*(torch.stack(keys) for keys in zip(*each, strict=True)))
+        if self.t <= _TOGETHER:
+            cuts = self._best(signal.expand(len(pairs), -1, -1), weight, rest, height)
+        else:  # one pair after the other, for the memory's sake
+            each = [self._best(signal, weight, r, h) for r, h in zip(rest, height, strict=True)]
+            cuts = Cut(*(torch.stack(keys) for keys in zip(*each, strict=True)))
         rest, height, error = self._levels(signal, weight, cuts)
         best = error.argmin(0, keepdim=True)
         return self.from_levels(signal, weight, rest.gather(0, best)[0], height.gather(0, best)[0])
