@@ -11,6 +11,7 @@ the worst of a clip, a clip whose first frame is black, one that hardly moves an
 from __future__ import annotations
 
 import argparse
+import re
 import statistics
 import subprocess
 import sys
@@ -105,17 +106,27 @@ def worst_error(matrix: Matrix) -> float:
 def extra_memory(name: str, t: int) -> float:
     """Peak MB of a fresh process above what it held before the call."""
     script = f"""
-import resource, torch
+import torch
 from benchmarks import distance
 torch.set_num_threads(2)
 distance.MATRICES[{name!r}](torch.zeros(3, 3, 32, 32, dtype=torch.uint8))
-clip = torch.randint(0, 256, ({t}, 3, 224, 224), dtype=torch.uint8)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+clip = torch.empty({t}, 3, 224, 224, dtype=torch.uint8).random_()
+before = distance.peak_memory()
 distance.MATRICES[{name!r}](clip)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(distance.peak_memory() - before)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    return int(done.stdout) / (1e6 if sys.platform == "darwin" else 1e3)
+    return float(done.stdout)
+
+
+def peak_memory() -> float:
+    """MB that this process took at most; not ``getrusage``, which on Linux begins with what the parent took."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return float(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1e3
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def alternate(candidates: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
@@ -142,7 +153,8 @@ def print_distances(lengths: tuple[int, ...], turns: int, memory: bool) -> None:
     cells: dict[str, list[str]] = {name: [] for name in MATRICES}
     for t in lengths:
         clip = make_clip(t)
-        times = alternate({name: lambda f=f, clip=clip: f(clip) for name, f in MATRICES.items()}, turns)
+        calls = {name: lambda f=f, clip=clip: f(clip) for name, f in MATRICES.items()}
+        times = alternate(calls, turns if t < 500 else 1)
         for name, values in times.items():
             extra = f"{extra_memory(name, t):.0f}" if memory else "–"
             gain = ratio(values, times["pairwise_distance"])

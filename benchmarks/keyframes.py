@@ -30,6 +30,7 @@ METHODS = ("mertools", "argmax over pairs", "joint argmax", "uint8 that wraps")
 ANNOTATED = ("clean", "noisy", "one blink", "nod", "all together")
 TARGETS = dict.fromkeys(("one blink", "two blinks", "nod"), (2.0, 1.0, 2.5)) | {"all together": (4.0, 2.0, 4.0)}
 Keys = tuple[int, int, int]
+Result = tuple[str, dict[str, Keys], dict[str, Keys]]  # condition, errors without annotation, errors near one
 CONDITIONS = (
     "clean", "noisy", "weak", "JPEG", "jitter", "drift", "flicker", "one blink", "two blinks", "nod", "all together",
 )  # fmt: skip
@@ -148,7 +149,7 @@ def perturbed(clip: mt.SyntheticClip, number: int) -> Keys:
     return onset, apex, min(max(clip.offset + int(off[2]), apex), t - 1)
 
 
-def run(job: tuple[str, int]) -> tuple[str, dict[str, Keys], dict[str, Keys]]:
+def run(job: tuple[str, int]) -> Result:
     """Errors of every method on one clip."""
     torch.set_num_threads(1)
     condition, number = job
@@ -186,21 +187,8 @@ def cell(errors: Iterable[Keys], statistic: Callable[[Tensor], Tensor], digits: 
     return " / ".join(f"{float(statistic(column)):.{digits}f}" for column in table.T)
 
 
-def main() -> None:
-    """Print both tables."""
-    parser = argparse.ArgumentParser(description="Accuracy of the key frames.")
-    parser.add_argument("--quick", action="store_true", help="two clips per condition, to see that it runs")
-    parser.add_argument("--clips", type=int, default=100, help="clips per condition")
-    parser.add_argument("--workers", type=int, default=2)
-    args = parser.parse_args()
-    conditions, count = (("clean", "all together"), 2) if args.quick else (CONDITIONS, args.clips)
-    jobs = list(product(conditions, range(count)))
-    start = time.perf_counter()
-    if args.workers > 1 and not args.quick:
-        with ProcessPoolExecutor(args.workers) as pool:
-            results = list(pool.map(run, jobs, chunksize=4))
-    else:
-        results = [run(job) for job in jobs]
+def print_tables(conditions: Iterable[str], count: int, results: list[Result]) -> None:
+    """Errors without annotation, and near one."""
     mean, median, worst = torch.mean, torch.median, torch.max
     print(f"{count} clips per condition; errors in frames, onset / apex / offset\n")
     print(
@@ -223,6 +211,24 @@ def main() -> None:
             print(
                 f"| {condition} | " + " | ".join(cell((row[name] for row in rows), mean, 1) for name in rows[0]) + " |"
             )
+
+
+def main() -> None:
+    """Draw the clips, run every method, print both tables."""
+    parser = argparse.ArgumentParser(description="Accuracy of the key frames.")
+    parser.add_argument("--quick", action="store_true", help="two clips per condition, to see that it runs")
+    parser.add_argument("--clips", type=int, default=100, help="clips per condition")
+    parser.add_argument("--workers", type=int, default=2)
+    args = parser.parse_args()
+    conditions, count = (("clean", "all together"), 2) if args.quick else (CONDITIONS, args.clips)
+    jobs = list(product(conditions, range(count)))
+    start = time.perf_counter()
+    if args.workers > 1 and not args.quick:
+        with ProcessPoolExecutor(args.workers) as pool:
+            results = list(pool.map(run, jobs, chunksize=4))
+    else:
+        results = [run(job) for job in jobs]
+    print_tables(conditions, count, results)
     print(f"\n{time.perf_counter() - start:.0f} s", file=sys.stderr)
 
 
