@@ -49,7 +49,7 @@ def run(clip: str, out: Path, label: str) -> None:
     found = [int(frame) for frame in keys[:3]]
     print("key frames  onset {}  apex {}  offset {}".format(*found))
     if found[0] == 0 or found[2] == t - 1:
-        print("            (the change reaches an end of the clip: a moving head or camera? align the face first)")
+        print("            (the movement reaches an end of the clip: the onset or offset may lie beyond it)")
     if truth is not None:
         print("true        onset {}  apex {}  offset {}".format(*truth))
 

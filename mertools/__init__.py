@@ -7,9 +7,12 @@ Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet  
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
 Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
+Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
+                audit_annotations, audit_table; optical_flow, resample_clip, ...
 Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
 """
 
+from mertools.annotations import Annotations, ClipAnnotation, read_annotations
 from mertools.au import (
     ACTION_UNITS,
     au_pos_weight,
@@ -21,19 +24,32 @@ from mertools.au import (
 from mertools.au_head import AUHead, attach_au_head, detach_au_head
 from mertools.au_labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
 from mertools.au_loss import AUPriorLoss, au_prior_loss
+from mertools.audit import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit_table import AuditedTable, audit_table
+from mertools.augment import ClipAugment, Geometry, transform_clip
 from mertools.backbone import ManhattanRetNet
+from mertools.check_dataset import DatasetReport, check_dataset
+from mertools.clip_dataset import ClipDataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.flow import optical_flow, optical_strain
+from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
+from mertools.magnify import magnify_motion
 from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
 from mertools.plots import plot_au_prior, plot_keyframes
 from mertools.pooling import FramePool, pool_frames
+from mertools.problems import Problem
+from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.published import load_published
+from mertools.repairs import Repair, repair_annotations
+from mertools.resample import resample_clip
 from mertools.retention import Retention, RetentionState
+from mertools.schemas import AnnotationSchema, frame_list_schema
 from mertools.selection import FrameSelector, select_keyframes
 from mertools.spatial import SpatialTransformer
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
@@ -46,17 +62,34 @@ __all__ = [
     "ACTION_UNITS",
     "CLASS_SETS",
     "EXPRESSIONS",
+    "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "AnnotationAudit",
+    "AnnotationSchema",
+    "Annotations",
+    "AuditedTable",
+    "ClipAnnotation",
+    "ClipAudit",
+    "ClipAugment",
+    "ClipDataset",
+    "DatasetReport",
     "FocalLoss",
+    "FrameFolder",
+    "FrameFolders",
     "FramePool",
     "FrameSelector",
+    "Geometry",
     "KeyFrames",
     "LogitAdjustedLoss",
     "ManhattanRetNet",
     "ManhattanRetention",
     "OpenFaceAUs",
     "ParallelFusion",
+    "Problem",
+    "Protocol",
+    "ProtocolClips",
+    "Repair",
     "RetNetTemporal",
     "Retention",
     "RetentionState",
@@ -65,10 +98,14 @@ __all__ = [
     "TSFmicro",
     "TwoBranch",
     "__version__",
+    "apply_protocol",
     "attach_au_head",
     "au_pos_weight",
     "au_prior",
     "au_prior_loss",
+    "audit_annotations",
+    "audit_table",
+    "check_dataset",
     "class_weights",
     "clip_au_labels",
     "detach_au_head",
@@ -76,16 +113,25 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "facs_labels",
+    "find_frames",
+    "frame_list_schema",
     "load_published",
     "load_torchscale",
+    "magnify_motion",
+    "optical_flow",
+    "optical_strain",
     "pairwise_distance",
     "plot_au_prior",
     "plot_keyframes",
     "pool_frames",
+    "read_annotations",
     "read_au_labels",
     "read_clip",
     "read_openface",
+    "repair_annotations",
+    "resample_clip",
     "select_keyframes",
     "synthetic_clip",
+    "transform_clip",
     "write_au_labels",
 ]

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 import mertools as mt
+from mertools.cli_audit import add_audit
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument(
         "--preset", choices=("full", "short", "late-apex", "wide"), help="windows around the annotation; default full"
     )
+    select.add_argument(
+        "--refine",
+        action="store_true",
+        help="search robustly around the annotation instead of in the published windows",
+    )
     select.add_argument("--size", type=int, metavar="PIXELS", help="resize frames to a square first")
     select.add_argument(
         "--json",
@@ -72,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     select.add_argument("--plot", type=Path, metavar="FILE", help="write a figure (one clip; needs matplotlib)")
     select.set_defaults(run=_select)
+
+    add_audit(commands)
     return parser
 
 
@@ -82,7 +90,9 @@ def _select(args: argparse.Namespace) -> int:
         return _fail("--onset and --apex go together (--offset is optional); leave all out to search the whole clip")
     if args.preset is not None and args.onset is None:
         return _fail("--preset sets the windows around an annotation: give --onset and --apex, or leave it out")
-    selector = mt.FrameSelector.preset(args.preset or "full")
+    if args.refine and (args.onset is None or args.preset is not None):
+        return _fail("--refine searches around an annotation: give --onset and --apex, and no --preset")
+    selector = mt.FrameSelector(refine=True) if args.refine else mt.FrameSelector.preset(args.preset or "full")
     status = 0
     for clip in args.clips:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,20 @@ def read_clip(
         >>> clip.shape, clip[:, 0, 0, 0].tolist()
         (torch.Size([3, 3, 4, 6]), [9, 10, 11])
     """
+    frames = list(clip_frames(path, size=size, start=start, stop=stop))
+    if not frames:
+        raise ValueError(f"path holds no frames from start={start} on: {path}")
+    return torch.stack(frames)
+
+
+def clip_frames(
+    path: str | os.PathLike[str],
+    *,
+    size: int | tuple[int, int] | None = None,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Tensor]:
+    """The frames of :func:`read_clip` one by one, each ``(3, h, w)``, for clips that do not fit the memory."""
     if isinstance(path, str) and not path:
         raise ValueError("path must be a file or folder name, got an empty string")
     source = _existing(path)
@@ -62,19 +76,27 @@ def read_clip(
     start, stop = _position("start", start), None if stop is None else _position("stop", stop)
     if stop is not None and stop <= start:
         raise ValueError(f"stop must be a frame position after start={start}, got {stop!r}")
-    images = _folder(source, start, stop) if source.is_dir() else _video(source, start, stop)
+    images = _decoded(_numbered(source)[start:stop]) if source.is_dir() else _video(source, start, stop)
+    yield from _pixels(images, shape)
+
+
+def chosen_frames(folder: str | os.PathLike[str], positions: Sequence[int]) -> Iterator[Tensor]:
+    """Some frames of a folder, and no other is decoded; fewer when the folder ends before."""
+    files = _numbered(_existing(folder))
+    yield from _pixels(_decoded([files[i] for i in positions if i < len(files)]), None)
+
+
+def _pixels(images: Iterator[tuple[str, np.ndarray]], shape: tuple[int, int] | None) -> Iterator[Tensor]:
     import cv2  # here and below, not above: importing OpenCV changes the process's environment
 
-    frames: list[np.ndarray] = []
+    first: tuple[int, ...] | None = None
     for name, image in images:
-        frame = _resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), shape)
-        if frames and frame.shape != frames[0].shape:
-            (h, w), (h0, w0) = frame.shape[:2], frames[0].shape[:2]
+        frame = _resize(image, shape)
+        first = first or frame.shape
+        if frame.shape != first:
+            (h, w), (h0, w0) = frame.shape[:2], first[:2]
             raise ValueError(f"{name} is {h}x{w} and the frames before it are {h0}x{w0}: pass size=(height, width)")
-        frames.append(frame)
-    if not frames:
-        raise ValueError(f"path holds no frames from start={start} on: {source}")
-    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).contiguous()
+        yield torch.from_numpy(np.stack(cv2.split(frame)[::-1]))  # BGR to RGB, plane by plane
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -138,12 +160,11 @@ def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.n
     if position == 0:
         raise ValueError(f"path holds no frame that OpenCV can decode: {path}")
     if position < wanted - 1:  # containers are often one frame out
-        warnings.warn(f"{path} promises {promised} frames but ends after {position}: cut off?", stacklevel=4)
+        warnings.warn(f"{path} promises {promised} frames but ends after {position}: cut off?", stacklevel=5)
 
 
-def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
-    import cv2
-
+def _numbered(path: Path) -> list[Path]:
+    """The images of a folder in the order of their frame numbers."""
     numbered: dict[int, Path] = {}
     for file in path.iterdir():
         if file.suffix.lower() not in _IMAGES or file.name.startswith("."):
@@ -158,8 +179,13 @@ def _folder(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.
         numbered[number] = file
     if not numbered:
         raise ValueError(f"path is a folder without images ({', '.join(sorted(_IMAGES))}): {path}")
-    for number in sorted(numbered)[start:stop]:
-        file = numbered[number]
+    return [numbered[number] for number in sorted(numbered)]
+
+
+def _decoded(files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
+    import cv2
+
+    for file in files:
         data = np.fromfile(file, dtype=np.uint8)  # cv2.imread can't open every name on every system
         try:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None

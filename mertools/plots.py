@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -41,9 +42,11 @@ def plot_keyframes(
 ) -> Figure:
     """Draw a clip's change over time, its three key frames, and what moved between them.
 
-    Above, the distance of every frame to the onset, with the key frames marked. Below, the onset, apex and offset
-    frames and the two motion images ``apex − onset`` (rise) and ``apex − offset`` (fall): red is brighter at the apex,
-    blue is darker.
+    Above, the distance of every frame to the onset, with the key frames marked, the noise floor (how far two frames at
+    rest are apart, from neighbouring frames) and the apex's plateau (frames with at least 90 % of its change above the
+    noise). Below, the onset, apex and offset frames, where on the face the skin moved from onset to apex (optical flow
+    less the motion of the whole picture, in pixels), and the two motion images ``apex − onset`` (rise) and
+    ``apex − offset`` (fall): red is brighter at the apex, blue is darker.
 
     Args:
         frames: one clip, ``(t, 3, h, w)`` or ``(1, t, 3, h, w)``; grey ``(t, 1, h, w)`` too; uint8, or
@@ -66,7 +69,7 @@ def plot_keyframes(
         >>> clip = synthetic_clip(num_frames=30, onset=5, apex=12, offset=22, size=48)
         >>> figure = plot_keyframes(clip.frames, select_keyframes(clip.frames[None]))
         >>> len(figure.axes)
-        6
+        7
     """
     try:
         from matplotlib.figure import Figure
@@ -77,14 +80,14 @@ def plot_keyframes(
     marks = None if truth is None else _positions("truth", truth, len(clip))
 
     aspect = clip.shape[2] / clip.shape[3]
-    strip = 2.0 * aspect + 0.45  # five images side by side and their titles
-    figure = Figure(figsize=(10, 3.6 + strip), dpi=130, layout="constrained", facecolor="white")
+    strip = 2.0 * aspect + 0.45  # six images side by side and their titles
+    figure = Figure(figsize=(12, 3.6 + strip), dpi=130, layout="constrained", facecolor="white")
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.6, strip))
     top, bottom = parts
     if title:
         top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     _draw_curve(top.subplots(), clip, found, marks, truth_name)
-    _draw_images(bottom.subplots(1, 5), clip, found)
+    _draw_images(bottom.subplots(1, 6), clip, found)
     return figure
 
 
@@ -194,6 +197,14 @@ def _draw_curve(
     axes.plot(change, color=_INK, lw=1.6, zorder=3)
     axes.fill_between(np.arange(len(change)), change, color=_INK, alpha=0.06, lw=0)
     height = float(change.max()) or 1.0
+    floor = _noise_floor(clip, scale)
+    axes.axhspan(0, floor, color=_GRID, alpha=0.7, lw=0, zorder=0)
+    axes.annotate(
+        "noise floor", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, color=_MUTED,
+        ha="left", va="bottom",
+    )  # fmt: skip
+    first, last = _plateau(change, found, floor)
+    axes.axvspan(first - 0.4, last + 0.4, color=_COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
     for place, (name, colour) in enumerate(_COLOURS.items()):
         frame = found[place]
         axes.axvline(frame, color=colour, lw=1.6, zorder=2)
@@ -233,6 +244,45 @@ def _draw_curve(
     axes.tick_params(colors=_MUTED, length=3)
 
 
+def _noise_floor(clip: Tensor, scale: float) -> float:
+    """RMS change between frames at rest, in grey levels: that of the calmer half of the neighbouring frames."""
+    steps = [(after.float() - before.float()).square().mean().sqrt() for before, after in pairwise(clip)]
+    return float(torch.stack(steps).median()) * scale
+
+
+def _plateau(change: np.ndarray, found: tuple[int, int, int], floor: float) -> tuple[int, int]:
+    """First and last frame around the apex that change nearly as much as it does."""
+    onset, apex, offset = found
+    if change[apex] <= floor:
+        return apex, apex
+    least = floor + 0.9 * (change[apex] - floor)
+    first = last = apex
+    while first - 1 > onset and change[first - 1] >= least:
+        first -= 1
+    while last + 1 < offset and change[last + 1] >= least:
+        last += 1
+    return first, last
+
+
+def _moved(clip: Tensor, found: tuple[int, int, int]) -> np.ndarray:
+    """How far each pixel moved from onset to apex, without what the whole picture did, ``(h, w)`` pixels."""
+    import cv2
+
+    images = clip.float().mean(1) * (1 if clip.dtype == torch.uint8 else 255)
+    onset, apex, _ = found
+    before, after = images[max(onset - 2, 0) : onset + 1].mean(0), images[apex : apex + 2].mean(0)
+    grey = [image.round().clamp(0, 255).byte().numpy() for image in (before, after)]
+    if min(grey[0].shape) < 24:  # too small for the flow's patches
+        return np.zeros(grey[0].shape, np.float32)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(grey[0], grey[1], None)  # type: ignore[call-overload]
+    flow = cv2.GaussianBlur(flow, (0, 0), max(grey[0].shape) / 60)
+    rest = flow - np.median(flow, (0, 1))
+    distance: np.ndarray = np.hypot(rest[..., 0], rest[..., 1])
+    limit = float(np.quantile(distance, 0.99))  # the flow's outliers are no movement
+    clipped: np.ndarray = np.minimum(distance, limit)
+    return clipped
+
+
 def _crowded(found: tuple[int, int, int], t: int) -> bool:
     return min(found[1] - found[0], found[2] - found[1]) < 0.1 * t
 
@@ -243,9 +293,14 @@ def _draw_images(panels: Any, clip: Tensor, found: tuple[int, int, int]) -> None
     for axes, (name, colour), image in zip(panels[:3], _COLOURS.items(), (onset, apex, offset), strict=True):
         axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1).numpy())
         axes.set_title(f"{name}  ·  {found[list(_COLOURS).index(name)]}", color=colour, fontsize=10)
+    distance = _moved(clip, found)
+    panels[3].imshow(apex.mean(0).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
+    shown = np.ma.masked_less(distance, 0.25 * max(float(distance.max()), 0.4))
+    panels[3].imshow(shown, cmap="YlOrRd", vmin=0, vmax=max(float(distance.max()), 0.4), alpha=0.65)
+    panels[3].set_title(f"moved up to {distance.max():.1f} px", color=_INK, fontsize=10)
     motions = [(apex - onset).mean(0), (apex - offset).mean(0)]
     limit = max(float(torch.stack(motions).abs().flatten().quantile(0.995)), 2 / 255) if onset.numel() < 5e6 else 0.1
-    for axes, name, motion in zip(panels[3:], ("apex − onset", "apex − offset"), motions, strict=True):
+    for axes, name, motion in zip(panels[4:], ("apex − onset", "apex − offset"), motions, strict=True):
         axes.imshow(motion.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
         axes.set_title(name, color=_INK, fontsize=10)
     for axes in panels:

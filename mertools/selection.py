@@ -8,8 +8,9 @@ With the annotation, rise ``R = apex − onset`` and fall ``F = offset − apex`
     (onset*, apex*) = argmax d(o, a)      o in [onset, onset + ⌊w_on·R⌋],  a in [apex − ⌊w_ap−·R⌋, apex + ⌊w_ap+·F⌋]
     offset*         = argmax d(apex*, k)  k in [offset − ⌊w_off·F⌋, offset]
 
-Without one, the whole clip is searched for the onset < apex ≤ offset that maximise
-``d(onset, apex) + d(apex, offset)``.
+Without one, or near one with ``refine=True``, the robust search of ``robust.py``: one movement that rises, holds and
+falls, told apart from noise, light, head motion and blinks. With a distance of one's own and no annotation, the onset <
+apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
 
 Departures from the published code: the distance is the true one (see ``distance.py``), each frame is read once instead
 of once per pair, and a tie keeps the annotation.
@@ -17,17 +18,21 @@ of once per pair, and a tie keeps the annotation.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from mertools.checks import check_choice, check_number
+from mertools.checks import check_choice, check_count, check_number
 from mertools.distance import check_frames, pairwise_distance
 from mertools.keyframes import KeyFrames
 from mertools.padding import check_lengths, real_frames
+from mertools.robust import find_key_frames
+from mertools.search import SAME, search_clip, search_windows
+from mertools.stream import stream_key_frames, stream_windows
 
 __all__ = ["FrameSelector", "select_keyframes"]
 
@@ -41,39 +46,49 @@ _PRESETS: dict[str, tuple[float, tuple[float, float], float]] = {
     "late-apex": (0.0, (0.0, 0.52), 0.0),
     "wide": (0.32, (0.0, 0.48), 0.0),
 }
-_SAME = 1e-12  # floating distances closer than this (relative) are a tie: the rest is rounding
+_MEMORY = 512 * 2**20  # bytes for a clip that is read frame by frame
 
 
 @torch.no_grad()
 def select_keyframes(
-    frames: Tensor,
+    frames: Tensor | str | os.PathLike[str] | Iterable[Tensor],
     onset: Index | None = None,
     apex: Index | None = None,
     offset: Index | None = None,
     *,
     lengths: Tensor | Sequence[int] | None = None,
+    refine: bool = False,
     onset_window: float = 0.1,
     apex_window: tuple[float, float] = (0.1, 0.0),
     offset_window: float = 0.1,
     distance: Distance = "l2",
+    memory: int = _MEMORY,
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
 
-    With ``onset`` and ``apex``, the windowed search of GAMDSS around them. Without annotation, a search over the whole
-    clip for onset < apex ≤ offset that maximise ``d(onset, apex) + d(apex, offset)``.
+    With ``onset`` and ``apex``, the windowed search of GAMDSS around them, or with ``refine=True`` a robust one.
+    Without annotation, the robust search over the whole clip.
 
     Args:
         frames: clips, ``uint8`` or floating, any layout per frame: RGB, flow fields, landmarks, embeddings. Values may
-            have any range. Work stays on their device; no gradient is recorded.
+            have any range. Work stays on their device; no gradient is recorded. Or one clip: a video file, a folder of
+            frames, or an iterable of frames ``(c, h, w)``, read frame by frame within ``memory``.
         onset: annotated onset, 0-based, one number for all clips or one per clip.
         apex: annotated apex, with ``onset <= apex``.
         offset: annotated offset, with ``apex <= offset``; default the last valid frame.
         lengths: valid frames of each clip of a padded batch; padding is never selected and never read.
+        refine: with an annotation, search robustly around it instead of in the windows below: every key frame may move
+            either way, by a quarter of the annotated movement or 8 frames, whichever is more.
         onset_window: how far the onset may move towards the apex, as a fraction of the rise.
         apex_window: how far the apex may move (towards the onset as a fraction of the rise, towards the offset as a
             fraction of the fall).
         offset_window: how far the offset may move towards the apex, as a fraction of the fall.
-        distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
+        distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances. Without an annotation
+            a callable gets a plain search instead, of the onset < apex ≤ offset that maximise
+            ``d(onset, apex) + d(apex, offset)``: the robust one looks at the frames' motion.
+        memory: bytes that a clip may take that is read frame by frame. It changes no key frame as long as a quarter of
+            it holds about 110 × 110 floats a frame (2 800 frames by default); an iterator beyond it gets a score from
+            small pictures.
 
     Shape:
         - frames: ``(b, t, ...)`` with t ≥ 2
@@ -98,6 +113,27 @@ def select_keyframes(
     before and after) and ``offset_window`` (offset).
     """
     _check_windows(onset_window, apex_window, offset_window)
+    if not callable(distance) and distance != "l2":
+        raise _distance_error(distance)
+    if refine and callable(distance):
+        raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
+    if not isinstance(frames, Tensor) and isinstance(frames, (str, os.PathLike, Iterable)):
+        if lengths is not None:
+            raise ValueError("lengths must be None for a clip that is read frame by frame")
+        check_count("memory", memory)
+        marks = _annotation(onset, apex, offset, torch.tensor([torch.iinfo(torch.int64).max]))
+        known = None if marks is None else (int(marks[0]), int(marks[1]), -1 if offset is None else int(marks[2]))
+
+        def search(clip: Tensor) -> KeyFrames:
+            return select_keyframes(
+                clip, onset, apex, offset, refine=refine, distance=distance, onset_window=onset_window,
+                apex_window=apex_window, offset_window=offset_window,
+            )  # fmt: skip
+
+        if not callable(distance) and (refine or marks is None):
+            return stream_key_frames(frames, search, known, memory)
+        windows = onset_window, apex_window, offset_window
+        return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
     check_frames(frames)
     b, t = frames.shape[:2]
     if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
@@ -109,11 +145,13 @@ def select_keyframes(
     counts = check_lengths(lengths, b, t).to(frames.device)
     _check_enough_frames(counts, t)
     marks = _annotation(onset, apex, offset, counts)
-    slack = _SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
+    slack = SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
+    if not callable(distance) and (refine or marks is None):
+        return _search_robustly(frames, counts, marks)
     d = _distances(frames, lengths, counts, distance)
     if marks is None:
-        return _search_clip(d, counts, slack)
-    return _search_windows(d, *marks, onset_window, apex_window, offset_window, slack)
+        return search_clip(d, counts, slack)
+    return search_windows(d, *marks, onset_window, apex_window, offset_window, slack)
 
 
 class FrameSelector(nn.Module):
@@ -127,6 +165,7 @@ class FrameSelector(nn.Module):
         apex_window: how far the apex may move, (towards onset, towards offset), as fractions of rise and fall.
         offset_window: how far the offset may move towards the apex, as a fraction of the fall.
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
+        refine: with an annotation, search robustly around it; see :func:`select_keyframes`.
 
     Shape:
         - frames: ``(b, t, ...)``; see :func:`select_keyframes` for the rest.
@@ -151,6 +190,7 @@ class FrameSelector(nn.Module):
         apex_window: tuple[float, float] = (0.1, 0.0),
         offset_window: float = 0.1,
         distance: Distance = "l2",
+        refine: bool = False,
     ) -> None:
         super().__init__()
         _check_windows(onset_window, apex_window, offset_window)
@@ -160,6 +200,7 @@ class FrameSelector(nn.Module):
         self.apex_window = (apex_window[0], apex_window[1])
         self.offset_window = offset_window
         self.distance = distance
+        self.refine = refine
 
     @classmethod
     def preset(cls, name: str) -> FrameSelector:
@@ -178,7 +219,7 @@ class FrameSelector(nn.Module):
 
     def forward(
         self,
-        frames: Tensor,
+        frames: Tensor | str | os.PathLike[str] | Iterable[Tensor],
         onset: Index | None = None,
         apex: Index | None = None,
         offset: Index | None = None,
@@ -195,6 +236,7 @@ class FrameSelector(nn.Module):
             apex_window=self.apex_window,
             offset_window=self.offset_window,
             distance=self.distance,
+            refine=self.refine,
         )
 
     def extra_repr(self) -> str:
@@ -206,88 +248,41 @@ class FrameSelector(nn.Module):
         )
 
 
-# --- the two searches -----------------------------------------------------------------------------------------------
+# --- the searches -----------------------------------------------------------------------------------------------
 
 
-def _search_windows(
-    d: Tensor,
-    onset: Tensor,
-    apex: Tensor,
-    offset: Tensor,
-    onset_window: float,
-    apex_window: tuple[float, float],
-    offset_window: float,
-    slack: float,
-) -> KeyFrames:
-    b, t = d.shape[:2]
-    clip = torch.arange(b, device=d.device)
-    frame = torch.arange(t, device=d.device)
-    rise, fall = apex - onset, offset - apex
-    onset_end = onset + _steps(onset_window, rise)
-    apex_start = apex - _steps(apex_window[0], rise)
-    apex_end = apex + _steps(apex_window[1], fall)
-    offset_start = offset - _steps(offset_window, fall)
-
-    may_start = _within(frame, onset, onset_end)[:, :, None]
-    may_peak = _within(frame, apex_start, apex_end)[:, None, :]
-    pairs = torch.where(may_start & may_peak & (frame[:, None] < frame), d, -1).flatten(1)
-    pair = _first_best(pairs, onset * t + apex, d[clip, onset, apex], slack)
-    best_onset, best_apex = pair // t, pair % t
-
-    to_apex = d[clip, best_apex]
-    may_end = _within(frame, torch.maximum(offset_start, best_apex), offset)
-    best_offset = _first_best(torch.where(may_end, to_apex, -1), offset, to_apex[clip, offset], slack)
-    return KeyFrames(best_onset, best_apex, best_offset, d[clip, best_onset, best_apex])
+def _search_robustly(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
+    # One opaque operation in a compiled graph: what it does depends on the lengths and on the values.
+    operation = _robust_operation if torch.compiler.is_compiling() else _robust
+    table = counts.new_zeros(0, 3) if marks is None else torch.stack(marks, 1)
+    keys, score = operation(frames, counts, table)
+    onset, apex, offset = keys.unbind(1)
+    return KeyFrames(onset, apex, offset, score)
 
 
-def _search_clip(d: Tensor, counts: Tensor, slack: float) -> KeyFrames:
-    b, t = d.shape[:2]
-    clip = torch.arange(b, device=d.device)
-    frame = torch.arange(t, device=d.device)
-    # For every candidate apex, the best onset before it and the best offset from it on: one pass each, no triple loop.
-    before = torch.where(frame[:, None] < frame, d, -1)  # (b, onset, apex)
-    rise, fall = before.amax(1), d.masked_fill(frame[:, None] > frame, -1).amax(2)
-    middle, last = counts // 2, counts - 1
-    total = torch.where((frame > 0) & (frame <= last[:, None]), rise + fall, -1)
-    # A rise without a fall ties at every frame of it: of equal totals, the one farthest from its onset.
-    apex = _peak(torch.where(_reaches(total, slack), rise, -1), slack)
-    # Frames at rest are all alike: the last of them before the movement, the first after it.
-    from_onset = before[clip, :, apex]
-    onset = t - 1 - _peak(from_onset.flip(1), slack)
-    to_offset = torch.where((frame >= apex[:, None]) & (frame <= last[:, None]), d[clip, apex], -1)
-    offset = _peak(to_offset, slack)
-    still = total.amax(1) <= 0
-    return KeyFrames(
-        torch.where(still, 0, onset),
-        torch.where(still, middle, apex),
-        torch.where(still, last, offset),
-        d[clip, onset, apex],
-    )
+def _robust(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    rows, scores = [], []
+    table = marks.tolist()
+    for i, n in enumerate(counts.tolist()):
+        clip = frames[i, :n]
+        if clip.is_floating_point() and not bool(torch.isfinite(clip).all()):
+            raise not_finite(frames, counts, i)
+        onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
+        rows.append((onset, apex, offset))
+        scores.append(pairwise_distance(torch.stack((clip[onset], clip[apex])).flatten(1)[None])[0, 0, 1])
+    keys = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
+    wide = torch.float32 if frames.device.type == "mps" else torch.float64
+    return keys, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
 
 
-def _steps(window: float, phase: Tensor) -> Tensor:
-    """``⌊window · phase⌋`` frames, multiplied in float64 as Python would."""
-    wide = torch.float32 if phase.device.type == "mps" else torch.float64
-    return (phase.to(wide) * window).long()
+_robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
 
 
-def _within(frame: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    return (frame >= start[:, None]) & (frame <= end[:, None])
-
-
-def _peak(scores: Tensor, slack: float) -> Tensor:
-    """Position of the first score that reaches the maximum of its row."""
-    return _reaches(scores, slack).to(torch.uint8).argmax(1)
-
-
-def _reaches(scores: Tensor, slack: float) -> Tensor:
-    return scores >= scores.amax(1, keepdim=True) * (1 - slack)
-
-
-def _first_best(scores: Tensor, fallback: Tensor, fallback_score: Tensor, slack: float) -> Tensor:
-    """Like ``_peak``, but a ``fallback`` position that scores as well is kept."""
-    ties = fallback_score >= scores.amax(1) * (1 - slack)
-    return torch.where(ties, fallback, _peak(scores, slack))
+@_robust_operation.register_fake
+def _(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+    b = frames.shape[0]
+    wide = torch.float32 if frames.device.type == "mps" else torch.float64
+    return frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide)
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------
@@ -308,7 +303,8 @@ def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distan
     else:
         raise _distance_error(distance)
     if not torch.compiler.is_compiling() and not bool(torch.isfinite(d).all()):
-        raise _not_finite(frames, d, counts)
+        i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+        raise not_finite(frames, counts, i)
     return d
 
 
@@ -317,8 +313,8 @@ def _distance_error(distance: object) -> Exception:
     return kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
 
 
-def _not_finite(frames: Tensor, d: Tensor, counts: Tensor) -> ValueError:
-    i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:
+    """What is wrong with clip ``i``, whose frames or their distances hold NaN or infinity."""
     clip = frames[i, : int(counts[i])].flatten(1)
     bad = (~torch.isfinite(clip)).any(1).nonzero().flatten().tolist() if clip.is_floating_point() else []
     if not bad:

@@ -1,9 +1,9 @@
 """Clips with known key frames: a portrait, moved the way a face moves.
 
 A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex,
-holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, a drifting head,
-flickering light, blinks. Because the movement is made, the true onset, apex and offset are known to the frame, which no
-annotated clip can offer.
+holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, compression,
+flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is made, the true
+onset, apex and offset are known to the frame, which no annotated clip can offer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +30,6 @@ _MOVEMENTS: dict[str, list[tuple[tuple[float, float], tuple[float, float], float
 }
 _CROP = 3.0  # side of the crop in distances between the eyes
 _CROP_CENTRE = 0.45  # how far below the eyes it is centred
-_BLINK_FRAMES = 8
 _BLINK_REACH = 0.15  # how far the lid slides, in distances between the eyes
 
 
@@ -67,7 +67,11 @@ def synthetic_clip(
     noise: float = 0.0,
     drift: float = 0.0,
     flicker: float = 0.0,
+    jitter: float = 0.0,
+    nod: float = 0.0,
     blink: int | Sequence[int] | None = None,
+    blink_frames: int = 8,
+    jpeg: int | None = None,
     seed: int = 0,
 ) -> SyntheticClip:
     """Make a clip of a face that moves, with known onset, apex and offset.
@@ -87,8 +91,12 @@ def synthetic_clip(
         noise: standard deviation of the sensor noise, in grey levels of 255.
         drift: how far the head drifts in the course of the clip, in pixels.
         flicker: relative amplitude of the light's flicker (0.01 is 1 %).
-        blink: first frame of a blink of 8 frames, or several.
-        seed: of the noise and of the flicker's and drift's phase.
+        jitter: standard deviation of the registration's error, an independent shift of each frame, in pixels.
+        nod: how far the head nods once, at a time that the seed draws, in pixels; the chin goes farther than the brow.
+        blink: first frame of a blink, or several.
+        blink_frames: frames of a blink.
+        jpeg: quality of a JPEG compression of every frame, 1 to 100; default none.
+        seed: of the noise, the jitter, the nod, and the flicker's and drift's phase.
 
     Returns:
         The clip and its true key frames.
@@ -105,11 +113,17 @@ def synthetic_clip(
         (True, False)
     """
     blinks = [] if blink is None else list(blink) if isinstance(blink, Iterable) else [blink]
+    check_count("blink_frames", blink_frames, least=4)
     _check_timing(num_frames, onset, apex, offset, hold, blinks)
     check_choice("movement", movement, tuple(_MOVEMENTS))
     check_count("size", size, least=16)
-    for name, value in (("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker)):
+    for name, value in (
+        ("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker), ("jitter", jitter),
+        ("nod", nod),
+    ):  # fmt: skip
         check_number(name, value, 0)
+    if jpeg is not None and not 1 <= check_count("jpeg", jpeg) <= 100:
+        raise ValueError(f"jpeg must be a quality from 1 to 100, or None, got {jpeg}")
     if not isinstance(seed, int) or isinstance(seed, bool):
         raise TypeError(f"seed must be an int, got {seed!r}")
     face, sight = _portrait(portrait, eyes)
@@ -117,7 +131,8 @@ def synthetic_clip(
     phase = torch.rand(3, generator=random) * 2 * math.pi
 
     motion = _profile(num_frames, onset, apex, offset, hold)
-    lids = sum((_blink_profile(num_frames, first) for first in blinks), torch.zeros(num_frames)).clamp(max=1)
+    lids = sum((_blink_profile(num_frames, first, blink_frames) for first in blinks), torch.zeros(num_frames))
+    lids = lids.clamp(max=1)
     time = torch.arange(num_frames) / max(num_frames - 1, 1)
     # Half a slow swing across the clip, from rest in the first frame, so that `drift` is the distance it covers.
     direction = torch.stack((phase[0].cos(), phase[0].sin()))
@@ -126,15 +141,26 @@ def synthetic_clip(
     iod, places = size / _CROP, _face_places(size)
     field = _field(movement, places) * amplitude
     lid = _lid_field(places, iod)
-    moved = motion[:, None, None, None] * field + lids[:, None, None, None] * lid + shift[:, None, None, :]
-    frames = torch.cat([_warp(face, sight, size, part) for part in torch.split(moved, 16)])
+    # Drawn after the rest, and only when wanted: the clips of other settings stay what they were.
+    extra = torch.Generator().manual_seed(seed + 1)
+    if jitter:
+        shift = shift + jitter * torch.randn(num_frames, 2, generator=extra)
+    rendered = []
+    nods = nod * _nod_profile(num_frames, torch.rand(2, generator=extra)) if nod else torch.zeros(num_frames)
+    for part in torch.split(torch.arange(num_frames), 16):
+        moved = motion[part, None, None, None] * field + lids[part, None, None, None] * lid + shift[part, None, None, :]
+        if nod:
+            moved = moved + nods[part, None, None, None] * _nod_field(places)
+        rendered.append(_cover_eyes(_warp(face, sight, size, moved), lids[part], places))
+    frames = torch.cat(rendered)
     light = 1 + flicker * torch.sin(torch.arange(num_frames) * 1.37 + phase[1])
     frames = frames * light[:, None, None, None]
     if noise:
         frames = frames + noise * torch.randn(frames.shape, generator=random)
-    return SyntheticClip(
-        frames.round().clamp(0, 255).to(torch.uint8), onset, apex, offset, min(apex + hold, offset - 1), motion
-    )
+    pixels = frames.round().clamp(0, 255).to(torch.uint8)
+    if jpeg is not None:
+        pixels = torch.stack([_compress(frame, jpeg) for frame in pixels])
+    return SyntheticClip(pixels, onset, apex, offset, min(apex + hold, offset - 1), motion)
 
 
 def drawn_portrait(size: int = 256) -> Tensor:
@@ -197,12 +223,20 @@ def _profile(num_frames: int, onset: int, apex: int, offset: int, hold: int) -> 
     return (1 - torch.cos(extent * math.pi)) / 2
 
 
-def _blink_profile(num_frames: int, first: int) -> Tensor:
+def _blink_profile(num_frames: int, first: int, length: int) -> Tensor:
     """The lids close in a third of a blink and open in the rest."""
     frame = torch.arange(num_frames, dtype=torch.float32)
     closing = (frame - first + 1) / 3
-    opening = (first + _BLINK_FRAMES - frame) / (_BLINK_FRAMES - 2)
+    opening = (first + length - frame) / (length - 2)
     return torch.minimum(closing, opening).clamp(0, 1)
+
+
+def _nod_profile(num_frames: int, draw: Tensor) -> Tensor:
+    """Down and back up within 16 to 48 frames, anywhere in the clip."""
+    frame = torch.arange(num_frames, dtype=torch.float32)
+    half = 8 + 16 * draw[0]
+    centre = half + draw[1] * (num_frames - 2 * half).clamp(min=0)
+    return (1 + torch.cos(((frame - centre) / half).clamp(-1, 1) * math.pi)) / 2
 
 
 # --- space ----------------------------------------------------------------------------------------------------------
@@ -260,36 +294,62 @@ def _lid_field(places: Tensor, iod: float) -> Tensor:
     return torch.stack((torch.zeros_like(lid), _BLINK_REACH * iod * lid), -1)
 
 
+def _nod_field(places: Tensor) -> Tensor:
+    """Displacement of a nod ``(h, w, 2)``: the face turns down around the neck, so that the lower face goes farther."""
+    x, y = places.unbind(-1)
+    return torch.stack((0.05 * x * (y - 0.4), 1 + 0.1 * (y - 0.4)), -1)
+
+
+def _cover_eyes(frames: Tensor, lids: Tensor, places: Tensor) -> Tensor:
+    """Lower the lids' skin over the eyes: a warp alone would only squeeze them."""
+    if not bool(lids.any()):
+        return frames
+    x, y = places.unbind(-1)
+    side = x.abs() - 0.5
+    skin = _bump(places, (-0.5, -0.16), (0.1, 0.03)) + _bump(places, (0.5, -0.16), (0.1, 0.03))
+    colour = (frames * skin).sum((2, 3), keepdim=True) / skin.sum()
+    edge = -0.12 + 0.22 * lids[:, None, None, None]  # where the lid's rim is
+    opening = torch.sigmoid((1 - ((side / 0.23) ** 2 + (y / 0.12) ** 2)) * 6)
+    mask = opening * torch.sigmoid((edge - y) * 60) * lids[:, None, None, None].clamp(max=0.9)
+    return frames + mask * (colour - frames)
+
+
+def _compress(frame: Tensor, quality: int) -> Tensor:
+    """One ``(3, h, w)`` uint8 frame through JPEG and back."""
+    import cv2
+
+    image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy()[..., ::-1])
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR))
+    return torch.from_numpy(np.ascontiguousarray(decoded[..., ::-1])).permute(2, 0, 1)
+
+
 def _warp(face: Tensor, eyes: Tensor, size: int, moved: Tensor) -> Tensor:
     """Frames ``(t, 3, size, size)`` float of a face displaced by ``moved`` ``(t, size, size, 2)`` pixels."""
     middle, across = eyes.mean(0), eyes[1] - eyes[0]
     iod = across.norm()
-    # Twice the resolution, then averaged: the face must not alias as it moves by fractions of a pixel.
-    x, y = _face_places(2 * size).unbind(-1)
-    wide = F.interpolate(moved.float().permute(0, 3, 1, 2), scale_factor=2, mode="bilinear", align_corners=False)
+    x, y = _face_places(size).unbind(-1)
     step = _CROP / size  # a pixel of the clip in distances between the eyes
-    x, y = x - wide[:, 0] * step, y - wide[:, 1] * step  # what is seen here came from there
+    x, y = x - moved[..., 0] * step, y - moved[..., 1] * step  # what is seen here came from there
     # Along the line of the eyes and across it, in the portrait's pixels.
     right, down = across, torch.stack((-across[1], across[0]))
     source = middle + x[..., None] * right + y[..., None] * down
     h, w = face.shape[2:]
     grid = (source / torch.tensor([w, h]) * 2 - 1).float()
-    blurred = _shrink_guard(face, float(iod) * _CROP / (2 * size))
+    blurred = _shrink_guard(face, float(iod) * _CROP / size)
     frames = F.grid_sample(
         blurred.expand(len(moved), -1, -1, -1), grid, mode="bicubic", padding_mode="border", align_corners=False
     )
-    return F.avg_pool2d(frames, 2).clamp(0, 255)
+    return frames.clamp(0, 255)
 
 
 def _shrink_guard(face: Tensor, pixels_per_sample: float) -> Tensor:
-    """Low-pass a portrait that is sampled more coarsely than its pixels."""
+    """Low-pass a portrait to what the clip's pixels can hold: it must not alias as it moves by fractions of one."""
     sigma = 0.5 * pixels_per_sample
-    if sigma <= 0.6:
-        return face
-    reach = math.ceil(3 * sigma)
+    reach = min(math.ceil(3 * sigma), min(face.shape[2:]) - 1)
     kernel = torch.exp(-torch.arange(-reach, reach + 1.0).square() / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).float().expand(3, 1, 1, -1)
-    padded = F.pad(face, (reach, reach, reach, reach), mode="replicate")
+    padded = F.pad(face, (reach, reach, reach, reach), mode="reflect")
     blurred: Tensor = F.conv2d(F.conv2d(padded, kernel, groups=3), kernel.mT, groups=3)
     return blurred
 

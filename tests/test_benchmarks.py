@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.parametrize("name", ["au_loss", "au_prior_effect", "retention"])
+@pytest.mark.parametrize(
+    "name", ["au_loss", "au_prior_effect", "audit", "audit_recovery", "distance", "keyframes", "retention"]
+)
 def test_quick_mode(name):
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick"],

@@ -34,7 +34,8 @@ def test_shows_the_curve_the_frames_and_the_motion(clip, form):
     scale = (3 * 48 * 48) ** 0.5
     if form in ("uint8", "batch of one"):
         assert curve == pytest.approx((distance / scale).numpy())
-    assert len(figure.axes) == 6
+    assert len(figure.axes) == 7
+    assert "noise floor" in words
 
 
 def test_a_clip_in_which_nothing_moves(tmp_path):

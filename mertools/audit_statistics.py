@@ -1,0 +1,223 @@
+"""Are some key frames less certain than others? Distributions of shifts, and tests of their spread.
+
+The three shifts of a clip belong together, so the tests that count are paired: the absolute deviation of each key frame
+from its median shift is compared within clips (Friedman, then Wilcoxon signed rank per pair, Holm's correction). The
+customary tests for independent groups, Brown-Forsythe and Fligner-Killeen, are given beside them. Clips of one subject
+are not independent either; the interval of the ratio of spreads therefore resamples subjects, not clips.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+KEYS = ("onset", "apex", "offset")
+_PAIRS = (("offset", "onset"), ("offset", "apex"), ("onset", "apex"))
+_RESAMPLES = 2000
+
+
+class Distribution(NamedTuple):
+    """Shifts of one key frame: count, median and quartiles in frames, mean |shift|, share of uncertain clips.
+
+    ``low`` and ``high`` are the Wilson interval (95 %) of the share; ``phase`` is the mean |shift| in phase lengths.
+    """
+
+    n: int
+    median: float
+    lower: float
+    upper: float
+    mean_abs: float
+    phase: float
+    share: float
+    low: float
+    high: float
+
+
+class Group(NamedTuple):
+    """The distributions of one dataset, subject or label."""
+
+    name: str
+    n: int
+    onset: Distribution
+    apex: Distribution
+    offset: Distribution
+
+
+class SpreadTest(NamedTuple):
+    """One test of a difference in spread.
+
+    ``effect`` says in ``effect_name`` how large it is; ``p_corrected`` is Holm's, over the pairwise tests. ``low`` and
+    ``high`` bound the effect (95 %) where it has an interval.
+    """
+
+    name: str
+    statistic: float
+    p: float
+    p_corrected: float
+    effect_name: str
+    effect: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+
+def group_shifts(
+    names: Sequence[str],
+    frames: Mapping[str, np.ndarray],
+    phase: Mapping[str, np.ndarray],
+    uncertain: Mapping[str, np.ndarray],
+) -> list[Group]:
+    """Distributions by group, the largest group first.
+
+    Examples:
+        >>> shift = {key: np.array([0.0, 2.0, 4.0]) for key in KEYS}
+        >>> (group,) = group_shifts(["a"] * 3, shift, shift, {key: shift[key] > 1 for key in KEYS})
+        >>> group.offset.median, round(group.offset.share, 3)
+        (2.0, 0.667)
+    """
+    labels = np.array(names, dtype=object)
+    groups = []
+    for name in sorted(set(names), key=lambda name: (-names.count(name), name)):
+        rows = labels == name
+        parts = [_distribution(frames[key][rows], phase[key][rows], uncertain[key][rows]) for key in KEYS]
+        groups.append(Group(name, int(rows.sum()), *parts))
+    return groups
+
+
+def spread_tests(shifts: Mapping[str, np.ndarray], subjects: Sequence[str] = ()) -> list[SpreadTest]:
+    """Test whether onset, apex and offset differ in how far they scatter.
+
+    Args:
+        shifts: shift of each key frame, clip by clip, in any one unit; clips with NaN are left out of all tests.
+        subjects: subject of each clip; the intervals resample these. Default: every clip on its own.
+
+    Returns:
+        Friedman (effect: Kendall's W), Brown-Forsythe (η²) and Fligner-Killeen over all three, then per pair the
+        Wilcoxon signed-rank test (effect: matched-pairs rank-biserial correlation, positive when the first scatters
+        more) and the ratio of mean absolute deviations with its interval. NaN where there are too few clips.
+
+    Examples:
+        >>> random = np.random.default_rng(0)
+        >>> shifts = {key: random.normal(0, 5 if key == "offset" else 1, 50) for key in KEYS}
+        >>> tests = {test.name: test for test in spread_tests(shifts)}
+        >>> tests["Wilcoxon offset / onset"].p_corrected < 0.001, tests["Wilcoxon onset / apex"].p > 0.05
+        (True, True)
+
+    Source: Brown and Forsythe (1974); Fligner and Killeen (1976); Holm (1979); Kerby (2014) for the rank-biserial
+    correlation.
+    """
+    whole = np.isfinite(np.stack([shifts[key] for key in KEYS])).all(0)
+    values = {key: shifts[key][whole] for key in KEYS}
+    groups = np.array([str(i) for i in range(len(whole))] if not len(subjects) else list(subjects), dtype=object)[whole]
+    deviation = {key: np.abs(x - np.median(x)) if len(x) else x for key, x in values.items()}
+    tests = _overall(values, deviation)
+    pairs = [_wilcoxon(deviation[a], deviation[b]) for a, b in _PAIRS]
+    corrected = holm([p for _, p, _ in pairs])
+    for (a, b), (statistic, p, effect), holmed in zip(_PAIRS, pairs, corrected, strict=True):
+        tests.append(SpreadTest(f"Wilcoxon {a} / {b}", statistic, p, holmed, "rank-biserial r", effect))
+        ratio, low, high = _ratio(deviation[a], deviation[b], groups)
+        tests.append(SpreadTest(f"spread {a} / {b}", np.nan, np.nan, np.nan, "ratio", ratio, low, high))
+    return tests
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's step-down correction of several p-values.
+
+    Examples:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    corrected = [float("nan")] * len(p)
+    order = sorted((i for i in range(len(p)) if np.isfinite(p[i])), key=lambda i: p[i])
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, p[i] * (len(order) - rank)))
+        corrected[i] = highest
+    return corrected
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share.
+
+    Examples:
+        >>> [round(bound, 3) for bound in wilson(5, 10)]
+        [0.237, 0.763]
+    """
+    from scipy import stats
+
+    if count == 0:
+        return float("nan"), float("nan")
+    interval = stats.binomtest(hits, count).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def _distribution(frames: np.ndarray, phase: np.ndarray, uncertain: np.ndarray) -> Distribution:
+    there = np.isfinite(frames)
+    n = int(there.sum())
+    if n == 0:
+        return Distribution(0, *[float("nan")] * 8)
+    lower, median, upper = np.percentile(frames[there], (25, 50, 75))
+    hits = int(uncertain[there].sum())
+    means = float(np.abs(frames[there]).mean()), float(np.abs(phase[there]).mean())
+    return Distribution(n, float(median), float(lower), float(upper), *means, hits / n, *wilson(hits, n))
+
+
+def _overall(values: Mapping[str, np.ndarray], deviation: Mapping[str, np.ndarray]) -> list[SpreadTest]:
+    from scipy import stats
+
+    n = len(values["onset"])
+    stacked = np.stack([deviation[key] for key in KEYS])
+    names = (("Friedman", "Kendall's W"), ("Brown-Forsythe", "η²"), ("Fligner-Killeen", ""))
+    if n < 3 or not (stacked != stacked[:, :1]).any() or (stacked == stacked[0]).all():
+        return [SpreadTest(name, np.nan, np.nan, np.nan, effect, np.nan) for name, effect in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a group without any spread: the result is NaN, and shown so
+        friedman = stats.friedmanchisquare(*stacked)
+        brown = stats.levene(*(values[key] for key in KEYS), center="median")
+        fligner = stats.fligner(*(values[key] for key in KEYS), center="median")
+    between = n * ((stacked.mean(1) - stacked.mean()) ** 2).sum()
+    eta = between / ((stacked - stacked.mean()) ** 2).sum()
+    rows = (
+        (float(friedman.statistic), float(friedman.pvalue), float(friedman.statistic) / (n * 2)),
+        (float(brown.statistic), float(brown.pvalue), float(eta)),
+        (float(fligner.statistic), float(fligner.pvalue), float("nan")),
+    )
+    return [
+        SpreadTest(name, statistic, p, p, effect, size)
+        for (name, effect), (statistic, p, size) in zip(names, rows, strict=True)
+    ]
+
+
+def _wilcoxon(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    from scipy import stats
+
+    difference = a - b
+    moved = difference[difference != 0]
+    if len(a) < 3:
+        return float("nan"), float("nan"), float("nan")
+    if len(moved) == 0:
+        return 0.0, 1.0, 0.0
+    result = stats.wilcoxon(moved, method="exact" if len(moved) <= 25 and _no_ties(moved) else "approx")
+    ranks = stats.rankdata(np.abs(moved))
+    effect = (ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum()
+    return float(result.statistic), float(result.pvalue), float(effect)
+
+
+def _no_ties(values: np.ndarray) -> bool:
+    return len(np.unique(np.abs(values))) == len(values)
+
+
+def _ratio(a: np.ndarray, b: np.ndarray, groups: np.ndarray) -> tuple[float, float, float]:
+    """Ratio of mean absolute deviations, and its 95 % interval from resampled groups (percentiles)."""
+    if len(a) < 3 or b.sum() == 0:
+        return float("nan"), float("nan"), float("nan")
+    _, member = np.unique(groups.astype(str), return_inverse=True)
+    sums_a, sums_b = np.bincount(member, a), np.bincount(member, b)
+    random = np.random.default_rng(0)
+    draws = random.integers(0, len(sums_a), (_RESAMPLES, len(sums_a)))
+    above, below = sums_a[draws].sum(1), sums_b[draws].sum(1)
+    ratios = above[below > 0] / below[below > 0]
+    low, high = np.percentile(ratios, (2.5, 97.5)) if len(ratios) else (np.nan, np.nan)
+    return float(a.sum() / b.sum()), float(low), float(high)
