@@ -41,6 +41,13 @@ def test_select_json(folder, made, capsys):
     assert lines == [expected, expected]
 
 
+def test_select_refines_an_annotation(folder, capsys):
+    assert main(["select", folder, "--onset", "7", "--apex", "21", "--offset", "34", "--refine"]) == 0
+    assert capsys.readouterr().out == f"{folder}: onset 10  apex 18  offset 30  (40 frames)\n"
+    assert main(["select", folder, "--refine"]) == 2
+    assert "--refine searches around an annotation" in capsys.readouterr().err
+
+
 def test_select_near_an_annotation(folder, made, capsys):
     assert main(["select", folder, "--onset", "4", "--apex", "24", "--offset", "35", "--preset", "wide"]) == 0
     keys = mt.FrameSelector.preset("wide")(made.frames[None], 4, 24, 35)
