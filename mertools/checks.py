@@ -20,7 +20,8 @@ def check_number(name: str, value: object, low: float, high: float = math.inf, *
     """A finite number within ``[low, high]``, or ``[low, high)``."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value) or not low <= value <= high or (open_high and value == high):
+    # Comparisons only: compilers may hold the number as a symbol. NaN fails them all.
+    if not low <= value <= high or abs(value) == math.inf or (open_high and value == high):
         limit = (
             "finite and at least " + str(low) if high == math.inf else f"in [{low}, {high}{')' if open_high else ']'}"
         )

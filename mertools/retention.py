@@ -40,10 +40,22 @@ class RetentionState(NamedTuple):
 
     Both fields have a batch axis, so states of different streams can be joined and split like batches. Treat the
     content as opaque: the memory holds keys turned by their position.
+
+    Shape:
+        - memory: ``(b, n, dk, dv)``, at least float32
+        - position: ``(b,)`` int64, the frames seen
+
+    Examples:
+        >>> layer, frame = Retention(8, 2), torch.zeros(1, 8)
+        >>> _, first = layer.step(frame)
+        >>> _, second = layer.step(frame, first)
+        >>> both = RetentionState(*map(torch.cat, zip(first, second)))  # two streams in one batch
+        >>> both.position
+        tensor([1, 2])
     """
 
-    memory: Tensor  # (b, n, dk, dv), at least float32
-    position: Tensor  # (b,) int64, the frames seen
+    memory: Tensor
+    position: Tensor
 
 
 def default_decay(num_heads: int) -> Tensor:
