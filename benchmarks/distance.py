@@ -11,7 +11,6 @@ the worst of a clip, a clip whose first frame is black, one that hardly moves an
 from __future__ import annotations
 
 import argparse
-import re
 import statistics
 import subprocess
 import sys
@@ -108,25 +107,16 @@ def extra_memory(name: str, t: int) -> float:
     script = f"""
 import torch
 from benchmarks import distance
+from benchmarks.peak import peak_bytes
 torch.set_num_threads(2)
 distance.MATRICES[{name!r}](torch.zeros(3, 3, 32, 32, dtype=torch.uint8))
 clip = torch.empty({t}, 3, 224, 224, dtype=torch.uint8).random_()
-before = distance.peak_memory()
+before = peak_bytes()
 distance.MATRICES[{name!r}](clip)
-print(distance.peak_memory() - before)
+print((peak_bytes() - before) / 1e6)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return float(done.stdout)
-
-
-def peak_memory() -> float:
-    """MB that this process took at most; not ``getrusage``, which on Linux begins with what the parent took."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return float(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1e3
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def alternate(candidates: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:

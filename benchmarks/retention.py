@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -269,7 +268,8 @@ def forms(turns: int, lengths: tuple[int, ...]) -> dict[str, dict[str, float]]:
 
 
 MEMORY = """
-import resource, sys, torch
+import sys, torch
+from benchmarks.peak import peak_bytes
 from benchmarks.retention import layers, B, DIM
 name, t, backward = sys.argv[1], int(sys.argv[2]), sys.argv[3] == "backward"
 torch.set_num_threads(2)
@@ -284,9 +284,9 @@ def run(x):
             net(x)
 x = torch.randn(B, t, DIM)
 run(torch.randn(B, 256, DIM))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_bytes()
 run(x)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((peak_bytes() - before) / 2**20)
 """
 
 
@@ -319,7 +319,12 @@ def profile(t: int) -> None:
     with torch.no_grad(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as record:
         layer(x)
         layer(x)
-    kinds = {"aten::mm": "projections", "aten::bmm": "products in chunks", "aten::baddbmm_": "products in chunks"}
+    kinds = {
+        "aten::mm": "projections",
+        "aten::mkldnn_convolution": "projections",
+        "aten::bmm": "products in chunks",
+        "aten::baddbmm": "products in chunks",
+    }
     shares: dict[str, float] = {}
     for event in record.key_averages():
         kind = kinds.get(event.key, "copies" if event.key in ("aten::copy_", "aten::cat") else "element by element")
@@ -393,7 +398,6 @@ def main() -> None:
     figures["memory, MiB"] = memory(512 if args.quick else 4096)
     profile(64 if args.quick else 1024)
     figures["gpu"] = on_a_gpu((16, 64) if args.quick else (16, 64, 256, 1024, 4096, 16384), 3 if args.quick else 21)
-    figures["peak of this process, MiB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")
 

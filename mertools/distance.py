@@ -23,7 +23,8 @@ from mertools.padding import blank_padding, check_lengths, real_frames
 
 __all__ = ["pairwise_distance"]
 
-_BLOCK = 8192  # values of a frame per block: a block of 200 uint8 frames stays in the cache
+_BLOCK = 8192  # values of a frame per block, which stays in the cache
+_INTEGER_BLOCK, _ROWS = 16384, 128  # the same for whole numbers, and frames per product
 _EXACT_IN_FLOAT32 = 1024  # products of 8-bit values that float32 sums without rounding: 2^24 / 2^14
 _DOUBTFUL = 1e-6  # a squared distance below this share of the energies it comes from is computed again
 _ROUNDING = 1e-13  # float64 Gram sums carry about this relative error; a squared distance below it is zero
@@ -143,18 +144,19 @@ def _integer_gram(values: Tensor) -> Tensor:
     t, p = values.shape
     gram = torch.zeros(t, t, dtype=torch.int64, device=values.device)
     multiply = getattr(torch, "_int_mm", None) if values.device.type == "cpu" else None
-    for start in range(0, p, _BLOCK):
-        block = values[:, start : start + _BLOCK] ^ 128  # flipping the top bit is u8 − 128 read as int8
-        # int8 products summed in int32: 8192 · 2^14 stays below 2^31. PyTorch 2.13 gets one-column products wrong.
+    for start in range(0, p, _INTEGER_BLOCK):
+        block = values[:, start : start + _INTEGER_BLOCK] ^ 128  # flipping the top bit is u8 − 128 read as int8
+        signed = block.view(torch.int8)
+        # int8 products summed in int32: 16384 · 2^14 stays below 2^31. PyTorch 2.13 gets one-column products wrong.
         if multiply is not None and block.shape[1] > 1:
-            signed = block.view(torch.int8)
-            gram += multiply(signed, signed.t())
+            for row in range(0, t, _ROWS):  # the matrix is symmetric: what lies right of the diagonal follows
+                some = slice(row, row + _ROWS)
+                gram[some, : row + _ROWS] += multiply(signed[some], signed[: row + _ROWS].t())
             continue
-        floats = block.view(torch.int8).float()
-        floats = torch.nn.functional.pad(floats, (0, -floats.shape[1] % _EXACT_IN_FLOAT32))
+        floats = torch.nn.functional.pad(signed.float(), (0, -block.shape[1] % _EXACT_IN_FLOAT32))
         parts = floats.view(t, -1, _EXACT_IN_FLOAT32).transpose(0, 1)
         gram += torch.bmm(parts, parts.mT).long().sum(0)
-    return gram
+    return gram.tril() + gram.tril(-1).mT
 
 
 def _centred_gram(values: Tensor) -> Tensor:

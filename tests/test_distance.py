@@ -94,3 +94,15 @@ def test_an_empty_batch_gives_an_empty_result():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("t", [1, 2, 127, 128, 129, 257, 300])
+@pytest.mark.parametrize("p", [1, 2, 16383, 16384, 16385])
+def test_integer_sums_are_exact_at_every_edge_of_the_blocks(t, p):
+    frames = torch.randint(0, 256, (t, p), dtype=torch.uint8, generator=torch.Generator().manual_seed(t * p))
+    frames[0], frames[-1] = 0, 255
+    values = frames.numpy().astype("int64")
+    energy = (values * values).sum(1)
+    square = energy[:, None] + energy - 2 * (values.astype("float64") @ values.T.astype("float64"))
+    expected = torch.from_numpy(square).sqrt()
+    assert torch.equal(mt.pairwise_distance(frames[None])[0], expected)
