@@ -152,7 +152,7 @@ def layers() -> dict[str, nn.Module]:
     try:
         from yet_another_retnet.retention import MultiScaleRetention
     except ImportError:
-        print("yet-another-retnet is not installed: left out (pip install --no-deps yet-another-retnet)")
+        print("yet-another-retnet is not installed: left out (pip install "mertools[bench]")")
     else:
         found["yet-another-retnet, parallel"] = First(
             MultiScaleRetention(DIM, HEADS, bias=False), lambda net, x: net.forward_parallel(x, x, x)
@@ -319,12 +319,8 @@ def profile(t: int) -> None:
     with torch.no_grad(), torch.profiler.profile(activities=[ProfilerActivity.CPU]) as record:
         layer(x)
         layer(x)
-    kinds = {
-        "aten::mm": "projections",
-        "aten::mkldnn_convolution": "projections",
-        "aten::bmm": "products in chunks",
-        "aten::baddbmm": "products in chunks",
-    }
+    kinds = dict.fromkeys(("aten::mm", "aten::mkldnn_convolution"), "projections")
+    kinds |= dict.fromkeys(("aten::bmm", "aten::baddbmm"), "products in chunks")
     shares: dict[str, float] = {}
     for event in record.key_averages():
         kind = kinds.get(event.key, "copies" if event.key in ("aten::copy_", "aten::cat") else "element by element")
