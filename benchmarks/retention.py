@@ -152,7 +152,7 @@ def layers() -> dict[str, nn.Module]:
     try:
         from yet_another_retnet.retention import MultiScaleRetention
     except ImportError:
-        print("yet-another-retnet is not installed: left out (pip install "mertools[bench]")")
+        print("yet-another-retnet is not installed: left out (pip install 'mertools[bench]')")
     else:
         found["yet-another-retnet, parallel"] = First(
             MultiScaleRetention(DIM, HEADS, bias=False), lambda net, x: net.forward_parallel(x, x, x)
