@@ -22,3 +22,10 @@ def test_blocks_run(page):
 
 def test_there_are_blocks_to_run():
     assert sum(len(blocks(page)) for page in PAGES) >= 8
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pictures_are_there(page):
+    """In a clone, what is not committed is missing; the builder of the site only remarks on it."""
+    for link in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text()):
+        assert link.startswith("http") or (page.parent / link).exists(), link
