@@ -157,9 +157,11 @@ class AnnotationAudit:
         name = self._search(search)
         fixed = []
         for entry in self.clips:
-            keys = entry.found.get(name)
-            changes = {} if keys is None else dict(zip(KEYS, keys, strict=True))
-            fixed.append(replace(entry.clip, **changes))  # type: ignore[arg-type]
+            clip = entry.clip
+            if name in entry.found:
+                onset, apex, offset = entry.found[name]
+                clip = replace(clip, onset=onset, apex=apex, offset=offset)
+            fixed.append(clip)
         return fixed
 
     def worst(self, count: int, search: str | None = None) -> list[ClipAudit]:

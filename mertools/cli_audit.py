@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -97,12 +98,10 @@ def _processors() -> int:
 
 
 def _can_show_progress() -> bool:
-    try:
-        import tqdm  # noqa: F401
-    except ImportError:
-        print("mertools: no progress bar without tqdm: pip install 'mertools[data]'", file=sys.stderr)
-        return False
-    return True
+    if importlib.util.find_spec("tqdm") is not None:
+        return True
+    print("mertools: no progress bar without tqdm: pip install 'mertools[data]'", file=sys.stderr)
+    return False
 
 
 def _fail(message: str) -> int:

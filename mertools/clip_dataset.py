@@ -29,6 +29,7 @@ __all__ = ["ClipDataset"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOTIONS = ("flow", "strain")
+_SELECTOR, _AUGMENT = FrameSelector(), ClipAugment()  # the published ones; neither has a state
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -93,9 +94,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         num_frames: int | None = None,
         mode: str = "linear",
         size: int | tuple[int, int] = 224,
-        selector: FrameSelector | None = FrameSelector(),  # noqa: B008
+        selector: FrameSelector | None = _SELECTOR,
         leave_alone: Iterable[tuple[str, str]] = (),
-        augment: ClipAugment | None = ClipAugment(),  # noqa: B008
+        augment: ClipAugment | None = _AUGMENT,
         motion: str | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,

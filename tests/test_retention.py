@@ -299,7 +299,7 @@ def test_a_hundred_thousand_steps_in_bfloat16_stay_useful():
     assert torch.isfinite(step).all()
     late = slice(-1000, None)
     error = (y[:, late].double() - expected[:, late]).square().mean() / expected[:, late].square().mean()
-    assert error.sqrt() < 0.02  # bfloat16 holds 0.004
+    assert error.sqrt() < 0.006  # bfloat16 itself rounds by 0.004
 
 
 def test_large_products_may_have_few_bits():
