@@ -307,7 +307,7 @@ def _check(
     count = next((len(found) for found in (names, labels) if found is not None), None)
     train, test = (_indices(side, indices, count) for side, indices in zip(("train", "test"), fold, strict=True))
     if both := sorted(set(train) & set(test)):
-        raise ValueError(f"fold has {len(both)} clips on both sides: index {_some(both)}")
+        raise ValueError(f"fold has {len(both)} clip{'s' * (len(both) != 1)} on both sides: index {_some(both)}")
     if names is not None:
         _check_subjects(train, test, names, kind)
     if labels is not None:

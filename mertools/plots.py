@@ -175,7 +175,7 @@ def plot_confusion(
         classes: the classes' names in the order of the rows, or a set's name; those of the book, or numbers.
         normalise: colour and write each cell as percent of its row (what the class was taken for; the diagonal is the
             recall), with the count below; False: counts alone.
-        title: text above the figure, in front of UF1, UAR, clips and how the epoch was chosen.
+        title: text above the figure, before the scores, the clips and how the epoch was chosen.
         path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
     Returns:
@@ -205,16 +205,15 @@ def plot_confusion(
     lines = [f"UF1 {uf1(counts):.4f}   UAR {uar(counts):.4f}   WAR {war(counts):.4f}"]
     if isinstance(book, ScoreBook):
         subjects = f" of {len(book.subjects)} subjects" if book.subjects else ""
-        lines.append(f"{len(book)} clips{subjects}, epoch: {book.selection or NOT_STATED}")
+        lines += [f"{len(book)} clips{subjects}", f"selection: {book.selection or NOT_STATED}"]
     else:
         lines.append(f"{int(counts.sum())} clips")
-    longest = max(map(len, names))
+    lines = [title, *lines] if title else lines
     side = max(0.95 * len(names), 2.6)
-    size = (side + 0.09 * longest + 1.5, side + 1.7)
+    width = max(side + 0.09 * max(map(len, names)) + 1.5, 0.085 * max(map(len, lines)))
+    size = (width, side + 0.9 + 0.22 * len(lines))
     figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-    heading = figure.suptitle(
-        "\n".join(([title] if title else []) + lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False
-    )
+    heading = figure.suptitle("\n".join(lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False)
     heading.set_linespacing(1.35)
     _draw_confusion(figure.subplots(), counts.double().numpy(), names, normalise)
     if path is not None:

@@ -150,7 +150,7 @@ class _Rows:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {error}") from error
         for name in ("target", "predicted"):
-            if row[name] not in self.index:
+            if not isinstance(row[name], str) or row[name] not in self.index:
                 raise ValueError(f"{place}: {name} is {row[name]!r}, which is none of {', '.join(self.index)}")
         if names[0] in self.places:
             raise ValueError(f"{place}: clip {names[0]!r} is already in {self.places[names[0]].rpartition(', ')[2]}")

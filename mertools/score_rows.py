@@ -80,7 +80,7 @@ def check_text(name: str, value: object, *, empty: bool = False) -> str:
         raise ValueError(f"{name} must be names, got an empty one")
     if any(ord(letter) < 32 or letter == "\x7f" or "\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{name} must be text without control characters, got {value!r}")
-    return value
+    return str(value)  # NumPy's strings are strings, but do not look like it
 
 
 def texts(name: str, values: Sequence[str] | str | None, count: int) -> list[str]:

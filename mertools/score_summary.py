@@ -71,7 +71,7 @@ def book_text(summary: Mapping[str, Any]) -> str:
     people = f"{subjects} subject{'s' * (subjects != 1)}" if subjects else "subjects unknown"
     lines = [
         f"{summary['clips']} clip{'s' * (summary['clips'] != 1)}, {people}, {len(summary['classes'])} classes",
-        f"epoch: {summary['selection'] or NOT_STATED}",
+        f"selection: {summary['selection'] or NOT_STATED}",
         "",
     ]
     for name in ("uf1", "uar", "war"):

@@ -106,3 +106,51 @@ def test_one_class_against_another():
 def test_bad_priors(settings, error, message):
     with pytest.raises(error, match=message):
         mt.plot_au_prior(**settings)
+
+
+COUNTS = [[8, 2, 0], [1, 4, 3], [0, 0, 0]]
+
+
+def test_confusion_in_percent_of_rows_and_counts(tmp_path):
+    figure = mt.plot_confusion(COUNTS, "MEGC2019", title="A $ title", path=tmp_path / "confusion.png")
+    axes = figure.axes[0]
+    words = [text.get_text() for text in axes.texts]
+    assert words == ["80 %\n8", "20 %\n2", "0 %\n0", "12 %\n1", "50 %\n4", "38 %\n3", "–", "–", "–"]
+    for labels in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert [label.get_text() for label in labels] == ["negative", "positive", "surprise"]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    assert (tmp_path / "confusion.png").read_bytes().startswith(b"\x89PNG")
+    title, scores, clips = figure.get_suptitle().splitlines()
+    assert (title, clips) == ("A $ title", "18 clips")
+    assert scores == f"UF1 {mt.uf1(COUNTS):.4f}   UAR {mt.uar(COUNTS):.4f}   WAR {mt.war(COUNTS):.4f}"
+    colours = axes.images[0].get_array()
+    assert float(colours[0, 0]) == 0.8
+    assert float(colours[1, 0]) == 1 / 8
+
+
+def test_confusion_in_counts(tmp_path):
+    axes = mt.plot_confusion(torch.tensor(COUNTS), normalise=False, path=tmp_path / "c.svg").axes[0]
+    assert [text.get_text() for text in axes.texts][:3] == ["8", "2", "0"]
+    assert axes.get_xticklabels()[2].get_text() == "2"
+    assert float(axes.images[0].get_array()[1, 1]) == 0.5
+    assert b"<svg" in (tmp_path / "c.svg").read_bytes()
+
+
+def test_confusion_of_a_book():
+    book = mt.ScoreBook(["no", "yes"], selection="selected on test")
+    book.add([0, 1, 1], [0, 1, 0], clips=["a", "b", "c"], subjects=["s1", "s1", "s2"])
+    figure = mt.plot_confusion(book)
+    assert figure.get_suptitle().splitlines()[1:] == ["3 clips of 2 subjects", "selection: selected on test"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["no", "yes"]
+    assert mt.plot_confusion(book, ["nein", "ja"]).axes[0].get_yticklabels()[1].get_text() == "ja"
+
+
+def test_bad_confusions(tmp_path):
+    with pytest.raises(ValueError, match=r"classes must be 3 names to match the matrix, got 2"):
+        mt.plot_confusion(COUNTS, ["a", "b"])
+    with pytest.raises(ValueError, match="at least one clip"):
+        mt.plot_confusion(mt.ScoreBook(["a", "b"]))
+    with pytest.raises(ValueError, match="got fractions"):
+        mt.plot_confusion([[0.8, 0.2], [0.5, 0.5]])
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        mt.plot_confusion(COUNTS, path=tmp_path / "missing" / "c.png")

@@ -162,3 +162,27 @@ def test_clips_without_a_split():
     found = mt.apply_protocol([mt.ClipAnnotation("smic", "1", "a", label="negative")], "smic-3")
     with pytest.raises(ValueError, match="know no split"):
         found.split()
+
+
+def test_taking_some_of_the_clips():
+    clips = [mt.ClipAnnotation("smic", f"s{i}", f"c{i}", label=label) for i, label in enumerate(SMIC_COUNTS)]
+    found = mt.apply_protocol(clips, "smic-3")
+    part = found.take(range(2, 0, -1))
+    assert [clip.clip for clip in part.clips] == ["c2", "c1"]
+    assert part.targets == [2, 1]
+    assert (part.classes, part.name, part.dropped) == (found.classes, "smic-3", [])
+    for wrong, kind in ((-1, IndexError), (3, IndexError), (0.0, TypeError), (True, TypeError)):
+        with pytest.raises(kind, match="indices must"):
+            found.take([0, wrong])
+
+
+def test_names_are_unique(tmp_path):
+    for clips, protocol in (
+        (casme3(tmp_path), "casme3-7"),  # one video holds several expressions
+        ([*casme2(tmp_path), *samm(tmp_path), *smic(tmp_path)], "megc2019"),
+    ):
+        found = mt.apply_protocol(clips, protocol)
+        assert len(set(found.names)) == len(found.clips)
+    assert found.names[0] == f"casme2/{found.clips[0].subject}/{found.clips[0].clip}"
+    plain = mt.apply_protocol([mt.ClipAnnotation("smic", "s1", "a", label="negative", expression=2)], "smic-3")
+    assert plain.names == ["smic/s1/a#2"]
