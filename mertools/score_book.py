@@ -152,7 +152,8 @@ class ScoreBook:
         """The book of all processes: each adds what it predicted, and each gets the whole.
 
         A sampler that fills the last batch up with clips of the first predicts some of them twice: they count once.
-        Without an initialised process group it is this book itself.
+        Without an initialised process group it is this book itself. With NCCL, set the process's device first
+        (``torch.cuda.set_device``).
 
         Args:
             group: a group of ``torch.distributed``; default the world.

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mertools.expressions import class_names
 from mertools.score_rows import Prediction, check_text
 
 FORMAT = "mertools scores 1"
@@ -59,8 +60,12 @@ def parse_json(text: str, path: str | Path) -> Contents:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"{path} holds no scores: {FORMAT!r} was expected as its format")
     classes, rows = data.get("classes"), data.get("predictions")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    if not isinstance(classes, list):
         raise ValueError(f"{path}: classes must be a list of names, got {classes!r}")
+    try:
+        class_names(classes)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
     if not isinstance(rows, list) or not isinstance(data.get("summary"), dict):
         raise ValueError(f"{path}: predictions must be a list, and summary an object")
     if not isinstance(data.get("selection"), str):

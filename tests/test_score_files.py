@@ -108,6 +108,8 @@ def edited(book, tmp_path, change):
     [
         (lambda d: d.update(format="other"), "holds no scores: 'mertools scores 1' was expected"),
         (lambda d: d.update(classes="abc"), "classes must be a list of names"),
+        (lambda d: d.update(classes=["a", "b", "a"]), "book.json: classes must name each expression once"),
+        (lambda d: d.update(classes=["a", 3, "b"]), "book.json: classes must be a sequence of names"),
         (lambda d: d.update(selection=None), "selection must be text, got None"),
         (lambda d: d.update(predictions={}), "predictions must be a list"),
         (lambda d: d.pop("summary"), "predictions must be a list, and summary an object"),
