@@ -9,7 +9,9 @@ Fusion          SpatialTransformer, ParallelFusion                              
 Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
-Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
+Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
+                lodo_folds, fixed_folds, group_folds, confusion_matrix, ...
+Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior, ...
 """
 
 from mertools.annotations import Annotations, ClipAnnotation, read_annotations
@@ -34,14 +36,16 @@ from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
 from mertools.flow import optical_flow, optical_strain
+from mertools.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
 from mertools.magnify import magnify_motion
 from mertools.manhattan import ManhattanRetention
+from mertools.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.models import TSFmicro, TwoBranch
-from mertools.plots import plot_au_prior, plot_keyframes
+from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
 from mertools.pooling import FramePool, pool_frames
 from mertools.problems import Problem
 from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
@@ -50,6 +54,9 @@ from mertools.repairs import Repair, repair_annotations
 from mertools.resample import resample_clip
 from mertools.retention import Retention, RetentionState
 from mertools.schemas import AnnotationSchema, frame_list_schema
+from mertools.score_book import ScoreBook
+from mertools.score_rows import Prediction
+from mertools.score_summary import Scores
 from mertools.selection import FrameSelector, select_keyframes
 from mertools.spatial import SpatialTransformer
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
@@ -69,12 +76,14 @@ __all__ = [
     "AnnotationSchema",
     "Annotations",
     "AuditedTable",
+    "ClassScores",
     "ClipAnnotation",
     "ClipAudit",
     "ClipAugment",
     "ClipDataset",
     "DatasetReport",
     "FocalLoss",
+    "Fold",
     "FrameFolder",
     "FrameFolders",
     "FramePool",
@@ -86,6 +95,7 @@ __all__ = [
     "ManhattanRetention",
     "OpenFaceAUs",
     "ParallelFusion",
+    "Prediction",
     "Problem",
     "Protocol",
     "ProtocolClips",
@@ -93,6 +103,8 @@ __all__ = [
     "RetNetTemporal",
     "Retention",
     "RetentionState",
+    "ScoreBook",
+    "Scores",
     "SpatialTransformer",
     "SyntheticClip",
     "TSFmicro",
@@ -106,22 +118,31 @@ __all__ = [
     "audit_annotations",
     "audit_table",
     "check_dataset",
+    "check_fold",
+    "class_scores",
     "class_weights",
     "clip_au_labels",
+    "confusion_matrix",
     "detach_au_head",
     "drawn_portrait",
     "estimate_au_prior",
     "estimate_pos_weight",
     "facs_labels",
     "find_frames",
+    "fixed_folds",
     "frame_list_schema",
+    "group_folds",
+    "inner_split",
     "load_published",
     "load_torchscale",
+    "lodo_folds",
+    "loso_folds",
     "magnify_motion",
     "optical_flow",
     "optical_strain",
     "pairwise_distance",
     "plot_au_prior",
+    "plot_confusion",
     "plot_keyframes",
     "pool_frames",
     "read_annotations",
@@ -133,5 +154,8 @@ __all__ = [
     "select_keyframes",
     "synthetic_clip",
     "transform_clip",
+    "uar",
+    "uf1",
+    "war",
     "write_au_labels",
 ]

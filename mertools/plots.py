@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import os
 from collections.abc import Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,12 +16,16 @@ from torch import Tensor
 from mertools.au import ACTION_UNITS, au_prior
 from mertools.distance import pairwise_distance
 from mertools.expressions import EXPRESSIONS, class_names
+from mertools.files import write_whole
 from mertools.keyframes import KeyFrames
+from mertools.metrics import check_counts, uar, uf1, war
+from mertools.score_book import ScoreBook
+from mertools.score_summary import NOT_STATED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["plot_au_prior", "plot_keyframes"]
+__all__ = ["plot_au_prior", "plot_confusion", "plot_keyframes"]
 
 # What each unit does, in the words of the Facial Action Coding System.
 _FACS = {
@@ -151,6 +158,95 @@ def plot_au_prior(
     if title:
         figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     return figure
+
+
+def plot_confusion(
+    book: ScoreBook | Tensor | np.ndarray | Sequence[Sequence[int]],
+    classes: str | Sequence[str] | None = None,
+    *,
+    normalise: bool = True,
+    title: str | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> Figure:
+    r"""Draw a confusion matrix: a row per true class, a column per predicted one.
+
+    Args:
+        book: a :class:`ScoreBook`, or counts ``(e, e)`` as :func:`confusion_matrix` gives them.
+        classes: the classes' names in the order of the rows, or a set's name; those of the book, or numbers.
+        normalise: colour and write each cell as percent of its row (what the class was taken for; the diagonal is the
+            recall), with the count below; False: counts alone.
+        title: text above the figure, in front of UF1, UAR, clips and how the epoch was chosen.
+        path: write the figure there too; the ending says what it becomes (png, pdf, svg).
+
+    Returns:
+        A matplotlib figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        TypeError: no counts.
+        ValueError: no clips, or names that do not fit the matrix.
+
+    Examples:
+        >>> figure = plot_confusion([[8, 2], [1, 4]], ["negative", "positive"])
+        >>> [text.get_text() for text in figure.axes[0].texts][:2]
+        ['80 %\n8', '20 %\n2']
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plot_confusion needs matplotlib: pip install 'mertools[plot]'") from error
+    counts = check_counts(book.confusion if isinstance(book, ScoreBook) else book).cpu()
+    if classes is None:
+        names = book.classes if isinstance(book, ScoreBook) else tuple(map(str, range(len(counts))))
+    else:
+        names = class_names(classes)
+    if len(names) != len(counts):
+        raise ValueError(f"classes must be {len(counts)} names to match the matrix, got {len(names)}: {list(names)}")
+    lines = [f"UF1 {uf1(counts):.4f}   UAR {uar(counts):.4f}   WAR {war(counts):.4f}"]
+    if isinstance(book, ScoreBook):
+        subjects = f" of {len(book.subjects)} subjects" if book.subjects else ""
+        lines.append(f"{len(book)} clips{subjects}, epoch: {book.selection or NOT_STATED}")
+    else:
+        lines.append(f"{int(counts.sum())} clips")
+    longest = max(map(len, names))
+    side = max(0.95 * len(names), 2.6)
+    size = (side + 0.09 * longest + 1.5, side + 1.7)
+    figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
+    heading = figure.suptitle(
+        "\n".join(([title] if title else []) + lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False
+    )
+    heading.set_linespacing(1.35)
+    _draw_confusion(figure.subplots(), counts.double().numpy(), names, normalise)
+    if path is not None:
+        data = io.BytesIO()
+        kind = Path(path).suffix.lstrip(".") or "png"
+        figure.savefig(data, format=kind)
+        write_whole(Path(path), data.getvalue())
+    return figure
+
+
+def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], normalise: bool) -> None:
+    whole = counts.sum(1, keepdims=True)
+    share = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
+    shade = share if normalise else counts / counts.max()
+    axes.imshow(shade, cmap="GnBu", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, color=_INK, parse_math=False)
+    axes.set_yticks(range(len(names)), names, color=_INK, parse_math=False)
+    if len(names) > 3 or max(map(len, names)) > 9:
+        axes.tick_params(axis="x", labelrotation=35)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+    axes.set_xlabel("predicted", color=_MUTED)
+    axes.set_ylabel("true", color=_MUTED)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    for row, column in np.ndindex(counts.shape):
+        text = f"{counts[row, column]:.0f}"
+        if normalise:
+            # A class without clips has no percentages.
+            text = f"{100 * share[row, column]:.0f} %\n{text}" if whole[row] else "–"
+        white = shade[row, column] > 0.6
+        axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if white else _INK)
 
 
 def _draw_heat_map(figure: Figure, values: np.ndarray, labels: list[str], names: tuple[str, ...]) -> None:

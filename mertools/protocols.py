@@ -67,10 +67,32 @@ class ProtocolClips(NamedTuple):
         return [f"{clip.dataset}/{clip.subject}" if mixed else clip.subject for clip in self.clips]
 
     @property
+    def names(self) -> list[str]:
+        """A name for each clip that no other has, for a score book: its dataset and the fields that name its row."""
+        return ["/".join((clip.dataset, *(clip.key or (clip.name,)))) for clip in self.clips]
+
+    @property
     def counts(self) -> dict[str, int]:
         """How many clips each class has."""
         found = Counter(self.targets)
         return {name: found[i] for i, name in enumerate(self.classes)}
+
+    def take(self, indices: Iterable[int]) -> ProtocolClips:
+        """The clips at these indices with their targets, in this order: one side of a :class:`Fold`.
+
+        Raises:
+            TypeError: indices are no integers.
+            IndexError: an index is negative or beyond the last clip.
+        """
+        places = []
+        for index in indices:
+            if isinstance(index, bool) or not hasattr(index, "__index__"):
+                raise TypeError(f"indices must be integers, got {index!r}")
+            if not 0 <= int(index) < len(self.clips):
+                raise IndexError(f"indices must lie within the {len(self.clips)} clips, got {int(index)}")
+            places.append(int(index))
+        kept, targets = [self.clips[i] for i in places], [self.targets[i] for i in places]
+        return ProtocolClips(kept, targets, self.classes, [], self.name)
 
     def split(self, fold: int | None = None) -> tuple[ProtocolClips, ProtocolClips]:
         """Training and test clips of a fold that the dataset fixes (DFEW 1 to 5; FERV39K has one split).
@@ -92,8 +114,7 @@ class ProtocolClips(NamedTuple):
             ]
             if not keep:
                 raise ValueError(f"there are no {split} clips" + (f" in fold {fold}" if folds else ""))
-            kept, targets = [self.clips[i] for i in keep], [self.targets[i] for i in keep]
-            parts.append(ProtocolClips(kept, targets, self.classes, [], self.name))
+            parts.append(self.take(keep))
         return parts[0], parts[1]
 
 
