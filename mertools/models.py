@@ -157,7 +157,8 @@ class TwoBranch(nn.Module):
 
     Args:
         net: a module called as ``net(static, motion)``. A :class:`TSFmicro`, also inside ``DataParallel``,
-            ``DistributedDataParallel``, ``torch.compile`` or :func:`attach_au_head`, is called as ``net(static, motion=motion)``.
+            ``DistributedDataParallel``, ``torch.compile`` or :func:`attach_au_head`, is called as
+            ``net(static, motion=motion)``.
 
     Shape:
         - onset, apex, offset: ``(b, c, h, w)``, all alike
@@ -202,7 +203,7 @@ class TwoBranch(nn.Module):
 
 
 def _unwrapped(net: nn.Module) -> nn.Module:
-    """The model inside PyTorch's own wrappers and an AU head's; a user's module is left as it is, whatever it is made of."""
+    """The model inside PyTorch's own wrappers and an AU head's; a user's module is left as it is."""
     while True:
         if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             net = net.module
