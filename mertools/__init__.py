@@ -11,7 +11,8 @@ Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset    
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
                 lodo_folds, fixed_folds, group_folds, confusion_matrix, ...
-Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior, ...
+Training        RunFolder, ClipBatches, save_checkpoint, join_processes, ...
+Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
 from mertools.annotations import Annotations, ClipAnnotation, read_annotations
@@ -31,6 +32,8 @@ from mertools.audit_table import AuditedTable, audit_table
 from mertools.augment import ClipAugment, Geometry, transform_clip
 from mertools.backbone import ManhattanRetNet
 from mertools.check_dataset import DatasetReport, check_dataset
+from mertools.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from mertools.clip_batches import ClipBatches
 from mertools.clip_dataset import ClipDataset
 from mertools.clips import read_clip
 from mertools.distance import pairwise_distance
@@ -48,18 +51,22 @@ from mertools.models import TSFmicro, TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
 from mertools.pooling import FramePool, pool_frames
 from mertools.problems import Problem
+from mertools.processes import Processes, join_processes
 from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.published import load_published
 from mertools.repairs import Repair, repair_annotations
 from mertools.resample import resample_clip
 from mertools.retention import Retention, RetentionState
+from mertools.run_folder import FoldFolder, RunFolder
 from mertools.schemas import AnnotationSchema, frame_list_schema
 from mertools.score_book import ScoreBook
 from mertools.score_rows import Prediction
 from mertools.score_summary import Scores
 from mertools.selection import FrameSelector, select_keyframes
 from mertools.spatial import SpatialTransformer
+from mertools.sync_norm import sync_batch_norm
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
+from mertools.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.temporal import RetNetTemporal
 from mertools.torchscale import load_torchscale
 
@@ -80,10 +87,12 @@ __all__ = [
     "ClipAnnotation",
     "ClipAudit",
     "ClipAugment",
+    "ClipBatches",
     "ClipDataset",
     "DatasetReport",
     "FocalLoss",
     "Fold",
+    "FoldFolder",
     "FrameFolder",
     "FrameFolders",
     "FramePool",
@@ -97,16 +106,19 @@ __all__ = [
     "ParallelFusion",
     "Prediction",
     "Problem",
+    "Processes",
     "Protocol",
     "ProtocolClips",
     "Repair",
     "RetNetTemporal",
     "Retention",
     "RetentionState",
+    "RunFolder",
     "ScoreBook",
     "Scores",
     "SpatialTransformer",
     "SyntheticClip",
+    "SyntheticDataset",
     "TSFmicro",
     "TwoBranch",
     "__version__",
@@ -133,8 +145,11 @@ __all__ = [
     "frame_list_schema",
     "group_folds",
     "inner_split",
+    "join_processes",
+    "load_checkpoint",
     "load_published",
     "load_torchscale",
+    "load_weights",
     "lodo_folds",
     "loso_folds",
     "magnify_motion",
@@ -151,8 +166,12 @@ __all__ = [
     "read_openface",
     "repair_annotations",
     "resample_clip",
+    "save_checkpoint",
+    "save_weights",
     "select_keyframes",
+    "sync_batch_norm",
     "synthetic_clip",
+    "synthetic_dataset",
     "transform_clip",
     "uar",
     "uf1",

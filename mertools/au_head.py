@@ -113,7 +113,7 @@ def attach_au_head(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if any(isinstance(module, _WithAUHead) for module in model.modules()):
+    if any(isinstance(module, WithAUHead) for module in model.modules()):
         raise ValueError("model has an AU head already: detach_au_head(model) first")
     target = _find_layer(model, layer)
     if in_features is None:
@@ -127,7 +127,7 @@ def attach_au_head(
     head = AUHead(in_features, num_aus)
     if like is not None and like.is_floating_point():
         head = head.to(like.device, like.dtype)
-    return _WithAUHead(model, target, head.train(model.training))
+    return WithAUHead(model, target, head.train(model.training))
 
 
 def detach_au_head(model: nn.Module) -> nn.Module:
@@ -150,7 +150,7 @@ def detach_au_head(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    found = next((module for module in model.modules() if isinstance(module, _WithAUHead)), None)
+    found = next((module for module in model.modules() if isinstance(module, WithAUHead)), None)
     if found is None:
         raise ValueError(f"model must be what attach_au_head returned, got {type(model).__name__} without an AU head")
     return found.release()
@@ -170,7 +170,7 @@ class _Tap:
             self.with_grad = torch.is_grad_enabled()
 
 
-class _WithAUHead(nn.Module):
+class WithAUHead(nn.Module):
     """A host model with an AU head. Its state dict has the host's names, not prefixed ones."""
 
     def __init__(self, host: nn.Module, layer: nn.Module, head: AUHead) -> None:

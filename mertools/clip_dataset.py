@@ -29,6 +29,7 @@ __all__ = ["ClipDataset"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _MOTIONS = ("flow", "strain")
+_RESELECT = ("training", "always", "never")
 _SELECTOR, _AUGMENT = FrameSelector(), ClipAugment()  # the published ones; neither has a state
 
 
@@ -52,7 +53,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         num_frames: t frames of each clip instead of its key frames.
         mode: how clips are resampled to ``num_frames``, see :func:`resample_clip`.
         size: ``(height, width)`` of the frames, or one number for a square.
-        selector: for training; None keeps the annotation. Clips whose ``reselect`` is False are left alone.
+        selector: what re-selects; None keeps the annotation. Clips whose ``reselect`` is False are left alone.
+        reselect: ``"training"``, as published; ``"always"``: in evaluation too (no label is looked at); or ``"never"``.
         leave_alone: further clips to leave alone, by ``(subject, clip)``.
         augment: for training; None for none.
         motion: None, ``"flow"`` or ``"strain"``.
@@ -95,6 +97,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         mode: str = "linear",
         size: int | tuple[int, int] = 224,
         selector: FrameSelector | None = _SELECTOR,
+        reselect: str = "training",
         leave_alone: Iterable[tuple[str, str]] = (),
         augment: ClipAugment | None = _AUGMENT,
         motion: str | None = None,
@@ -110,12 +113,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if motion is not None:
             check_choice("motion", motion, _MOTIONS)
         check_choice("mode", mode, ("nearest", "linear", "cubic", "tim"))
+        check_choice("reselect", reselect, _RESELECT)
         check_number("cache_bytes", cache_bytes, 0)
         self.clips, self.targets, self.classes = clips.clips, clips.targets, clips.classes
         self.subjects = clips.subjects
         self.training, self.num_frames, self.mode = training, num_frames, mode
         self.size = _size(size)
-        self.selector = selector if training else None
+        self.selector = selector if reselect == "always" or (training and reselect == "training") else None
         self.augment = augment if training else None
         self.motion = motion
         self.mean, self.std = _channels("mean", mean), _channels("std", std)
@@ -174,7 +178,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._epoch.fill_(epoch)
 
     def key_positions(self, index: int) -> tuple[int, int, int]:
-        """Onset, apex and offset of a clip as positions in its folder: re-selected in training, annotated otherwise."""
+        """Onset, apex and offset of a clip as positions in its folder, re-selected where that is wanted."""
         keys = self._keys[index]
         if self.selector is None or self._alone[index] or self.clips[index].onset is None:
             return keys

@@ -17,6 +17,7 @@ from typing import cast
 from einops import rearrange
 from torch import Tensor, nn
 
+from mertools.au_head import WithAUHead
 from mertools.backbone import ConvStem, ManhattanRetNet
 from mertools.checks import check_choice, check_count
 from mertools.fusion import ParallelFusion
@@ -156,7 +157,8 @@ class TwoBranch(nn.Module):
 
     Args:
         net: a module called as ``net(static, motion)``. A :class:`TSFmicro`, also inside ``DataParallel``,
-            ``DistributedDataParallel`` or ``torch.compile``, is called as ``net(static, motion=motion)``.
+            ``DistributedDataParallel``, ``torch.compile`` or :func:`attach_au_head`, is called as
+            ``net(static, motion=motion)``.
 
     Shape:
         - onset, apex, offset: ``(b, c, h, w)``, all alike
@@ -201,10 +203,12 @@ class TwoBranch(nn.Module):
 
 
 def _unwrapped(net: nn.Module) -> nn.Module:
-    """The model inside PyTorch's own wrappers; a user's module is left as it is, whatever it is made of."""
+    """The model inside PyTorch's own wrappers and an AU head's; a user's module is left as it is."""
     while True:
         if isinstance(net, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             net = net.module
+        elif isinstance(net, WithAUHead):
+            net = net.host
         elif isinstance(compiled := getattr(net, "_orig_mod", None), nn.Module):
             net = compiled
         else:

@@ -69,6 +69,18 @@ def test_two_branches_around_tsfmicro():
     assert torch.equal(back, net(apex, motion=apex - offset))
 
 
+def test_two_branches_look_through_an_au_head():
+    torch.manual_seed(7)
+    net = mt.TSFmicro(5, image_size=32, dims=(4, 8, 12, 16), hidden=24).eval()
+    onset, apex, offset = torch.randn(3, 2, 3, 32, 32)
+    plain = mt.TwoBranch(net)(onset, apex, offset)
+    for (logits, au_logits), wanted in zip(
+        mt.TwoBranch(mt.attach_au_head(net, "fusion.head"))(onset, apex, offset), plain, strict=True
+    ):
+        torch.testing.assert_close(logits, wanted)
+        assert au_logits.shape == (2, 18)
+
+
 def test_two_branches_look_through_wrappers_and_call_them():
     net = small()
     onset, apex, offset = images()

@@ -1,0 +1,383 @@
+"""Train a micro-expression model from an annotation table, leave one subject out, and score it honestly.
+
+    python examples/train_mer.py --out runs/first                   # made-up people; minutes on two cores
+    python examples/train_mer.py --out runs/casme2 --table CASME2.xlsx --frames Cropped --protocol casme2-5
+    torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; --folds-per-rank: a fold each
+    ... --resume                                                    # go on after a kill
+
+The number of epochs is fixed (--select last), or the epoch is chosen on an inner split of the training subjects
+(--select inner). The held-out subject decides nothing, unless --select-on-test says so, and then every output says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
+
+import mertools as mt
+
+# For the made-up people: small pictures, a narrow network, few epochs. The published settings are the defaults below.
+SMALL = {
+    "dataset": "casme2", "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
+    "lr": 2e-3, "weight_decay": 0.05, "batch_size": 16, "padding": 3, "ema": 0.9, "schedule": "cosine",
+}  # fmt: skip
+
+
+def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """What can be set; `python examples/train_mer.py --help` shows it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    group = parser.add_argument_group("data").add_argument
+    group("--table", help="annotation table; without one, people are made up")
+    group("--dataset", default="casme2", help="whose table it is, see mertools.read_annotations")
+    group("--frames", help="folder with the frames of all clips")
+    group("--protocol", default="casme2-5", help="which clips and classes count, see mertools.PROTOCOLS")
+    group("--repair", nargs="*", default=[], help="what to mend in the table, e.g. apex-midpoint drop")
+    group("--folds", default="loso", choices=("loso", "lodo", "5"), help="leave out subjects, datasets, or five groups")
+    group(
+        "--reselect", default="training", choices=("training", "always", "never"), help="key frames, near the table's"
+    )
+    group("--selector", default="full", choices=("full", "short", "late-apex", "wide", "refine"))
+    group("--size", type=int, default=224)
+    group("--padding", type=int, default=15, help="of the augmentation's crop")
+    group = parser.add_argument_group("model and loss").add_argument
+    group("--model", default="two-branch", choices=("two-branch", "tsfmicro"))
+    group("--fusion", default="parallel", choices=("parallel", "early", "s_to_t", "t_to_s"))
+    group("--dims", type=int, nargs=4, default=[64, 128, 256, 512])
+    group("--hidden", type=int, default=1024)
+    group("--drop-path", type=float, default=0.1)
+    group(
+        "--au",
+        default="prior",
+        choices=("none", "prior", "labels"),
+        help="labels: an AU head on the table's FACS codes",
+    )
+    group("--au-ratio", type=float, default=0.25)
+    group("--class-weights", action="store_true", help="rare classes count more")
+    group = parser.add_argument_group("optimisation").add_argument
+    group("--epochs", type=int, default=200)
+    group("--batch-size", type=int, default=32, help="over all processes together")
+    group("--accumulate", type=int, default=1, help="batches to a step")
+    group("--lr", type=float, default=8e-4)
+    group("--weight-decay", type=float, default=0.6)
+    group("--schedule", default="exponential", choices=("cosine", "exponential", "none"))
+    group("--ema", type=float, default=0.0, help="decay of the averaged weights that are scored; 0: none")
+    group("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    group("--select", default="last", choices=("last", "inner"), help="which epoch is scored")
+    group("--select-on-test", action="store_true", help="choose the epoch on the held-out clips: not a result")
+    group("--seed", type=int, default=0)
+    group = parser.add_argument_group("run").add_argument
+    group("--out", type=Path, required=True)
+    group("--resume", action="store_true")
+    group("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    group("--workers", type=int, default=0)
+    group("--folds-per-rank", action="store_true", help="each process trains folds of its own")
+    group("--timeout", type=float, default=30, help="minutes to wait for another process")
+    group("--checkpoint-every", type=int, default=1, help="epochs")
+    group("--weights", default="none", choices=("none", "safetensors", "pt"), help="keep each fold's weights")
+    group("--tensorboard", action="store_true")
+    made_up = parser.parse_args(argv).table is None
+    if made_up:
+        parser.set_defaults(**SMALL)
+    args = parser.parse_args(argv)
+    if not made_up and args.frames is None:
+        parser.error("--frames is needed: the folder with the frames of the clips in --table")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Train all folds and pool their predictions."""
+    args = arguments(argv)
+    # A process with folds of its own may be done long before the others.
+    with mt.join_processes(args.device, timeout_minutes=7 * 24 * 60 if args.folds_per_rank else args.timeout) as here:
+        run = mt.RunFolder(args.out)
+        if here.main:
+            elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
+            settings = {name: value for name, value in vars(args).items() if name not in elsewhere}
+            run.begin(settings, resume=args.resume)
+            if args.table is None and not (args.out / "people").exists():
+                mt.synthetic_dataset(args.out / "people", size=args.size, seed=args.seed)
+        here.wait()
+        data = Clips(args)
+        folds = named_folds(args, data.clips)
+        own = mt.Processes(0, 1, here.device) if args.folds_per_rank else here
+        names = list(folds)[here.rank :: here.world] if args.folds_per_rank else list(folds)
+        book = mt.ScoreBook(data.clips.classes, selection=selection(args))
+        for name in names:
+            folder = run.fold(name)
+            if not folder.done:
+                found = train_fold(args, name, folds[name], data, folder, own)
+                if own.main:
+                    folder.finish(found)
+                own.wait()
+            book.merge(folder.book())
+        book = book.gather()
+        if not here.main:
+            return {}
+        scores = run.finish(book, notes={"protocol": data.clips.name, "folds": len(folds), "seed": args.seed})
+        print(book)
+        print(f"written to {args.out}")
+        return scores
+
+
+class Clips:
+    """The clips of the table, to train on and to score on, and the action units that the table names."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        table, frames = args.table, args.frames
+        if table is None:
+            table, frames = args.out / "people" / "annotations.csv", args.out / "people" / "frames"
+        self.clips = mt.apply_protocol(mt.read_annotations(table, args.dataset, repair=args.repair), args.protocol)
+        refine = args.selector == "refine"
+        selector = mt.FrameSelector(refine=True) if refine else mt.FrameSelector.preset(args.selector)
+        augment = mt.ClipAugment(padding=args.padding)
+        common: dict[str, Any] = {"size": args.size, "selector": selector, "reselect": args.reselect, "seed": args.seed}
+        self.training = mt.ClipDataset(self.clips, frames, training=True, augment=augment, **common)
+        self.plain = mt.ClipDataset(self.clips, frames, training=False, **common)
+        self.targets = torch.tensor(self.clips.targets)
+        self.action_units = mt.facs_labels(["+".join(clip.action_units) for clip in self.clips.clips])
+        if args.au != "none" and not self.action_units.any():
+            raise ValueError(f"--au must be none: {table} names no action units")
+
+
+def named_folds(args: argparse.Namespace, clips: mt.ProtocolClips) -> dict[str, mt.Fold]:
+    """Folds by name, each checked for subjects on both sides and for classes without training clips."""
+    if args.folds == "5":
+        found = mt.group_folds(clips.subjects, clips.targets, folds=5, seed=args.seed)
+        folds = {str(number): fold for number, fold in enumerate(found, start=1)}
+    else:
+        groups = clips.subjects if args.folds == "loso" else [clip.dataset for clip in clips.clips]
+        found = mt.loso_folds(groups) if args.folds == "loso" else mt.lodo_folds(groups, clips.subjects)
+        folds = {groups[fold.test[0]]: fold for fold in found}
+    for fold in folds.values():
+        mt.check_fold(fold, clips.subjects, targets=clips.targets, classes=clips.classes)
+    return folds
+
+
+def selection(args: argparse.Namespace) -> str:
+    """How the epoch is chosen, in the words that go into every output."""
+    if args.select_on_test:
+        return "selected on test"
+    return "inner split of the training subjects" if args.select == "inner" else f"last of {args.epochs} epochs"
+
+
+def build(args: argparse.Namespace, num_classes: int) -> nn.Module:
+    """The network: called with onset, apex and offset (or the first two), it returns a list of outputs, front first."""
+    net: nn.Module = mt.TSFmicro(
+        num_classes, fusion=args.fusion, image_size=args.size, dims=args.dims, hidden=args.hidden,
+        drop_path=args.drop_path,
+    )  # fmt: skip
+    if args.au == "labels":
+        net = mt.attach_au_head(net, "fusion.head")
+    return mt.TwoBranch(net) if args.model == "two-branch" else net
+
+
+def train_fold(
+    args: argparse.Namespace,
+    name: str,
+    fold: mt.Fold,
+    data: Clips,
+    folder: mt.FoldFolder,
+    here: mt.Processes,
+    after_epoch: Callable[[int, nn.Module], None] | None = None,
+) -> mt.ScoreBook:
+    """Train one fold, from its last checkpoint if there is one, and predict the held-out clips."""
+    seed = zlib.crc32(f"{args.seed}/{name}".encode())
+    train, held_out = fold
+    watched: list[int] = []
+    if args.select_on_test:
+        watched = held_out
+    elif args.select == "inner":
+        train, watched = mt.inner_split(train, data.clips.subjects, data.clips.targets, seed=seed)
+
+    torch.manual_seed(seed)
+    plain = build(args, len(data.clips.classes)).to(here.device)
+    model = DistributedDataParallel(mt.sync_batch_norm(plain), broadcast_buffers=False) if here.world > 1 else plain
+    average = averaged(plain, args.ema) if args.ema else None
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(args))
+    scaler = torch.amp.GradScaler(here.device.type, enabled=args.precision == "float16")
+    criterion = loss_of(args, data, train).to(here.device)
+    parts: dict[str, Any] = {"model": plain, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
+    parts |= {"average": average} if average is not None else {}
+    scored = average.module if average is not None else plain
+    batches = mt.ClipBatches(len(train), args.batch_size, rank=here.rank, world=here.world, seed=seed)
+    loader = clips_loader(args, data.training, train, batches)
+
+    first, best, chosen, best_weights = 0, -math.inf, -1, None
+    if (state := folder.load()) is not None:
+        for key, part in parts.items():
+            part.load_state_dict(state[key])
+        first, best, chosen, best_weights = state["epoch"] + 1, state["best"], state["chosen"], state["best_weights"]
+    if here.main:
+        folder.rewind(first)
+    for epoch in tqdm(range(first, args.epochs), desc=name, initial=first, total=args.epochs, disable=not here.main):
+        # A seed for each epoch: a run that was killed goes on as if it had not been.
+        torch.manual_seed(seed + 7919 * epoch + here.rank)
+        batches.set_epoch(epoch)
+        data.training.set_epoch(epoch)
+        entry = {"fold": name, "epoch": epoch, "lr": optimiser.param_groups[0]["lr"], "selection": selection(args)}
+        entry["loss"] = train_epoch(args, model, criterion, data, loader, batches, optimiser, scaler, average, here)
+        schedule.step()
+        if watched:
+            entry["uf1"] = predict(args, scored, data, watched, name, here).uf1()
+            if entry["uf1"] > best:
+                best, chosen = entry["uf1"], epoch
+                best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
+        if after_epoch is not None:
+            after_epoch(epoch, scored)
+        if here.main:
+            folder.log(**entry)
+            if args.tensorboard:
+                log_to_tensorboard(folder, entry)
+            if (epoch + 1) % args.checkpoint_every == 0 or epoch + 1 == args.epochs:
+                state = {key: part.state_dict() for key, part in parts.items()}
+                folder.save(state | {"epoch": epoch, "best": best, "chosen": chosen, "best_weights": best_weights})
+    if best_weights is not None:
+        scored.load_state_dict(best_weights)
+    if args.weights != "none" and here.main:
+        mt.save_weights(folder.path / f"weights.{args.weights}", scored)
+    return predict(args, scored, data, held_out, name, here)
+
+
+def train_epoch(
+    args: argparse.Namespace,
+    model: nn.Module,
+    criterion: nn.Module,
+    data: Clips,
+    loader: DataLoader[dict[str, Any]],
+    batches: mt.ClipBatches,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    average: AveragedModel | None,
+    here: mt.Processes,
+) -> float:
+    """One pass over the training clips; returns their mean loss."""
+    model.train()
+    total = torch.zeros((), dtype=torch.float64, device=here.device)
+    for number, batch in enumerate(loader):
+        start = number - number % args.accumulate
+        clips_of_step = sum(batches.sizes[start : start + args.accumulate])
+        target = batch["target"].to(here.device)
+        with torch.autocast(here.device.type, getattr(torch, args.precision), enabled=args.precision != "float32"):
+            outputs = forward(args, model, batch, here.device)
+        losses = sum(clip_losses(args, criterion, output, target, data, batch["index"]) for output in outputs)
+        assert isinstance(losses, Tensor)
+        if not bool(torch.isfinite(losses).all()):
+            names = [data.clips.clips[int(i)].name for i in batch["index"]]
+            raise FloatingPointError(
+                f"the loss is {losses.tolist()} for clips {names}: lower --lr, or --precision float32; the last "
+                "checkpoint is whole"
+            )
+        # DistributedDataParallel averages over processes what is to be averaged over the clips of the step.
+        scaler.scale(losses.sum() * here.world / clips_of_step).backward()  # type: ignore[no-untyped-call]
+        total += losses.detach().sum()
+        if (number + 1) % args.accumulate == 0 or number + 1 == len(batches):
+            scaler.step(optimiser)
+            scaler.update()
+            optimiser.zero_grad()
+            if average is not None:
+                average.update_parameters(model.module if isinstance(model, DistributedDataParallel) else model)
+    return here.sum(total).item() / batches.num_clips
+
+
+def averaged(model: nn.Module, decay: float) -> AveragedModel:
+    """The exponential moving average of a model's weights and of its batch norms' statistics."""
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
+
+
+def forward(args: argparse.Namespace, model: nn.Module, batch: dict[str, Tensor], device: torch.device) -> list[Any]:
+    """Outputs of the branches, the front one first."""
+    frames = [batch[key].to(device, non_blocking=True) for key in ("onset", "apex", "offset")]
+    if args.model == "two-branch":
+        return list(model(*frames))
+    return [model(*frames[:2])]
+
+
+def loss_of(args: argparse.Namespace, data: Clips, train: list[int]) -> mt.AUPriorLoss:
+    """The loss, with whatever it needs to know taken from the training clips alone."""
+    e = len(data.clips.classes)
+    units, targets = data.action_units[train], data.targets[train]
+    weight = mt.class_weights(torch.bincount(targets, minlength=e)) if args.class_weights else None
+    return mt.AUPriorLoss(
+        mt.estimate_au_prior(units, targets, num_classes=e),
+        au_ratio=0.0 if args.au == "none" else args.au_ratio,
+        pos_weight=mt.estimate_pos_weight(units) if args.au == "labels" else None,
+        class_weight=weight,
+        reduction="none",
+    )
+
+
+def clip_losses(
+    args: argparse.Namespace, criterion: nn.Module, output: Any, target: Tensor, data: Clips, index: Tensor
+) -> Tensor:
+    """The loss of each clip."""
+    if args.au == "labels":
+        logits, au_logits = output
+        losses: Tensor = criterion(logits, target, au_logits, data.action_units[index].to(target.device))
+    else:
+        losses = criterion(output, target)
+    return losses
+
+
+@torch.no_grad()
+def predict(
+    args: argparse.Namespace, model: nn.Module, data: Clips, indices: list[int], fold: str, here: mt.Processes
+) -> mt.ScoreBook:
+    """Predict clips from their annotated key frames, the work shared out among the processes."""
+    model.eval()
+    names = data.clips.names
+    book = mt.ScoreBook(data.clips.classes, selection=selection(args))
+    batches = mt.ClipBatches(len(indices), args.batch_size, rank=here.rank, world=here.world, shuffle=False)
+    for batch in clips_loader(args, data.plain, indices, batches):
+        onset, apex = batch["onset"].to(here.device), batch["apex"].to(here.device)
+        with torch.autocast(here.device.type, getattr(torch, args.precision), enabled=args.precision != "float32"):
+            output = model.front(onset, apex) if isinstance(model, mt.TwoBranch) else model(onset, apex)
+        logits = output[0] if args.au == "labels" else output
+        found = [data.clips.clips[int(i)] for i in batch["index"]]
+        book.add(
+            logits.argmax(1), batch["target"], fold=fold, datasets=[clip.dataset for clip in found],
+            subjects=[data.clips.subjects[int(i)] for i in batch["index"]],
+            clips=[names[int(i)] for i in batch["index"]],
+        )  # fmt: skip
+    return book.gather() if here.world > 1 else book
+
+
+def clips_loader(
+    args: argparse.Namespace, dataset: mt.ClipDataset, indices: list[int], batches: mt.ClipBatches
+) -> DataLoader[dict[str, Any]]:
+    """Batches of the clips at ``indices``; what a clip looks like does not depend on the workers."""
+    return DataLoader(Subset(dataset, indices), batch_sampler=batches, num_workers=args.workers)
+
+
+def rate(args: argparse.Namespace) -> Callable[[int], float]:
+    """The learning rate of an epoch as a share of --lr; exponential is the published one."""
+    if args.schedule == "cosine":
+        return lambda epoch: (1 + math.cos(math.pi * epoch / args.epochs)) / 2
+    if args.schedule == "exponential":
+        return lambda epoch: 0.987 ** min(epoch, 50)
+    return lambda epoch: 1.0
+
+
+def log_to_tensorboard(folder: mt.FoldFolder, entry: dict[str, Any]) -> None:
+    """The same numbers for TensorBoard (pip install tensorboard)."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(folder.path / "tensorboard") as writer:
+        for key in ("loss", "lr", "uf1"):
+            if key in entry:
+                writer.add_scalar(key, entry[key], entry["epoch"])
+
+
+if __name__ == "__main__":
+    main()

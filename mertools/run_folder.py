@@ -1,0 +1,197 @@
+"""The folder of a training run: settings, one folder a fold, pooled scores; whole at every moment.
+
+    run/
+      settings.json               what the run was started with; another run may not continue it
+      folds/<name>/
+        log.jsonl                 a line per epoch
+        checkpoint.pt             while the fold is trained
+        predictions.json          when it is done: a ScoreBook
+        weights.safetensors       if wanted
+      scores.json                 when all folds are done: pooled, with intervals
+      predictions.csv             a row per clip
+      subjects.csv                a row per subject
+      confusion.png               with the extra "plot"
+
+What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
+continues with the folds that are missing, and within a fold with the epoch after the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mertools.checkpoints import load_checkpoint, save_checkpoint
+from mertools.files import write_whole
+from mertools.score_book import ScoreBook
+
+__all__ = ["FoldFolder", "RunFolder"]
+
+
+class RunFolder:
+    """Where a run keeps what it needs to be continued and what it ends in.
+
+    Args:
+        path: the folder; made by :meth:`begin`.
+
+    Examples:
+        >>> import tempfile
+        >>> run = RunFolder(tempfile.mkdtemp())
+        >>> run.begin({"seed": 0, "epochs": 30})
+        >>> fold = run.fold("sub01")
+        >>> fold.save({"epoch": 3})
+        >>> run.begin({"seed": 0, "epochs": 30}, resume=True)
+        >>> fold.load()
+        {'epoch': 3}
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    def begin(self, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+        """Start a run here, or continue one.
+
+        Args:
+            settings: all that decides the outcome, as plain values.
+            resume: continue what is here; in an empty folder, start.
+
+        Raises:
+            FileExistsError: there is a run here and it is not to be continued.
+            ValueError: the run here was started with other settings, which are named.
+        """
+        file = self.path / "settings.json"
+        wanted = json.loads(json.dumps(settings))
+        if not file.exists():
+            self.path.mkdir(parents=True, exist_ok=True)
+            _write_json(file, wanted)
+            return
+        if not resume:
+            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        there = _read_json(file)
+        unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
+        if unlike:
+            shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
+            raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
+
+    def fold(self, name: str) -> FoldFolder:
+        """The folder of a fold, by its name (a subject, a dataset, a number)."""
+        return FoldFolder(self.path / "folds" / quote(name, safe=" ()"))
+
+    def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write pooled scores, predictions, the table of subjects and the confusion matrix.
+
+        Args:
+            book: the predictions of all folds.
+            notes: goes into ``scores.json`` as well.
+
+        Returns:
+            What is in ``scores.json``.
+        """
+        summary: dict[str, Any] = json.loads(json.dumps({**book.summary(), **(notes or {})}))
+        book.write_csv(self.path / "predictions.csv")
+        rows: list[tuple[str, ...]] = [("subject", "clips", "uf1", "uar", "war", "selection")]
+        rows += [
+            (name, str(s.clips), *(f"{score:.6f}" for score in (s.uf1, s.uar, s.war)), book.selection)
+            for name, s in book.per("subject").items()
+        ]
+        _write_csv(self.path / "subjects.csv", rows)
+        try:
+            from mertools.plots import plot_confusion
+
+            plot_confusion(book, path=self.path / "confusion.png")
+        except ImportError:
+            summary["confusion_plot"] = "matplotlib is missing: pip install 'mertools[plot]'"
+        _write_json(self.path / "scores.json", summary)
+        return summary
+
+
+class FoldFolder:
+    r"""The folder of one fold of a run.
+
+    Args:
+        path: the folder; made when something is written.
+
+    Examples:
+        >>> import tempfile
+        >>> fold = FoldFolder(tempfile.mkdtemp())
+        >>> fold.log(epoch=0, loss=1.25); fold.log(epoch=1, loss=0.75)
+        >>> fold.rewind(1)
+        >>> (fold.path / "log.jsonl").read_text()
+        '{"epoch": 0, "loss": 1.25}\n'
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def done(self) -> bool:
+        """Whether the fold's predictions are there."""
+        return (self.path / "predictions.json").is_file()
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Put a checkpoint in the place of the last, see :func:`save_checkpoint`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.path / "checkpoint.pt", state)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, None where there is none; sets the random state, see :func:`load_checkpoint`."""
+        file = self.path / "checkpoint.pt"
+        return load_checkpoint(file) if file.exists() else None
+
+    def log(self, **entry: Any) -> None:
+        """Append a line to the log."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(entry, allow_nan=False) + "\n"
+        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def rewind(self, epoch: int) -> None:
+        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off."""
+        file = self.path / "log.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        for line in file.read_text(encoding="utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                break
+            if entry.get("epoch", -1) < epoch:
+                kept.append(line + "\n")
+        write_whole(file, "".join(kept).encode())
+
+    def finish(self, book: ScoreBook) -> None:
+        """Write the fold's predictions; the checkpoint is no longer needed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        book.write_json(self.path / "predictions.json")
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+    def book(self) -> ScoreBook:
+        """The predictions of a fold that is done."""
+        return ScoreBook.read_json(self.path / "predictions.json")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} can't be read as JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
+    return value
+
+
+def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue().encode())
