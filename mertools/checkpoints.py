@@ -11,7 +11,6 @@ import io
 import os
 import pickle
 import random
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -166,10 +165,11 @@ def _write(path: Path, data: bytes) -> None:
 def _unpack(path: Path, map_location: str | torch.device) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    try:
-        return torch.load(path, map_location=map_location, weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        raise ValueError(f"{path} can't be read, it may be damaged or hold more than plain values: {error}") from None
+    with path.open("rb") as file:
+        try:
+            return torch.load(file, map_location=map_location, weights_only=True)
+        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+            raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
 
 
 def _safetensors() -> Any:

@@ -80,8 +80,15 @@ class RunFolder:
             raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
 
     def fold(self, name: str) -> FoldFolder:
-        """The folder of a fold, by its name (a subject, a dataset, a number)."""
-        return FoldFolder(self.path / "folds" / quote(name, safe=" ()"))
+        """The folder of a fold, by its name (a subject, a dataset, a number).
+
+        Raises:
+            ValueError: the name is empty.
+        """
+        if not name:
+            raise ValueError("the name of a fold must not be empty")
+        file = quote(name, safe=" ()")
+        return FoldFolder(self.path / "folds" / (file.replace(".", "%2E") if not file.strip(".") else file))
 
     def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Write pooled scores, predictions, the table of subjects and the confusion matrix.

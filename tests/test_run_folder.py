@@ -1,0 +1,93 @@
+import csv
+import json
+
+import pytest
+
+import mertools as mt
+
+
+def book(selection="last of 3 epochs"):
+    found = mt.ScoreBook(("a", "b"), selection=selection)
+    found.add([0, 1, 1], [0, 1, 0], clips=["x", "y", "z"], subjects=["s1", "s1", "s2"], fold="s1")
+    return found
+
+
+def test_another_run_is_not_written_over(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({"lr": 0.1, "dims": (1, 2)})
+    with pytest.raises(FileExistsError, match=r"holds a run: resume it \(--resume\) or choose another folder"):
+        run.begin({"lr": 0.1, "dims": (1, 2)})
+    run.begin({"lr": 0.1, "dims": (1, 2)}, resume=True)
+    with pytest.raises(ValueError, match=r"other settings: dims was \[1, 2\], now None; lr was 0\.1, now 0\.2"):
+        run.begin({"lr": 0.2}, resume=True)
+    (run.path / "settings.json").write_text("[")
+    with pytest.raises(ValueError, match="can't be read as JSON"):
+        run.begin({"lr": 0.1}, resume=True)
+
+
+def test_a_fold_from_first_to_last(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({}, resume=True)  # there is nothing to resume: a job script may always say --resume
+    fold = run.fold("casme2/01 ü")
+    assert fold.path.parent == tmp_path / "run" / "folds"
+    assert fold.load() is None
+    assert not fold.done
+    for epoch in range(3):
+        fold.log(epoch=epoch, loss=0.5)
+        fold.save({"epoch": epoch})
+    assert fold.load() == {"epoch": 2}
+    fold.finish(book())
+    assert fold.done
+    assert fold.load() is None
+    assert fold.book() == book()
+
+
+def test_folds_of_like_names_have_folders_of_their_own(tmp_path):
+    run = mt.RunFolder(tmp_path)
+    names = ["a/b", "a-b", "a%2Fb", "..", "A b", ""]
+    folders = {run.fold(name).path for name in names[:5]}
+    assert len(folders) == 5
+    assert all(folder.parent == tmp_path / "folds" for folder in folders)
+    with pytest.raises(ValueError, match="name of a fold must not be empty"):
+        run.fold("")
+
+
+def test_rewinding_drops_what_will_be_written_again(tmp_path):
+    fold = mt.FoldFolder(tmp_path)
+    fold.rewind(0)
+    for epoch in range(4):
+        fold.log(epoch=epoch)
+    with (tmp_path / "log.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "lo')
+    fold.rewind(2)
+    assert (tmp_path / "log.jsonl").read_text() == '{"epoch": 0}\n{"epoch": 1}\n'
+
+
+def test_nan_does_not_go_into_the_log(tmp_path):
+    with pytest.raises(ValueError, match="Out of range float"):
+        mt.FoldFolder(tmp_path).log(loss=float("nan"))
+
+
+def test_every_output_says_how_the_epoch_was_selected(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    written = run.finish(book("selected on test"), notes={"seed": 3})
+    assert written["selection"] == "selected on test"
+    assert written["seed"] == 3
+    assert json.loads((run.path / "scores.json").read_text()) == written
+    for name in ("predictions.csv", "subjects.csv"):
+        with (run.path / name).open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["selection"] for row in rows} == {"selected on test"}
+    assert (run.path / "confusion.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_the_table_of_subjects(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    run.finish(book())
+    with (run.path / "subjects.csv").open(newline="") as file:
+        rows = {row["subject"]: row for row in csv.DictReader(file)}
+    assert rows["s1"]["clips"] == "2"
+    assert float(rows["s1"]["war"]) == 1
+    assert float(rows["s2"]["war"]) == 0
