@@ -1,0 +1,273 @@
+"""The training script for micro-expressions, from the table to the scores, and what can happen on the way."""
+
+import importlib.util
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from test_processes import torchrun
+
+import mertools as mt
+from mertools import files
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "train_mer.py"
+spec = importlib.util.spec_from_file_location("train_mer", SCRIPT)
+train_mer = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(train_mer)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory):
+    return mt.synthetic_dataset(tmp_path_factory.mktemp("data") / "people", subjects=3, clips=2, size=32, num_frames=32)
+
+
+def command(people, out, *more):
+    return [
+        "--table", people.table, "--frames", people.frames, "--protocol", "megc2019", "--out", out, "--size", "32",
+        "--dims", "4", "8", "12", "16", "--hidden", "16", "--epochs", "3", "--batch-size", "6", "--drop-path", "0",
+        "--padding", "2", "--lr", "3e-3", "--weight-decay", "0.05", "--device", "cpu", *more,
+    ]  # fmt: skip
+
+
+def run(people, out, *more):
+    return train_mer.main(list(map(str, command(people, out, *more))))
+
+
+def alone(people, out, *more):
+    """In a process of its own with one thread, as torchrun's have."""
+    words = [sys.executable, str(SCRIPT), *map(str, command(people, out, *more))]
+    return subprocess.Popen(words, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+
+
+def results(out):
+    names = ("scores.json", "predictions.csv", "subjects.csv")
+    logs = sorted(path for path in out.rglob("log.jsonl"))
+    return {name: (out / name).read_text() for name in names} | {str(p.relative_to(out)): p.read_text() for p in logs}
+
+
+@pytest.fixture(scope="module")
+def reference(people, tmp_path_factory):
+    """One process, not disturbed."""
+    out = tmp_path_factory.mktemp("reference") / "run"
+    process = alone(people, out)
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    return out
+
+
+def losses(out):
+    return [
+        json.loads(line)["loss"] for path in sorted(out.rglob("log.jsonl")) for line in path.read_text().splitlines()
+    ]
+
+
+def test_what_a_run_leaves(people, reference):
+    scores = json.loads((reference / "scores.json").read_text())
+    assert scores["clips"] == 18
+    assert scores["subjects"] == 3
+    assert scores["folds"] == 3
+    assert scores["selection"] == "last of 3 epochs"
+    assert scores["protocol"] == "megc2019"
+    book = mt.ScoreBook.read_csv(reference / "predictions.csv", classes=("negative", "positive", "surprise"))
+    assert book.uf1() == pytest.approx(scores["uf1"], abs=1e-9)
+    assert all(row.fold == row.subject for row in book)
+    assert sorted(path.name for path in reference.iterdir()) == [
+        "confusion.png", "folds", "predictions.csv", "scores.json", "settings.json", "subjects.csv",
+    ]  # fmt: skip
+    assert sorted(path.name for path in (reference / "folds" / "01").iterdir()) == ["log.jsonl", "predictions.json"]
+    assert len(losses(reference)) == 9
+
+
+@pytest.mark.slow
+def test_two_processes_on_each_fold_give_the_same_scores(people, reference, tmp_path):
+    done = torchrun(SCRIPT, *command(people, tmp_path / "run"), timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert losses(tmp_path / "run") == pytest.approx(losses(reference), rel=1e-3)
+    for name in ("scores.json", "predictions.csv", "subjects.csv"):
+        assert (tmp_path / "run" / name).read_text() == (reference / name).read_text()
+
+
+@pytest.mark.slow
+def test_folds_spread_over_two_processes_give_the_same_files(people, reference, tmp_path):
+    done = torchrun(SCRIPT, *command(people, tmp_path / "run", "--folds-per-rank"), timeout=250)
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "run") == results(reference)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_ends_in_the_same_files(people, reference, tmp_path):
+    out = tmp_path / "run"
+    draw = random.Random(time.time_ns())
+    for lines in (1, 4):
+        process = alone(people, out, "--resume")
+        deadline = time.monotonic() + 200
+        while len(losses(out)) < lines and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (out / "scores.json").exists(), "it was too quick to be killed"
+    process = alone(people, out, "--resume")
+    _, errors = process.communicate(timeout=250)
+    assert process.returncode == 0, errors
+    assert results(out) == results(reference)
+
+
+def test_other_settings_are_not_a_resumption(people, reference):
+    with pytest.raises(FileExistsError, match="holds a run"):
+        run(people, reference)
+    with pytest.raises(ValueError, match=r"other settings: lr was 0\.003, now 0\.1"):
+        run(people, reference, "--resume", "--lr", "0.1")
+
+
+def test_the_held_out_subject_decides_nothing(people, tmp_path):
+    """Other labels for the held-out subject's clips: other scores, but the same weights."""
+    lines = Path(people.table).read_text().splitlines()
+    swap = {"happiness": "surprise", "surprise": "disgust", "disgust": "happiness"}
+    for i, line in enumerate(lines):
+        if line.startswith("02,"):
+            *cells, label = line.split(",")
+            lines[i] = ",".join([*cells, swap[label]])
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join(lines) + "\n")
+    for select in ("last", "inner"):
+        found = []
+        for name, table in (("a", people.table), ("b", other)):
+            out = tmp_path / f"{select}-{name}"
+            run(people._replace(table=table), out, "--weights", "pt", "--select", select, "--epochs", "2")
+            found.append(mt.load_weights(out / "folds" / "02" / "weights.pt"))
+        assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_an_epoch_chosen_on_the_test_clips_is_named_in_every_output(people, tmp_path, capsys):
+    scores = run(people, tmp_path / "run", "--select-on-test", "--epochs", "2")
+    assert scores["selection"] == "selected on test"
+    assert "selected on test" in capsys.readouterr().out
+    told = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "confusion.png"]
+    for path in told:
+        text = path.read_text()
+        assert "selected on test" in text or ("select_on_test" in text and path.name == "settings.json"), path
+    assert len(told) == 4 + 3 * 2
+
+
+def test_the_epoch_of_an_inner_split(people, tmp_path, monkeypatch):
+    asked = []
+    predict = train_mer.predict
+
+    def watch(args, model, data, indices, fold, here):
+        asked.append((fold, [data.clips.subjects[i] for i in indices]))
+        return predict(args, model, data, indices, fold, here)
+
+    monkeypatch.setattr(train_mer, "predict", watch)
+    scores = run(people, tmp_path / "run", "--select", "inner", "--epochs", "2", "--ema", "0.5")
+    assert scores["selection"] == "inner split of the training subjects"
+    for number, (fold, subjects) in enumerate(asked):
+        last = number % 3 == 2
+        assert (fold in subjects) == last
+        assert set(subjects) == {fold} if last else len(set(subjects)) == 1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(people, tmp_path, monkeypatch):
+    calls = []
+    losses_of = train_mer.clip_losses
+
+    def poisoned(*args):
+        calls.append(1)
+        return losses_of(*args) * (
+            float("nan") if len(calls) > 8 else 1
+        )  # two branches of two batches: the third epoch
+
+    monkeypatch.setattr(train_mer, "clip_losses", poisoned)
+    with pytest.raises(FloatingPointError, match=r"the loss is \[nan, .* for clips \['0[23]/EP0.*lower --lr"):
+        run(people, tmp_path / "run")
+    fold = mt.RunFolder(tmp_path / "run").fold("01")
+    state = fold.load()
+    assert state["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+    monkeypatch.setattr(train_mer, "clip_losses", losses_of)
+    assert run(people, tmp_path / "run", "--resume")["clips"] == 18
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(people, tmp_path, monkeypatch):
+    def full(handle):
+        if (tmp_path / "run/folds/01/log.jsonl").exists() and len(losses(tmp_path / "run")) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match=r"could not write .*01.checkpoint\.pt .*No space left on device"):
+        run(people, tmp_path / "run")
+    monkeypatch.undo()
+    assert mt.RunFolder(tmp_path / "run").fold("01").load()["epoch"] == 0
+    assert run(people, tmp_path / "run", "--resume")["clips"] == 18
+
+
+def test_a_class_without_training_clips(people, tmp_path):
+    lines = Path(people.table).read_text().splitlines()
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(x for x in lines if "surprise" not in x or x.startswith("03,")) + "\n")
+    with pytest.raises(ValueError, match=r"surprise"):
+        run(people._replace(table=table), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("--model", "tsfmicro", "--au", "none", "--class-weights", "--schedule", "cosine"),
+        ("--au", "labels", "--precision", "bfloat16", "--accumulate", "2", "--workers", "1"),
+        ("--folds", "5", "--reselect", "always", "--selector", "refine", "--weights", "safetensors"),
+    ],
+)
+def test_other_settings(people, tmp_path, settings):
+    if settings[1] == "5":
+        people = mt.synthetic_dataset(tmp_path / "five", subjects=5, clips=1, size=32, num_frames=32)
+    scores = run(people, tmp_path / "run", "--epochs", "1", *settings)
+    assert scores["clips"] in (15, 18)
+    assert 0 <= scores["uf1"] <= 1
+
+
+def test_accumulated_batches_weigh_every_clip_alike(people, tmp_path, monkeypatch):
+    """Without batch norm's statistics in the way, two batches of 6 to a step are one of 12."""
+    monkeypatch.setattr(train_mer, "build", lambda args, e: mt.TwoBranch(Plain(e)))
+    found = []
+    for name, more in (("a", ("--batch-size", "12")), ("b", ("--batch-size", "6", "--accumulate", "2"))):
+        run(people, tmp_path / name, "--weights", "pt", "--epochs", "2", *more)
+        found.append(mt.load_weights(tmp_path / name / "folds" / "01" / "weights.pt"))
+    for key in found[0]:
+        torch.testing.assert_close(found[0][key], found[1][key], rtol=1e-4, atol=1e-6)
+
+
+class Plain(torch.nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.fc = torch.nn.Linear(3 * 8 * 8, num_classes)
+
+    def forward(self, static, motion):
+        return self.fc(torch.nn.functional.adaptive_avg_pool2d(static + 5 * motion, 8).flatten(1))
+
+
+def test_a_table_without_action_units(people, tmp_path):
+    lines = Path(people.table).read_text().splitlines()
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join([lines[0], *(",".join([*x.split(",")[:5], "", x.split(",")[6]]) for x in lines[1:])]))
+    with pytest.raises(ValueError, match="--au must be none: .* names no action units"):
+        run(people._replace(table=table), tmp_path / "run")
+
+
+def test_frames_are_needed_with_a_table(people, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        train_mer.main(["--table", str(people.table), "--out", str(tmp_path / "run")])
+    assert "--frames is needed" in capsys.readouterr().err
+
+
+def test_without_a_table_people_are_made_up(tmp_path):
+    """The settings of a first try, cut short."""
+    args = train_mer.arguments(["--out", str(tmp_path)])
+    assert (args.protocol, args.size, args.epochs) == ("megc2019", 64, 30)
+    assert train_mer.arguments(["--out", "x", "--epochs", "7"]).epochs == 7
