@@ -189,7 +189,7 @@ def inner_split(
 
     Args:
         train: indices of the fold's training clips, in the whole table.
-        subjects: who is seen in each clip of the whole table.
+        subjects: who is seen in each clip of the whole table; clip names where nobody knows (DFEW).
         targets: class of each clip of the whole table.
         share: of the subjects that are held out, in (0, 1).
         seed: of the draws.
