@@ -132,12 +132,12 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
         for i, clip in enumerate(clips.clips):
             if clip.fold == number:
                 sides[clip.split].append(i)
-        fold = Fold(sides["train"], sides["test"])
+        fold, name = Fold(sides["train"], sides["test"]), "1" if number is None else str(number)
         try:
             _check(fold, guarded, targets, None, kind="subject" if known else "clip")
         except ValueError as error:
-            raise ValueError(f"fold {number or 1} of {clips.name}: {error}") from error
-        folds[str(number or 1)] = fold
+            raise ValueError(f"fold {name} of {clips.name}: {error}") from error
+        folds[name] = fold
     return folds
 
 
@@ -189,7 +189,7 @@ def inner_split(
 
     Args:
         train: indices of the fold's training clips, in the whole table.
-        subjects: who is seen in each clip of the whole table.
+        subjects: who is seen in each clip of the whole table; clip names where nobody knows (DFEW).
         targets: class of each clip of the whole table.
         share: of the subjects that are held out, in (0, 1).
         seed: of the draws.

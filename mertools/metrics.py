@@ -163,7 +163,7 @@ def class_scores(confusion: Any) -> ClassScores:
         confusion: counts, rows true, as :func:`confusion_matrix` gives them.
 
     Shape:
-        - confusion: ``(e, e)``; output: four of ``(e,)``
+        - confusion: ``(e, e)`` on any device; output: four of ``(e,)`` on the CPU
 
     Raises:
         TypeError: no counts.
@@ -235,7 +235,7 @@ def macro_mean(score: str, part: Tensor, whole: Tensor, absent: str, names: Sequ
 
 def _counts(predicted: Any, target: Any, num_classes: int | None) -> Tensor:
     if target is not None:
-        return confusion_matrix(predicted, target, num_classes=num_classes)
+        return confusion_matrix(predicted, target, num_classes=num_classes).cpu()
     counts = check_counts(predicted)
     if num_classes not in (None, len(counts)):
         raise ValueError(f"confusion must be ({num_classes}, {num_classes}) to match num_classes, got {len(counts)}")
@@ -243,8 +243,8 @@ def _counts(predicted: Any, target: Any, num_classes: int | None) -> Tensor:
 
 
 def check_counts(confusion: Any) -> Tensor:
-    """A confusion matrix as an int64 tensor."""
-    counts = _numbers("confusion", confusion, "an (e, e) matrix of counts")
+    """A confusion matrix as an int64 tensor, on the CPU: it is small, and not every device has float64."""
+    counts = _numbers("confusion", confusion, "an (e, e) matrix of counts").cpu()
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(
             f"confusion must be (e, e) counts, rows true, got shape {tuple(counts.shape)}: pass target too to score "

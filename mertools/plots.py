@@ -195,7 +195,7 @@ def plot_confusion(
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("plot_confusion needs matplotlib: pip install 'mertools[plot]'") from error
-    counts = check_counts(book.confusion if isinstance(book, ScoreBook) else book).cpu()
+    counts = check_counts(book.confusion if isinstance(book, ScoreBook) else book)
     if classes is None:
         names = book.classes if isinstance(book, ScoreBook) else tuple(map(str, range(len(counts))))
     else:

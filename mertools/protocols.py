@@ -68,7 +68,10 @@ class ProtocolClips(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """A name for each clip that no other has, for a score book: its dataset and the fields that name its row."""
+        """A name for each clip that no other has, for a score book: its dataset and the fields that name its row.
+
+        The lists of DFEW's folds hold every clip once per fold: these rows share the clip's name.
+        """
         return ["/".join((clip.dataset, *(clip.key or (clip.name,)))) for clip in self.clips]
 
     @property

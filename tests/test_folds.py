@@ -109,6 +109,11 @@ def test_the_split_of_ferv39k(tmp_path):
     assert {clips.clips[i].clip for i in fold.test} == {f"Action/Happy/{i:04d}" for i in range(3)}
 
 
+def test_folds_may_count_from_0():
+    entries = [("", str(i), "happy", split, fold) for fold in (0, 1) for i, split in enumerate(("train", "test"))]
+    assert mt.fixed_folds(rows(*entries)) == {"0": mt.Fold([0], [1]), "1": mt.Fold([2], [3])}
+
+
 def rows(*entries, dataset="dfew"):
     clips = [mt.ClipAnnotation(dataset, subject, clip, label=label, split=split, fold=fold)
              for subject, clip, label, split, fold in entries]  # fmt: skip
