@@ -167,7 +167,7 @@ class Clips:
         self.action_units: Tensor | None = None
         if args.au_labels is not None:
             labels = mt.read_au_labels(args.au_labels)
-            if missing := [clip.clip for clip in self.clips.clips if clip.clip not in labels]:
+            if missing := sorted({clip.clip for clip in self.clips.clips} - labels.keys()):
                 raise ValueError(f"--au-labels has no line for {len(missing)} clips: {', '.join(missing[:5])}, ...")
             self.action_units = torch.stack([labels[clip.clip] for clip in self.clips.clips]).float()
 

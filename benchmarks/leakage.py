@@ -1,0 +1,125 @@
+"""How much of a result is the leak? The same runs, scored at three epochs: last, chosen honestly, best on the test.
+
+    python -m benchmarks.leakage [--quick] [--processes 2] [--out docs/leakage.json]
+
+Method. Eight made people (``mt.synthetic_dataset``), nine clips each, three expressions; leave one subject out. For
+every fold an inner split sets about a fifth of the training subjects aside; the network is trained on the rest, and
+after each epoch it predicts the subjects set aside and the held-out subject. The three scores come from these same
+predictions:
+
+    last     the held-out predictions of the last epoch
+    inner    of the epoch with the best UF1 on the subjects set aside (the first of several)
+    test     of the epoch with the most correct held-out predictions, for each subject: the leak
+
+Then once more with labels that mean nothing: each person's are shuffled, so that any score above chance is no
+knowledge. Chance is what shuffling the predictions against the labels gives, a third here. UF1 and UAR are pooled over
+all folds; five seeds make other people, other initial weights and another shuffle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+import mertools as mt
+from benchmarks.small_runs import in_parallel, make_people, settings, train
+from examples import train_mer
+from mertools.files import write_whole
+
+RULES = ("last", "inner", "test")
+
+
+class Task(NamedTuple):
+    """One run over all folds."""
+
+    seed: int
+    noise: bool
+    subjects: int
+    epochs: int
+
+
+def run(task: Task) -> dict[str, tuple[float, float]]:
+    """UF1 and UAR of each rule."""
+    with tempfile.TemporaryDirectory() as folder:
+        args = settings(make_people(folder, subjects=task.subjects, seed=task.seed), task.seed, task.epochs)
+        data = train_mer.Clips(args)
+        if task.noise:
+            shuffle_labels(data, task.seed)
+        books = {rule: mt.ScoreBook(data.clips.classes, selection=rule) for rule in RULES}
+        for name, (rest, held_out) in train_mer.named_folds(args, data.clips).items():
+            inner = mt.inner_split(rest, data.clips.subjects, data.clips.targets, seed=task.seed)
+            seen: list[dict[str, mt.ScoreBook]] = []
+
+            def look(
+                epoch: int, model: nn.Module, name: str = name, held_out: list[int] = held_out,
+                inner: mt.Fold = inner, seen: list[dict[str, mt.ScoreBook]] = seen,
+            ) -> None:  # fmt: skip
+                here = mt.Processes(0, 1, torch.device("cpu"))
+                sides = {"inner": inner.test, "test": held_out}
+                seen.append({k: train_mer.predict(args, model, data, v, name, here) for k, v in sides.items()})
+
+            train(args, data, name, mt.Fold(inner.train, held_out), look)
+            last = len(seen) - 1
+            chosen = {
+                "last": last,
+                "inner": max(range(last + 1), key=lambda epoch: seen[epoch]["inner"].uf1()),
+                "test": max(range(last + 1), key=lambda epoch: seen[epoch]["test"].war()),
+            }
+            for rule, epoch in chosen.items():
+                for row in seen[epoch]["test"]:
+                    books[rule].add(
+                        [row.predicted], [row.target], clips=[row.clip], subjects=[row.subject], fold=row.fold
+                    )
+        return {rule: (book.uf1(), book.uar()) for rule, book in books.items()}
+
+
+def shuffle_labels(data: train_mer.Clips, seed: int) -> None:
+    """Give each person's labels to the clips of that person at random."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.tensor(data.clips.targets)
+    for subject in sorted(set(data.clips.subjects)):
+        own = torch.tensor([i for i, name in enumerate(data.clips.subjects) if name == subject])
+        targets[own] = targets[own[torch.randperm(len(own), generator=generator)]]
+    # One list, shared by the clips and both datasets.
+    data.clips.targets[:] = targets.tolist()
+    data.targets = targets
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description="What choosing the epoch on the test subject adds.")
+    parser.add_argument("--quick", action="store_true", help="one seed, few epochs, to see that it runs")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    seeds, subjects, epochs = (1, 4, 2) if args.quick else (5, 8, 25)
+    tasks = [Task(seed, noise, subjects, epochs) for noise in (False, True) for seed in range(seeds)]
+    results = in_parallel(run, tasks, args.processes)
+    print(f"{seeds} seeds, {subjects} people left out in turn, {epochs} epochs; mean ± deviation over seeds, in %")
+    print("\n| labels | epoch | UF1 | UAR | UF1 above the last epoch's |\n|---|---|---|---|---|")
+    figures = []
+    for noise in (False, True):
+        found = [result for task, result in zip(tasks, results, strict=True) if task.noise == noise]
+        for rule in RULES:
+            scores = 100 * torch.tensor([result[rule] for result in found])
+            gain = scores[:, 0] - 100 * torch.tensor([result["last"][0] for result in found])
+            spread = scores.std(0, correction=min(1, seeds - 1))
+            words = {"last": "last", "inner": "chosen on training subjects", "test": "**best on the held-out subject**"}
+            cells = [f"{mean:.1f} ± {s:.1f}" for mean, s in zip(scores.mean(0).tolist(), spread.tolist(), strict=True)]
+            labels = "shuffled" if noise else "true"
+            print(f"| {labels} | {words[rule]} | {' | '.join(cells)} ", end="")
+            print(f"| {gain.mean():+.1f} ({gain.min():+.1f} to {gain.max():+.1f}) |")
+            uf1, uar = scores.T.tolist()
+            figures.append({"labels": labels, "epoch": rule, "uf1": uf1, "uar": uar})
+    if args.out:
+        write_whole(args.out, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
