@@ -311,7 +311,7 @@ def predict(
         found = [data.clips.clips[int(i)] for i in batch["index"]]
         book.add(
             logits.argmax(1), batch["target"], fold=fold, clips=[names[int(i)] for i in batch["index"]],
-            subjects=[clip.subject or clip.clip for clip in found], datasets=[clip.dataset for clip in found],
+            subjects=[clip.subject for clip in found], datasets=[clip.dataset for clip in found],
         )  # fmt: skip
     return book.gather() if here.world > 1 else book
 

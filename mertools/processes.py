@@ -52,7 +52,8 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
     """Join the processes that ``torchrun`` started (gloo on CPUs, nccl on GPUs); a lone process is its own world.
 
     A process that ends with an error leaves the group at once, and torchrun stops the others; one that hangs makes the
-    others fail after the timeout.
+    others fail after the timeout. Where a launcher has joined the processes already (Ray Train), its group is used and
+    left to it.
 
     Args:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU of this process's own where there is one.
@@ -86,12 +87,15 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
             )
         place = torch.device("cuda", local)
         torch.cuda.set_device(place)
-    if world > 1:
+    theirs = dist.is_initialized()
+    if theirs:
+        world, rank = dist.get_world_size(), dist.get_rank()
+    elif world > 1:
         backend = "nccl" if place.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=timedelta(minutes=timeout_minutes))
     # Only a run that went well says goodbye: after an error the others may be waiting in an exchange.
     yield Processes(rank, world, place)
-    if world > 1:
+    if world > 1 and not theirs:
         dist.destroy_process_group()
 
 

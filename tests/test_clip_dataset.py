@@ -71,6 +71,17 @@ def test_clips_to_leave_alone(data):
     assert make(data, selector=None).key_positions(2) == (11, 30, 49)
 
 
+def test_when_key_frames_are_reselected(data):
+    annotated = (11, 30, 49)
+    found = make(data, size=48).key_positions(3)
+    assert make(data, size=48, reselect="never").key_positions(3) == annotated
+    for training in (True, False):
+        assert make(data, size=48, training=training, reselect="always").key_positions(3) == found != annotated
+    assert make(data, size=48, training=False).key_positions(3) == annotated
+    with pytest.raises(ValueError, match="reselect must be one of 'training', 'always', 'never', got True"):
+        make(data, reselect=True)
+
+
 def test_the_robust_search_as_selector(data):
     dataset = make(data, selector=mt.FrameSelector(refine=True), size=48)
     onset, apex, offset = dataset.key_positions(0)

@@ -39,6 +39,16 @@ def test_no_gpu():
         pass
 
 
+def test_a_group_that_is_there_already_is_used_and_left(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with mt.join_processes("cpu") as here:
+            assert here[:2] == (0, 1)
+        assert torch.distributed.is_initialized()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_two_processes(tmp_path):
     script = tmp_path / "s.py"
     script.write_text(f"""
