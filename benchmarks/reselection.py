@@ -22,13 +22,12 @@ import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 import mertools as mt
-from benchmarks.small_runs import in_parallel, make_people, settings, train
+from benchmarks.small_runs import in_parallel, make_people, settings, spread, train
 from examples import train_mer
 from mertools.files import write_whole
 
@@ -91,19 +90,32 @@ def main() -> None:
     seeds, subjects, epochs = (1, 3, 1) if args.quick else (3, 8, 30)
     tasks = [Task(seed, variant, subjects, epochs) for seed in range(seeds) for variant in VARIANTS]
     results = in_parallel(run, tasks, args.processes)
-    print(f"{seeds} seeds, {subjects} people left out in turn, {epochs} epochs; mean ± deviation over seeds, in %")
-    print("\n| key frames | UF1 | UAR | UF1 per seed | error of the key frames predicted with, frames |")
-    print("|---|---|---|---|---|")
     figures = []
     for variant in VARIANTS:
-        scores = torch.tensor([result for task, result in zip(tasks, results, strict=True) if task.variant == variant])
-        uf1, uar, error = (100 * scores[:, 0]), (100 * scores[:, 1]), scores[:, 2]
-        cells = [f"{c.mean():.1f} ± {c.std(correction=min(1, seeds - 1)):.1f}" for c in (uf1, uar)]
-        each = ", ".join(f"{score:.1f}" for score in uf1.tolist())
-        print(f"| {variant} | {' | '.join(cells)} | {each} | {error.mean():.2f} |")
-        figures.append({"key_frames": variant, "uf1": uf1.tolist(), "uar": uar.tolist(), "error": error.tolist()})
+        found = [result for task, result in zip(tasks, results, strict=True) if task.variant == variant]
+        uf1, uar, error = np.array(found).T
+        figures.append({
+            "key_frames": variant, "uf1": (100 * uf1).tolist(), "uar": (100 * uar).tolist(), "error": error.tolist(),
+        })  # fmt: skip
+    print(f"{seeds} seeds, {subjects} people left out in turn, {epochs} epochs; mean ± deviation over seeds, in %\n")
+    print(table(figures))
     if args.out:
         write_whole(args.out, (json.dumps(figures, indent=2) + "\n").encode())
+
+
+def table(figures: list[dict[str, Any]]) -> str:
+    """The figures in Markdown."""
+    lines = [
+        "| key frames | UF1 | UF1 per seed | UAR | error of the key frames predicted with |",
+        "|---|---|---|---|---|",
+    ]
+    for row in figures:
+        each = ", ".join(f"{score:.1f}" for score in row["uf1"])
+        lines.append(
+            f"| {row['key_frames']} | {spread(row['uf1'])} | {each} | {spread(row['uar'])} "
+            f"| {np.mean(row['error']):.2f} frames |"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

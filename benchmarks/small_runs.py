@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 import mertools as mt
@@ -54,6 +55,11 @@ def in_parallel(work: Callable[[Task], Result], tasks: Iterable[Task], processes
     finally:
         pool.close()
         pool.join()
+
+
+def spread(values: list[float]) -> str:
+    """Mean and deviation over seeds."""
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=min(1, len(values) - 1)):.1f}"
 
 
 def make_people(root: str | Path, **more: Any) -> mt.SyntheticDataset:

@@ -12,7 +12,7 @@ The number of epochs is fixed (--select last), or the epoch is chosen on clips s
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import math
 import zlib
 from collections.abc import Sequence
@@ -104,6 +104,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if made_up:
         parser.set_defaults(**SMALL)
     args = parser.parse_args(argv)
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
     return args
@@ -274,7 +276,7 @@ def train_fold(
         entry["loss"] = here.sum(total).item() / len(train)
         if watched:
             entry["uar"] = predict(args, scored, data, watched, name, here).uar()
-            if entry["uar"] > best:
+            if entry["uar"] >= best:  # of several that are as good, the one that was trained longest
                 best, chosen = entry["uar"], epoch
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if here.main:

@@ -12,6 +12,7 @@ The number of epochs is fixed (--select last), or the epoch is chosen on an inne
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -90,6 +91,8 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if made_up:
         parser.set_defaults(**SMALL)
     args = parser.parse_args(argv)
+    if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
+        parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
     return args
@@ -231,7 +234,7 @@ def train_fold(
         schedule.step()
         if watched:
             entry["uf1"] = predict(args, scored, data, watched, name, here).uf1()
-            if entry["uf1"] > best:
+            if entry["uf1"] >= best:  # of several that are as good, the one that was trained longest
                 best, chosen = entry["uf1"], epoch
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if after_epoch is not None:

@@ -1,5 +1,7 @@
 """The benchmarks still run; what they print is not judged here."""
 
+import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +10,18 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["au_loss", "au_prior_effect", "audit", "audit_recovery", "distance", "keyframes", "retention"]
+    "name",
+    [
+        "au_loss",
+        "au_prior_effect",
+        "audit",
+        "audit_recovery",
+        "distance",
+        "keyframes",
+        "leakage",
+        "reselection",
+        "retention",
+    ],
 )
 def test_quick_mode(name):
     done = subprocess.run(
@@ -20,6 +33,13 @@ def test_quick_mode(name):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n|") >= 7
+
+
+@pytest.mark.parametrize(("name", "page"), [("leakage", "leakage.md"), ("reselection", "training.md")])
+def test_the_page_has_the_figures(name, page):
+    table = importlib.import_module(f"benchmarks.{name}").table
+    docs = Path(__file__).parents[1] / "docs"
+    assert table(json.loads((docs / f"{name}.json").read_text())) in (docs / page).read_text()
 
 
 def test_streaming_example():
