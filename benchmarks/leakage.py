@@ -12,8 +12,8 @@ predictions:
     inner    of the epoch with the best UF1 on the subjects set aside (the last of several that are as good)
     test     of the epoch with the most correct held-out predictions, for each subject: the leak
 
-Then once more with labels that mean nothing: each person's are shuffled, so that any score above chance is no
-knowledge. Chance is what shuffling the predictions against the labels gives, a third here. UF1 and UAR are pooled over
+Then once more with labels that mean nothing: of each person's three clips of an expression, one gets each label, at
+random. Nothing that is seen in a clip tells its label, so any score above chance, a third, is no knowledge. UF1 and UAR are pooled over
 all folds; five seeds make other people, other initial weights and another shuffle.
 """
 
@@ -83,12 +83,14 @@ def run(task: Task) -> dict[str, tuple[float, float]]:
 
 
 def shuffle_labels(data: train_mer.Clips, seed: int) -> None:
-    """Give each person's labels to the clips of that person at random."""
+    """Labels that mean nothing: the three clips of each expression and person get one label of each kind, at random."""
     generator = torch.Generator().manual_seed(seed)
     targets = torch.tensor(data.clips.targets)
-    for subject in sorted(set(data.clips.subjects)):
-        own = torch.tensor([i for i, name in enumerate(data.clips.subjects) if name == subject])
-        targets[own] = targets[own[torch.randperm(len(own), generator=generator)]]
+    groups: dict[tuple[str, int], list[int]] = {}
+    for i, (subject, target) in enumerate(zip(data.clips.subjects, data.clips.targets, strict=True)):
+        groups.setdefault((subject, target), []).append(i)
+    for own in groups.values():
+        targets[own] = torch.randperm(len(own), generator=generator)
     # One list, shared by the clips and both datasets.
     data.clips.targets[:] = targets.tolist()
     data.targets = targets
