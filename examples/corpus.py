@@ -250,10 +250,11 @@ def main() -> int:
         for result in run(missing, settings, args.workers, args.address) if missing else ():
             again += result["again"]
             shown += result["clips"]
-            print(f"\r{shown} clips done", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                print(f"\r{shown} clips done", end="", file=sys.stderr, flush=True)
         count, errors = tally(args.out, shards)
     except Exception as error:
-        print(f"\ncorpus: error: {error}", file=sys.stderr)
+        print(f"corpus: error: {error}", file=sys.stderr)
         return 1
     print(f"{count} rows, {errors} of them with an error; {again} clips were begun again")
     return 0
