@@ -1,6 +1,7 @@
 # Everything sets itself up in .venv; the first call of a target installs what it needs.
 #   make demo [CLIP=path]   the main job on one clip        make test    the test suite
 #   make lint types docs    what else CI looks at           make wheel   build, install into an empty venv, try it
+#   make ray                the corpus example on Ray Data, which `make test` leaves out where it is not installed
 #   make check              all of it                       make clean   remove what was built
 
 PYTHON ?= python3
@@ -9,13 +10,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= demo.png
 
-.PHONY: demo test lint types docs wheel check clean
+.PHONY: demo test ray lint types docs wheel check clean
 
 demo: $(VENV)/.plot
 	@$(BIN)/python examples/demo.py $(if $(CLIP),"$(CLIP)") --out "$(OUT)"
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
+
+ray: $(VENV)/.dev $(VENV)/.ray
+	$(BIN)/python -m pytest tests/test_corpus.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

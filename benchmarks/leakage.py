@@ -13,8 +13,8 @@ predictions:
     test     of the epoch with the most correct held-out predictions, for each subject: the leak
 
 Then once more with labels that mean nothing: of each person's three clips of an expression, one gets each label, at
-random. Nothing that is seen in a clip tells its label, so any score above chance, a third, is no knowledge. UF1 and UAR are pooled over
-all folds; five seeds make other people, other initial weights and another shuffle.
+random. Nothing that is seen in a clip tells its label, so any score above chance, a third, is no knowledge. UF1 and UAR
+are pooled over all folds; five seeds make other people, other initial weights and another shuffle.
 """
 
 from __future__ import annotations
