@@ -18,7 +18,10 @@ HOSTS = ("m3dfel", "former_dfer", "dfer_clip", "mmnet", "htnet")
 @pytest.fixture
 def recipe(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
-    return importlib.import_module
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks this small only wait for a second thread where the machine is busy
+    yield importlib.import_module
+    torch.set_num_threads(threads)
 
 
 def made(recipe, **settings):
