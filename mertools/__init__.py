@@ -9,6 +9,7 @@ Fusion          SpatialTransformer, ParallelFusion                              
 Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
+Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
 """
 
@@ -40,7 +41,9 @@ from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
 from mertools.magnify import magnify_motion
 from mertools.manhattan import ManhattanRetention
+from mertools.model_folder import load_model, save_model
 from mertools.models import TSFmicro, TwoBranch
+from mertools.onnx_export import export_onnx
 from mertools.plots import plot_au_prior, plot_keyframes
 from mertools.pooling import FramePool, pool_frames
 from mertools.problems import Problem
@@ -112,9 +115,11 @@ __all__ = [
     "drawn_portrait",
     "estimate_au_prior",
     "estimate_pos_weight",
+    "export_onnx",
     "facs_labels",
     "find_frames",
     "frame_list_schema",
+    "load_model",
     "load_published",
     "load_torchscale",
     "magnify_motion",
@@ -130,6 +135,7 @@ __all__ = [
     "read_openface",
     "repair_annotations",
     "resample_clip",
+    "save_model",
     "select_keyframes",
     "synthetic_clip",
     "transform_clip",
