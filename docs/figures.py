@@ -101,6 +101,7 @@ def blink() -> Figure:
     found = [int(x) for x in mt.select_keyframes(clip)[:3]]
     plain = [int(x) for x in mt.select_keyframes(clip, distance=mt.pairwise_distance)[:3]]
     change = mt.pairwise_distance(clip)[0, made.onset] / np.sqrt(clip[0, 0].numel())
+    change[made.onset] = change[made.onset - 1]  # the onset is no frame away from itself: without the dip
     figure = sheet(10, 3.6)
     axes = figure.subplots()
     quiet(axes)
@@ -148,7 +149,7 @@ def au_cost() -> Figure:
         for j in range(7):
             value = float(cost[i, j])
             colour = "white" if value > 0.6 * float(cost.max()) else INK
-            axes.text(j, i, f"{value:.2f}".removeprefix("0"), ha="center", va="center", fontsize=9, color=colour)
+            axes.text(j, i, f"{abs(value):.2f}".removeprefix("0"), ha="center", va="center", fontsize=9, color=colour)
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.set_label("AU term of the loss", color=MUTED)
     bar.outline.set_visible(False)
@@ -165,14 +166,14 @@ def decay() -> Figure:
     """How long each head remembers, and the decay matrix of a causal and of a two-sided layer."""
     layer = mt.Retention(64, 8)
     gamma = torch.tensor(layer.decay)
-    figure = sheet(10, 3.4)
-    curve, causal, both = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+    figure = sheet(10, 3)
+    curve, causal, both = figure.subplots(1, 3, width_ratios=(1.2, 1, 1))
     quiet(curve)
     ages = torch.arange(0, 257)
     shades = [(0.1 + 0.09 * h, 0.5 - 0.03 * h, 0.45 + 0.03 * h) for h in range(8)]
     for h, (g, shade) in enumerate(zip(gamma, shades, strict=True)):
         curve.plot(ages, g**ages, color=shade, lw=1.6, label=f"head {h}, γ = {float(g):.4f}")
-    curve.legend(fontsize=7.5, frameon=False, loc="upper right", labelcolor=INK)
+    curve.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), labelcolor=INK)
     curve.set(xlim=(0, 256), ylim=(0, 1.02))
     curve.set_xlabel("frames ago, n − m", color=MUTED)
     curve.set_ylabel("weight γⁿ⁻ᵐ", color=MUTED)
