@@ -41,7 +41,9 @@ def main(folder: Path) -> int:
     if metadata["Version"] != version[1]:
         complaints.append(f"the wheel is of version {metadata['Version']}, the package of {version[1]}")
 
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\n"
+    )
     private = (".github/", ".gitignore")
     wanted = {name for name in tracked if name and not name.startswith(private) and (ROOT / name).exists()}
     with tarfile.open(sdist) as archive:

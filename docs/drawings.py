@@ -52,8 +52,8 @@ class Drawing:
         colour = self.colours["muted" if muted else "ink"]
         weight = ' font-weight="600"' if bold else ""
         self.parts.append(
-            f'<text x="{x}" y="{y + 0.35 * size:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>'
-            f"{escape(text)}</text>"
+            f'<text x="{x}" y="{y + 0.35 * size:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"'
+            f"{weight}>{escape(text)}</text>"
         )
 
     def arrow(self, *points: Point, dashed: bool = False, head: bool = True) -> None:
@@ -76,8 +76,8 @@ class Drawing:
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f"font-family=\"-apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif\">\n"
             f"<title>{escape(title)}</title>\n"
-            f'<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto" '
-            f'markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z" fill="{line}"/></marker></defs>\n'
+            f'<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+            f'orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z" fill="{line}"/></marker></defs>\n'
             + "\n".join(self.parts)
             + "\n</svg>\n"
         )
@@ -124,7 +124,9 @@ def overview(palette: str) -> str:
     d.arrow((200, 414), (200, 440), (250, 440), (250, 456), dashed=True)
     d.arrow((500, 418), (500, 488), (454, 488))
     d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "instead of CrossEntropyLoss")
-    return d.svg("Where the parts of mertools go: a DFER model on the left, a MER model on the right, one loss for both")
+    return d.svg(
+        "Where the parts of mertools go: a DFER model on the left, a MER model on the right, one loss for both"
+    )
 
 
 def tsfmicro(palette: str) -> str:
@@ -162,7 +164,9 @@ def tsfmicro(palette: str) -> str:
     d.box(190, 544, 260, 36, "ours", "mean over places, Linear")
     d.arrow((320, 580), (320, 600))
     d.text(320, 614, "logits  b e", size=15)
-    return d.svg("TSFmicro: the onset frame through a transformer, the motion image through retention, added and lifted")
+    return d.svg(
+        "TSFmicro: the onset frame through a transformer, the motion image through retention, added and lifted"
+    )
 
 
 def structures(palette: str) -> str:

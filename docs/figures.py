@@ -130,9 +130,7 @@ def au_cost() -> Figure:
     logits = torch.eye(len(names), dtype=torch.float64) * 30
     cost = torch.stack(
         [
-            mt.au_prior_loss(
-                logits, torch.full((7,), i), prior=mt.au_prior().double(), au_ratio=1.0, reduction="none"
-            )
+            mt.au_prior_loss(logits, torch.full((7,), i), prior=mt.au_prior().double(), au_ratio=1.0, reduction="none")
             for i in range(7)
         ]
     )
@@ -257,7 +255,8 @@ def conditions() -> Figure:
     figure = sheet(10, 4.2)
     kinds: list[tuple[str, dict[str, Any], int]] = [
         ("rest", {}, 0), ("smile", {}, 38), ("brow raise", {"movement": "brow-raise"}, 38),
-        ("brow lowered", {"movement": "brow-lower"}, 38), ("sensor noise", {"noise": 8}, 38), ("JPEG", {"jpeg": 10}, 38),
+        ("brow lowered", {"movement": "brow-lower"}, 38), ("sensor noise", {"noise": 8}, 38),
+        ("JPEG", {"jpeg": 10}, 38),
         ("blink", {"blink": 34}, 37), ("nod", {"nod": 8, "seed": 4}, 38), ("drift", {"drift": 10}, 79),
         ("flicker", {"flicker": 0.2}, 38),
     ]  # fmt: skip

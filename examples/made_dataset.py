@@ -2,9 +2,9 @@
 
 python examples/made_dataset.py FOLDER [--subjects 4] [--off 4]
 
-Every subject is a drawn face with its own colours; expressions are smiles (happiness), raised brows (surprise) and lowered brows
-(disgust), with sensor noise. The table's key frames are the true ones, moved by up to --off frames either way, as an
-annotator's are. truth.csv beside it has the true ones.
+Every subject is a drawn face with its own colours; expressions are smiles (happiness), raised brows (surprise) and
+lowered brows (disgust), with sensor noise. The table's key frames are the true ones, moved by up to --off frames either
+way, as an annotator's are. truth.csv beside it has the true ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ def make(folder: Path, *, subjects: int = 4, off: int = 4, clips_each: int = 3, 
         size: side of the images in pixels.
     """
     draw = random.Random(0)
-    annotated, true = [HEADER], [HEADER]
+    annotated: list[list[object]] = [[*HEADER]]
+    true: list[list[object]] = [[*HEADER]]
     for subject in range(1, subjects + 1):
         tint = torch.tensor([draw.uniform(0.8, 1.1) for _ in range(3)]).view(3, 1, 1)
         portrait = (mt.drawn_portrait() * tint).clamp(0, 255).byte()

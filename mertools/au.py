@@ -41,7 +41,7 @@ ACTION_UNITS: tuple[str, ...] = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12",
     "AU14", "AU15", "AU17", "AU20", "AU23", "AU25", "AU26", "AU28", "AU45",
 )  # fmt: skip
-"""The 18 action units in the order of OpenFace's presence columns (``AU01_c`` ... ``AU45_c``): the columns of ``(b, a)``."""
+"""The 18 action units in the order of OpenFace's presence columns (``AU01_c`` ... ``AU45_c``)."""
 
 
 def au_prior(

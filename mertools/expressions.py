@@ -28,7 +28,7 @@ CLASS_SETS: dict[str, tuple[str, ...]] = {
     "CASME3-4": ("positive", "surprise", "others", "negative"),
     "MEGC2019": ("negative", "positive", "surprise"),
 }  # fmt: skip
-"""Class names in the label order of each dataset or protocol. FERV39K is used in two orders: look which one is yours."""
+"""Class names in the label order of each dataset or protocol. FERV39K is used in two: look which one is yours."""
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "happy": ("happiness", "joy", "joyful"),

@@ -71,7 +71,8 @@ def export_onnx(
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     examples = _check_inputs(inputs)
     check_number("tolerance", tolerance, 0)
-    axes = [{0: "b"}] * len(examples) if dynamic_shapes is None else list(dynamic_shapes)
+    batch: Mapping[int, str] = {0: "b"}
+    axes = [batch] * len(examples) if dynamic_shapes is None else list(dynamic_shapes)
     if len(axes) != len(examples):
         raise ValueError(f"dynamic_shapes must name the free axes of {len(examples)} inputs, got {len(axes)} entries")
     target = Path(path)

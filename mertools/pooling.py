@@ -45,7 +45,8 @@ def pool_frames(
         >>> pool_frames(x, [2]), pool_frames(x, [2], how="last")
         (tensor([[1., 2.]]), tensor([[2., 3.]]))
 
-    Source: common practice; attention pooling after Ilse et al., "Attention-based Deep Multiple Instance Learning", 2018.
+    Source: common practice; attention pooling is that of Ilse et al., "Attention-based Deep Multiple Instance
+    Learning", 2018.
     """
     check_floating("x", x, "(b, t, ...)")
     check_choice("how", how, POOLINGS)

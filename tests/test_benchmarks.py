@@ -8,7 +8,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["au_loss", "au_prior_effect", "audit", "audit_recovery", "distance", "import_cost", "keyframes", "retention"]
+    "name",
+    ["au_loss", "au_prior_effect", "audit", "audit_recovery", "distance", "import_cost", "keyframes", "retention"],
 )
 def test_quick_mode(name):
     done = subprocess.run(

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def is_record(thing):
 
 def parameters(thing):
     if isinstance(thing, type) and issubclass(thing, tuple):
-        return {field: None for field in thing._fields}
+        return dict.fromkeys(thing._fields)
     found = inspect.signature(thing).parameters
     return {name: p for name, p in found.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
@@ -146,7 +147,7 @@ def test_constants_have_a_docstring(name):
     """A string below the assignment, which the reference shows."""
     for module in ("au", "expressions", "protocols"):
         body = ast.parse(inspect.getsource(importlib.import_module(f"mertools.{module}"))).body
-        for node, after in zip(body, body[1:], strict=False):
+        for node, after in itertools.pairwise(body):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
             if any(isinstance(t, ast.Name) and t.id == name for t in targets):
                 assert isinstance(after, ast.Expr), name

@@ -89,7 +89,9 @@ def test_a_class_of_ones_own(tmp_path):
 
     folder = mt.save_model(Mine(3), tmp_path, {"width": 3})
     assert isinstance(mt.load_model(folder, Mine), Mine)
-    with pytest.raises(ValueError, match=r"config names the class 'Mine', which is none of AUHead, .*: pass model_class="):
+    with pytest.raises(
+        ValueError, match=r"config names the class 'Mine', which is none of AUHead, .*: pass model_class="
+    ):
         mt.load_model(folder)
     with pytest.raises(ValueError, match="config is that of a Mine, not of AUHead"):
         mt.load_model(folder, mt.AUHead)

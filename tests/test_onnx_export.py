@@ -37,7 +37,9 @@ def test_every_module_in_onnxruntime(name, tmp_path):
 
 def test_a_backbone_over_frames(tmp_path):
     """A ManhattanRetNet of two stages, one of each kind, by itself and as the stem of an encoder."""
-    stem = mt.ManhattanRetNet(dims=(4, 28), depths=(1, 1), decomposed=(True, False), decay_init=(2, 2), decay_range=(4, 6))
+    stem = mt.ManhattanRetNet(
+        dims=(4, 28), depths=(1, 1), decomposed=(True, False), decay_init=(2, 2), decay_range=(4, 6)
+    )
     encoder = mt.RetNetTemporal(28, 1, 7, stem=stem)
     x = torch.randn(2, 3, 3, 19, 13)
     path = mt.export_onnx(encoder, tmp_path / "encoder.onnx", x)

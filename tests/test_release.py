@@ -21,7 +21,7 @@ def test_one_version():
 
 def test_the_citation_names_the_papers():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
-    assert {key for key in ("cff-version", "message", "title", "authors", "license", "type")} <= citation.keys()
+    assert {"cff-version", "message", "title", "authors", "license", "type"} <= citation.keys()
     numbers = {entry["value"] for paper in citation["references"] for entry in paper["identifiers"]}
     assert numbers == {"arXiv:2603.04766", "arXiv:2507.07678", "arXiv:2505.16372"}
     for paper in citation["references"]:
