@@ -1,14 +1,16 @@
-"""For mkdocs: the notebooks as pages, with what they showed when they were last run (`make notebooks`)."""
+"""For mkdocs: the notebooks as pages, with what they showed when they were last run (`make notebooks`), and links."""
 
 from __future__ import annotations
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 
@@ -17,7 +19,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page and its pictures for each notebook."""
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         name = f"notebooks/{path.stem}"
-        text, pictures = page(json.loads(path.read_text()), path.stem)
+        text, pictures = as_page(json.loads(path.read_text()), path.stem)
         files.append(File.generated(config, f"{name}.md", content=text))
         files.append(File.generated(config, f"{name}.ipynb", content=path.read_text()))
         for number, picture in enumerate(pictures):
@@ -25,7 +27,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def page(notebook: dict[str, Any], stem: str) -> tuple[str, list[bytes]]:
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The roles of docstrings (``:func:`name```) as links to the name, where the page has it."""
+
+    def link(found: re.Match[str]) -> str:
+        name = found[1].removeprefix("~").removeprefix("mertools.")
+        code = f"<code>{name}</code>"
+        return f'<a href="#mertools.{name}">{code}</a>' if f'id="mertools.{name}"' in html else code
+
+    return re.sub(r":(?:func|class|meth):<code>([~\w.]+)</code>", link, html)
+
+
+def as_page(notebook: dict[str, Any], stem: str) -> tuple[str, list[bytes]]:
     """Markdown of a notebook, and its pictures in order."""
     parts: list[str] = []
     pictures: list[bytes] = []
