@@ -71,17 +71,13 @@ def distances() -> Figure:
         off = d[~torch.eye(len(d), dtype=torch.bool)]
         image = axes.imshow(d / off.mean(), cmap="GnBu", vmin=0, vmax=float(off.max() / off.mean()), origin="lower")
         spread = float((off.max() - off.min()) / off.mean())
-        axes.set_title(f"{name}\n(all pairs within {spread:.0%} of the mean)", fontsize=10, color=INK)
+        axes.set_title(f"{name}\n(largest − smallest: {spread:.0%} of the mean)", fontsize=10, color=INK)
         rise, fall = marks["apex"] - marks["onset"], marks["offset"] - marks["apex"]
         # Window sizes are those of the preset "wide", enlarged from the default so that they can be seen.
         axes.add_patch(
             Rectangle((marks["apex"], marks["onset"]), 0.48 * fall, 0.32 * rise, fill=False, ec=APEX, lw=1.8)
         )
         axes.plot(marks["apex"], marks["onset"], "o", color=APEX, ms=5)
-        axes.annotate(
-            "search window", (marks["apex"], marks["onset"]), (-4, -6), textcoords="offset points", fontsize=8.5,
-            color=APEX, ha="right", va="top",
-        )  # fmt: skip
         axes.set_xlabel("apex candidate (frame)", color=MUTED)
         axes.set_ylabel("onset candidate (frame)", color=MUTED)
         axes.tick_params(colors=MUTED, length=3, labelsize=9)
