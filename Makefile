@@ -1,8 +1,9 @@
 # Everything sets itself up in .venv; the first call of a target installs what it needs.
 #   make demo [CLIP=path]   the main job on one clip        make test    the test suite
-#   make lint types docs    what else CI looks at           make wheel   build, install into an empty venv, try it
+#   make lint types docs    what else CI looks at           make wheel   build, check, install into an empty venv, try it
+#   make notebooks          run them again, in place        make figures the pictures of the docs
 #   make ray                the corpus example on Ray Data, which `make test` leaves out where it is not installed
-#   make check              all of it                       make clean   remove what was built
+#   make check              all that CI runs                make clean   remove what was built
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= demo.png
 
-.PHONY: demo test ray lint types docs wheel check clean
+.PHONY: demo test ray lint types docs notebooks figures wheel check clean
 
 demo: $(VENV)/.plot
 	@$(BIN)/python examples/demo.py $(if $(CLIP),"$(CLIP)") --out "$(OUT)"
@@ -31,16 +32,24 @@ types: $(VENV)/.dev
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+notebooks: $(VENV)/.dev
+	$(BIN)/python notebooks/run.py
+
+figures: $(VENV)/.plot
+	$(BIN)/python docs/figures.py
+
+# The wheel is built from the sdist, so that both are known to be whole.
 wheel: $(VENV)/.dev
 	rm -rf dist build/empty
 	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/check_dist.py dist
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/python -m pip --disable-pip-version-check --quiet install -c constraints.txt dist/*.whl
-	cd build/empty && bin/python -W error -c "import mertools as mt; print('wheel', mt.__version__, tuple(mt.au_prior().shape))"
-	build/empty/bin/mertools --version
+	cd build/empty && bin/python -W error ../../.ci/smoke.py
 	rm -rf build/empty
 
-check: test lint types docs wheel
+check: lint types docs wheel test
 
 clean:
 	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache

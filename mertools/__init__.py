@@ -12,6 +12,7 @@ Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset    
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
                 lodo_folds, fixed_folds, group_folds, confusion_matrix, ...
 Training        RunFolder, ClipBatches, save_checkpoint, join_processes, ...
+Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
@@ -47,7 +48,9 @@ from mertools.keyframes import KeyFrames
 from mertools.magnify import magnify_motion
 from mertools.manhattan import ManhattanRetention
 from mertools.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
+from mertools.model_folder import load_model, save_model
 from mertools.models import TSFmicro, TwoBranch
+from mertools.onnx_export import export_onnx
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
 from mertools.pooling import FramePool, pool_frames
 from mertools.problems import Problem
@@ -139,6 +142,7 @@ __all__ = [
     "drawn_portrait",
     "estimate_au_prior",
     "estimate_pos_weight",
+    "export_onnx",
     "facs_labels",
     "find_frames",
     "fixed_folds",
@@ -147,6 +151,7 @@ __all__ = [
     "inner_split",
     "join_processes",
     "load_checkpoint",
+    "load_model",
     "load_published",
     "load_torchscale",
     "load_weights",
@@ -167,6 +172,7 @@ __all__ = [
     "repair_annotations",
     "resample_clip",
     "save_checkpoint",
+    "save_model",
     "save_weights",
     "select_keyframes",
     "sync_batch_norm",

@@ -58,6 +58,8 @@ class ClipAnnotation:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 46, 59, 86, "happiness", ("happiness",))
         >>> clip.offset - clip.onset
         40
+
+    Source: the datasets' own tables; field names are ours.
     """
 
     dataset: str
@@ -110,6 +112,8 @@ class Annotations(list[ClipAnnotation]):
         >>> clips = Annotations([ClipAnnotation("casme2", "01", "EP02_01f", 46, None, 86, "happiness")])
         >>> [problem.column for problem in clips.problems]
         ['apex']
+
+    Source: the datasets' own tables.
     """
 
     def __init__(
@@ -170,6 +174,8 @@ def read_annotations(
         ('04', 225, ('L1', 'R4'))
         >>> print(clips.repairs[0].reason)
         apex / -> 225 (apex-midpoint: halfway between onset 181 and offset 270)
+
+    Source: the tables as the datasets hand them out; ``docs/datasets.md`` lists them.
     """
     clips = load_annotations(path, dataset, sheet=sheet)
     repaired, log = repair_annotations(clips, repair)

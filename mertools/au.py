@@ -37,11 +37,11 @@ __all__ = [
     "estimate_pos_weight",
 ]
 
-# The order of OpenFace's presence columns (AU01_c ... AU45_c).
 ACTION_UNITS: tuple[str, ...] = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12",
     "AU14", "AU15", "AU17", "AU20", "AU23", "AU25", "AU26", "AU28", "AU45",
 )  # fmt: skip
+"""The 18 action units in the order of OpenFace's presence columns (``AU01_c`` ... ``AU45_c``)."""
 
 
 def au_prior(
@@ -167,7 +167,7 @@ def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, sm
         au_target: AU labels of the clips, 0 or 1 (or probabilities).
         target: class of each clip.
         num_classes: number of classes.
-        smoothing: pseudo-count, 0 for the plain frequency.
+        smoothing: pseudo-count, not negative; 0 for the plain share of clips.
 
     Shape:
         - au_target: ``(n, a)``; target: ``(n,)`` integers; output: ``(e, a)`` in [0, 1]
@@ -180,6 +180,8 @@ def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, sm
     Examples:
         >>> estimate_au_prior(torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([0, 0]), num_classes=1)
         tensor([[0.7500, 0.5000]])
+
+    Source: ours; AU-DFER (arXiv 2507.07678) gives the table of DFEW.
     """
     check_number("smoothing", smoothing, 0)
     positive, total = _count(au_target, target, num_classes)
@@ -209,6 +211,8 @@ def estimate_pos_weight(au_target: Tensor, target: Tensor | None = None, *, num_
     Examples:
         >>> estimate_pos_weight(torch.tensor([[1.0], [0], [0], [0], [0]]))  # 4 negatives, 1 positive: (4 + 1) / (1 + 1)
         tensor([2.5000])
+
+    Source: AU-DFER (arXiv 2507.07678), whose weights are negatives over positives; the added counts are ours.
     """
     if (target is None) != (num_classes is None):
         raise ValueError("target and num_classes must be given together (a row per class) or not at all (one row)")

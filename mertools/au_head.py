@@ -147,6 +147,8 @@ def detach_au_head(model: nn.Module) -> nn.Module:
         >>> host = nn.Sequential(nn.Linear(5, 7))
         >>> detach_au_head(attach_au_head(host, "0"))(torch.zeros(2, 5)).shape
         torch.Size([2, 7])
+
+    Source: AU-DFER (arXiv 2507.07678): the AU branch is dropped at inference.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")

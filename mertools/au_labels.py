@@ -32,6 +32,13 @@ class OpenFaceAUs(NamedTuple):
         - confidence: ``(t,)`` of the face tracker, 0 to 1
         - success: ``(t,)`` bool
         - frame: ``(t,)`` int64, OpenFace's frame number (from 1)
+
+    Source: OpenFace 2 (Baltrušaitis et al., 2018).
+
+    Examples:
+        >>> seen = OpenFaceAUs(*torch.zeros(5, 3).unbind(0))
+        >>> seen.confidence
+        tensor([0., 0., 0.])
     """
 
     presence: Tensor
@@ -153,6 +160,8 @@ def read_au_labels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         >>> _ = path.write_text(" 00001.csv/1 " + "1 0 " * 9)
         >>> read_au_labels(path)["00001.csv/1"].sum()
         tensor(9.)
+
+    Source: the cache ``AU_DFEW.txt`` of AU-DFER's published code.
     """
     source = _existing(path)
     labels: dict[str, Tensor] = {}
@@ -193,6 +202,8 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
         >>> write_au_labels(path, {"00001": torch.ones(18)})
         >>> read_au_labels(path)["00001"].sum()
         tensor(18.)
+
+    Source: the cache ``AU_DFEW.txt`` of AU-DFER's published code.
     """
     if not isinstance(labels, Mapping):
         raise TypeError(f"labels must map clip names to tensors, got {type(labels).__name__}")

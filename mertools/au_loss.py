@@ -53,11 +53,15 @@ def au_prior_loss(
 ) -> Tensor:
     """Cross entropy with an action-unit term; the function under :class:`AUPriorLoss`, which documents the arguments.
 
+    ``(1 − au_ratio)·CE + au_ratio·mean[prior_scale·prior[target]·BCE(au_logits, au_target; pos_weight)]``
+
     Examples:
         >>> logits, target = torch.zeros(2, 7), torch.tensor([0, 3])
         >>> loss = au_prior_loss(logits, target, prior=au_prior(), au_ratio=0.0)
         >>> torch.equal(loss, F.cross_entropy(logits, target))
         True
+
+    Source: AU-DFER (arXiv 2507.07678).
     """
     if isinstance(prior, _Rows):  # from AUPriorLoss, which checks its settings once
         rows = prior
@@ -109,7 +113,7 @@ class AUPriorLoss(nn.Module):
         prior_scale: ``s``, scale of the prior as a weight.
         pos_weight: weight of a present unit against an absent one, ``(a,)`` or ``(e, a)``; see :func:`au_pos_weight`.
         class_weight: ``(e,)`` weights of the cross entropy.
-        label_smoothing: of the cross entropy; the AU term uses the target as it is.
+        label_smoothing: of the cross entropy, in [0, 1]; the AU term uses the target as it is.
         ignore_index: a class index whose clips count in neither term. A batch of nothing else gives 0, not NaN.
         expression_loss: a module in the place of the cross entropy, called as ``(logits, target)``, with the same
             ``reduction``; for instance :class:`FocalLoss` or :class:`LogitAdjustedLoss`.

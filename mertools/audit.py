@@ -53,6 +53,8 @@ class ClipAudit:
         >>> audit = ClipAudit(ClipAnnotation("casme2", "01", "a", 10, 20, 40), (10, 20, 40), {"robust": (12, 21, 36)})
         >>> audit.shift("robust"), audit.relative("robust")
         ((2, 1, -4), (0.2, 0.05, -0.2))
+
+    Source: the question is that of GAMDSS (arXiv 2603.04766); the record is ours.
     """
 
     clip: ClipAnnotation
@@ -83,11 +85,16 @@ class AnnotationAudit:
         searches: which were run.
         threshold: a shift of more than this share of its phase, and of at least two frames, is uncertain.
 
+    Raises:
+        ValueError: a negative threshold.
+
     Examples:
         >>> clip = ClipAnnotation("casme2", "01", "a", 10, 20, 40, "disgust")
         >>> audit = AnnotationAudit([ClipAudit(clip, (10, 20, 40), {"robust": (12, 21, 36)})], ("robust",))
         >>> audit.shifts()["offset"].tolist(), audit.uncertain()["offset"].tolist()
         ([-4.0], [True])
+
+    Source: the question is that of GAMDSS (arXiv 2603.04766); statistics in ``audit_statistics.py``.
     """
 
     def __init__(
@@ -95,7 +102,7 @@ class AnnotationAudit:
     ) -> None:
         self.clips = list(clips)
         self.searches = tuple(searches)
-        self.threshold = threshold
+        self.threshold = check_number("threshold", threshold, 0)
 
     def __len__(self) -> int:
         return len(self.clips)

@@ -25,9 +25,17 @@ __all__ = ["AuditedTable", "audit_table"]
 class AuditedTable(NamedTuple):
     """What :func:`audit_table` did: the audit, the repairs before it, and where things were written.
 
+    Args:
+        audit: shifts of every clip.
+        repairs: what was mended in the table's rows before.
+        out: the corrected table.
+        report: the report's folder.
+
     Examples:
         >>> AuditedTable._fields
         ('audit', 'repairs', 'out', 'report')
+
+    Source: ours.
     """
 
     audit: AnnotationAudit
@@ -69,9 +77,9 @@ def audit_table(
         repair: repairs before the audit, see :func:`read_annotations`; without them rows out of order are skipped.
         searches: see :func:`audit_annotations`, as for the rest.
         selector: windows of the annotated search.
-        margin: what to read beyond the annotation.
+        margin: what to read beyond the annotation, as a fraction of the expression's length.
         longest: reduce larger frames to this many pixels.
-        threshold: of an uncertain key frame.
+        threshold: of an uncertain key frame, a fraction of its phase.
         workers: processes; 0 works in this one.
         progress: show a progress bar.
         restart: forget an unfinished run on this output instead of going on from it.
@@ -101,6 +109,8 @@ def audit_table(
         ... )
         >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
         OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
+
+    Source: :func:`audit_annotations`, with a journal and the table's own layout, which are ours.
     """
     if importlib.util.find_spec("matplotlib") is None:  # before the work, not after it
         raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'")

@@ -20,11 +20,19 @@ __all__ = ["ClipAugment", "Geometry", "transform_clip"]
 
 
 class Geometry(NamedTuple):
-    """One draw of the augmentation: mirrored or not, degrees of rotation, shift in output pixels.
+    """One draw of the augmentation, for all frames of a clip.
+
+    Args:
+        flip: mirrored or not.
+        degrees: rotation, counter-clockwise.
+        right: shift to the right in pixels of the output.
+        down: shift downwards in pixels of the output.
 
     Examples:
         >>> Geometry()
         Geometry(flip=False, degrees=0.0, right=0.0, down=0.0)
+
+    Source: the training recipe of TSFmicro (arXiv 2505.16372) and GAMDSS (arXiv 2603.04766).
     """
 
     flip: bool = False
@@ -90,13 +98,23 @@ def transform_clip(clip: np.ndarray, geometry: Geometry, size: tuple[int, int] |
     Returns:
         The frames; the same array when there is nothing to do.
 
+    Raises:
+        TypeError: clip is no NumPy array.
+        ValueError: it has not four axes.
+
     Examples:
         >>> clip = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
         >>> transform_clip(clip, Geometry(flip=True))[0, 0, :, 0].tolist()
         [3, 0]
+
+    Source: the training recipe of TSFmicro (arXiv 2505.16372): all frames of a clip move together.
     """
     import cv2
 
+    if not isinstance(clip, np.ndarray):
+        raise TypeError(f"clip must be a NumPy array (t, h, w, 3), got {type(clip).__name__}: images.numpy()")
+    if clip.ndim != 4:
+        raise ValueError(f"clip must be (t, h, w, 3), channels last, got shape {clip.shape}")
     h, w = clip.shape[1:3]
     out_h, out_w = size or (h, w)
     if geometry == Geometry():

@@ -37,6 +37,8 @@ class DatasetReport:
     Examples:
         >>> print(DatasetReport((), rows=255, folders=255))
         255 rows, 255 folders of frames: nothing wrong
+
+    Source: ours.
     """
 
     problems: tuple[Problem, ...]
@@ -100,6 +102,8 @@ def check_dataset(
         2 rows, 0 folders of frames: 1 findings
         apex outside: 1
           , row 2 (1/a): apex 9 lies outside 5..7
+
+    Source: ours; what it looks for is what tables of the field get wrong.
     """
     found: list[Problem] = []
     if dataset is not None:

@@ -59,7 +59,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         augment: for training; None for none.
         motion: None, ``"flow"`` or ``"strain"``.
         mean: per channel (RGB, of values in [0, 1]); default ImageNet's.
-        std: the same.
+        std: the same, positive.
         cache_bytes: how many bytes of decoded frames to keep in memory, shared out evenly among a loader's workers; the
             frames not used for longest go first. 0 keeps none.
         seed: of the augmentation.

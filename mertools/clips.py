@@ -54,6 +54,8 @@ def read_clip(
         >>> clip = read_clip(folder)
         >>> clip.shape, clip[:, 0, 0, 0].tolist()
         (torch.Size([3, 3, 4, 6]), [9, 10, 11])
+
+    Source: ours; decoding is OpenCV's.
     """
     frames = list(clip_frames(path, size=size, start=start, stop=stop))
     if not frames:

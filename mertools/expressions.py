@@ -11,10 +11,9 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["CLASS_SETS", "EXPRESSIONS"]
 
-# The label order of DFEW and FERV39K as AU-DFER uses it.
 EXPRESSIONS: tuple[str, ...] = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
+"""The seven expressions in the label order of DFEW and FERV39K, as AU-DFER uses it: index 0 to 6."""
 
-# Class names in the label order of each dataset or protocol. FERV39K is used in two orders; look which one yours is.
 CLASS_SETS: dict[str, tuple[str, ...]] = {
     "DFEW": EXPRESSIONS,
     "FERV39K": EXPRESSIONS,
@@ -29,6 +28,7 @@ CLASS_SETS: dict[str, tuple[str, ...]] = {
     "CASME3-4": ("positive", "surprise", "others", "negative"),
     "MEGC2019": ("negative", "positive", "surprise"),
 }  # fmt: skip
+"""Class names in the label order of each dataset or protocol. FERV39K is used in two: look which one is yours."""
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "happy": ("happiness", "joy", "joyful"),

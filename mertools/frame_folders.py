@@ -40,6 +40,8 @@ class FrameFolder:
         >>> folder = FrameFolder("sub01/EP02_01f", (46, 47, 49), ("img46.jpg", "img47.jpg", "img49.jpg"))
         >>> folder.position(49), folder.numbers[2]
         (2, 49)
+
+    Source: the datasets' folders of numbered images.
     """
 
     path: str
@@ -134,6 +136,8 @@ class FrameFolders:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 9, 10, 46, folders=("sub01/EP02_01f",))
         >>> FrameFolders(root).find(clip).numbers
         (9, 10, 46)
+
+    Source: the datasets' folders; ``docs/datasets.md`` lists them.
     """
 
     def __init__(self, root: Frames) -> None:
@@ -261,6 +265,8 @@ def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFold
         >>> clip = ClipAnnotation("samm", "006", "006_1_2", 5562, folders=("006/006_1_2",))
         >>> find_frames(clip, root).position(5562)
         0
+
+    Source: the datasets' folders; ``docs/datasets.md`` lists them.
     """
     return FrameFolders(root).find(clip)
 

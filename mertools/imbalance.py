@@ -115,7 +115,7 @@ class LogitAdjustedLoss(nn.Module):
 
     Args:
         counts: clips of each class in the training set, all positive.
-        tau: τ, 0 for cross entropy.
+        tau: τ, the scale of the adjustment; 0 for cross entropy, 1 in the paper.
         ignore_index: a class index whose clips do not count.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 

@@ -40,7 +40,7 @@ def magnify_motion(
         factor: α; a movement of δ pixels becomes about (1 + α) δ. 0 returns the clip.
         fps: frames per second.
         low: lowest frequency to amplify, in Hz.
-        high: highest, at most fps / 2.
+        high: highest, in Hz, at most fps / 2.
         displacement: the largest movement δ to expect, in pixels: spatial bands of a wavelength λ below
             ``8 (1 + α) δ`` are amplified by ``λ / (8 δ) − 1`` only.
         levels: spatial bands beside the coarsest one, which is left alone; fewer for small frames.

@@ -221,6 +221,7 @@ def _check_frames(**frames: Tensor) -> None:
             raise TypeError(f"{name} must be a floating torch.Tensor (b, c, h, w), got {type(frame).__name__}")
         if not frame.is_floating_point():
             raise TypeError(f"{name} must be a floating torch.Tensor, got {frame.dtype}: 8-bit differences wrap around")
-    if len({frame.shape for frame in frames.values()}) > 1:
+    first = next(iter(frames.values())).shape
+    if any(frame.shape != first for frame in frames.values()):  # no set: sizes may be symbols in an exported graph
         shapes = ", ".join(f"{name} {tuple(frame.shape)}" for name, frame in frames.items())
         raise ValueError(f"{', '.join(frames)} must have one shape, got {shapes}")

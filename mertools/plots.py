@@ -77,6 +77,8 @@ def plot_keyframes(
         >>> figure = plot_keyframes(clip.frames, select_keyframes(clip.frames[None]))
         >>> len(figure.axes)
         7
+
+    Source: ours.
     """
     try:
         from matplotlib.figure import Figure

@@ -44,6 +44,9 @@ def pool_frames(
         >>> x = torch.arange(6.0).view(1, 3, 2)
         >>> pool_frames(x, [2]), pool_frames(x, [2], how="last")
         (tensor([[1., 2.]]), tensor([[2., 3.]]))
+
+    Source: common practice; attention pooling is that of Ilse et al., "Attention-based Deep Multiple Instance
+    Learning", 2018.
     """
     check_floating("x", x, "(b, t, ...)")
     check_choice("how", how, POOLINGS)
@@ -79,10 +82,16 @@ class FramePool(nn.Module):
     Shape:
         - x: ``(b, t, d)`` (for ``"mean"`` and ``"last"`` any ``(b, t, ...)``); output: ``(b, d)``
 
+    Raises:
+        TypeError: x is no floating tensor.
+        ValueError: an unknown ``how``, ``dim`` missing or not needed, or features of another width.
+
     Examples:
         >>> pool = FramePool("attention", dim=8)
         >>> pool(torch.zeros(2, 5, 8), lengths=[5, 3]).shape
         torch.Size([2, 8])
+
+    Source: as for :func:`pool_frames`.
     """
 
     def __init__(

@@ -18,9 +18,20 @@ __all__ = ["Problem"]
 class Problem(NamedTuple):
     """Something wrong with one row: where, which columns, what, and of which kind.
 
+    Args:
+        table: the file's name.
+        sheet: its sheet, None where there are none.
+        row: as a spreadsheet program counts, from 1.
+        clip: subject and clip.
+        column: header of the column.
+        problem: what is wrong with it.
+        kind: one word for all problems alike, to count by.
+
     Examples:
         >>> print(Problem("codes.csv", None, 3, "03/EP01", "apex", "is missing", "missing key"))
         codes.csv, row 3 (03/EP01): apex is missing
+
+    Source: ours.
     """
 
     table: str

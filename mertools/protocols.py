@@ -30,6 +30,8 @@ class Protocol:
     Examples:
         >>> Protocol(name="smile", classes=("no", "yes"), labels={"ours": {"happy": "yes", "sad": "no"}}).classes
         ('no', 'yes')
+
+    Source: ours; the protocols themselves are in ``PROTOCOLS``.
     """
 
     name: str
@@ -52,6 +54,8 @@ class ProtocolClips(NamedTuple):
         >>> clips = [ClipAnnotation("samm", "006", "006_1_2", label="anger")]
         >>> apply_protocol(clips, "samm-5").counts
         {'anger': 1, 'contempt': 0, 'happiness': 0, 'surprise': 0, 'other': 0}
+
+    Source: ours.
     """
 
     clips: list[ClipAnnotation]
@@ -139,7 +143,6 @@ _CASME3_4 = dict.fromkeys(("anger", "disgust", "fear", "sad"), "negative") | {
     "happy": "positive", "surprise": "surprise", "others": "others",
 }  # fmt: skip
 
-# The protocols by name.
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -161,6 +164,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(name="ferv39k", classes=EXPRESSIONS, labels={"ferv39k": _same(EXPRESSIONS)}),
     )
 }  # fmt: skip
+"""The protocols of the field by name, for :func:`apply_protocol`; ``PROTOCOLS["megc2019"].classes`` is their order."""
 
 
 def apply_protocol(clips: Iterable[ClipAnnotation], protocol: str | Protocol) -> ProtocolClips:

@@ -21,9 +21,19 @@ Mend: TypeAlias = "Callable[[ClipAnnotation], ClipAnnotation | None]"
 class Repair(NamedTuple):
     """A change to one row: where it stands, which repair did it, and what changed why.
 
+    Args:
+        table: the file's name.
+        sheet: its sheet, None where there are none.
+        row: as a spreadsheet program counts, from 1.
+        clip: subject and clip.
+        repair: name of the repair.
+        reason: what changed, and why.
+
     Examples:
         >>> print(Repair("codes.csv", None, 9, "05/EP03", "drop", "dropped (drop: apex is missing)"))
         codes.csv, row 9 (05/EP03): dropped (drop: apex is missing)
+
+    Source: ours.
     """
 
     table: str
@@ -66,6 +76,8 @@ def repair_annotations(
         >>> [(fixed,), log] = repair_annotations([clip], "apex-midpoint")
         >>> fixed.apex, log[0].row
         (150, 15)
+
+    Source: ours; the repairs are what loaders of the field do silently.
     """
     steps = [repair] if isinstance(repair, str) or callable(repair) else list(repair)
     mends = [(_name(step), _mend(step)) for step in steps]

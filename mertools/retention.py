@@ -52,6 +52,8 @@ class RetentionState(NamedTuple):
         >>> both = RetentionState(*map(torch.cat, zip(first, second)))  # two streams in one batch
         >>> both.position
         tensor([1, 2])
+
+    Source: ``S`` of Sun et al., "Retentive Network", 2023; the position is ours.
     """
 
     memory: Tensor

@@ -39,9 +39,17 @@ class SyntheticClip(NamedTuple):
     Shape:
         - frames: ``(t, 3, h, w)`` uint8 RGB
         - onset: the last frame at rest before the movement
-        - apex: the first frame of full extent; ``apex_end`` is the last one
+        - apex: the first frame of full extent
+        - apex_end: the last frame of full extent
         - offset: the first frame at rest after it
         - motion: ``(t,)`` float32, extent of the movement in each frame, 0 to 1
+
+    Source: ours.
+
+    Examples:
+        >>> clip = synthetic_clip(size=32)
+        >>> clip.onset, clip.apex, clip.offset, clip.motion[clip.apex].item()
+        (24, 36, 56, 1.0)
     """
 
     frames: Tensor
@@ -111,6 +119,8 @@ def synthetic_clip(
         (torch.Size([40, 3, 64, 64]), 10, 18, 30)
         >>> torch.equal(clip.frames[0], clip.frames[10]), torch.equal(clip.frames[10], clip.frames[11])
         (True, False)
+
+    Source: ours; which places move with a unit is that of FACS (Ekman and Friesen, 1978).
     """
     blinks = [] if blink is None else list(blink) if isinstance(blink, Iterable) else [blink]
     check_count("blink_frames", blink_frames, least=4)
@@ -172,9 +182,14 @@ def drawn_portrait(size: int = 256) -> Tensor:
     Returns:
         ``(3, size, size)`` uint8 RGB.
 
+    Raises:
+        ValueError: a size below 16 pixels.
+
     Examples:
         >>> drawn_portrait(64).shape
         torch.Size([3, 64, 64])
+
+    Source: ours.
     """
     check_count("size", size, least=16)
     x, y = _face_places(size).unbind(-1)

@@ -15,7 +15,7 @@ from benchmarks.scaling import ring_bytes
 @pytest.mark.parametrize(
     "name",
     [
-        "au_loss", "au_prior_effect", "audit", "audit_recovery", "corpus", "distance", "keyframes", "leakage",
+        "au_loss", "au_prior_effect", "audit", "audit_recovery", "corpus", "distance", "import_cost", "keyframes", "leakage",
         "reselection", "retention", "scaling",
     ],
 )  # fmt: skip

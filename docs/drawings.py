@@ -1,0 +1,325 @@
+"""Drawings of how things go together, as SVG for light and dark pages; `python docs/figures.py` writes them.
+
+A drawing is 640 wide, so that its words can be read on a phone. The map of the package is drawn from its imports.
+"""
+
+from __future__ import annotations
+
+import ast
+from html import escape
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+WIDTH = 640
+# fill and line of a box by what it is: data, something of ours, something of yours, the loss
+PALETTES = {
+    "light": {
+        "ink": "#22262b", "muted": "#5d666f", "line": "#8a939c", "data": ("#eef1f3", "#c3cad0"),
+        "ours": ("#d9f0ea", "#1b7f6b"), "yours": ("#fdf3dd", "#c99a2e"), "loss": ("#fbe3dd", "#c2452d"),
+    },
+    "dark": {
+        "ink": "#e8ebee", "muted": "#a8b1ba", "line": "#7d868f", "data": ("#2f353d", "#59626c"),
+        "ours": ("#17433a", "#4dc0a4"), "yours": ("#463a1c", "#d9b75c"), "loss": ("#4d2a22", "#e98a73"),
+    },
+}  # fmt: skip
+
+Point = tuple[float, float]
+
+
+class Drawing:
+    """Boxes, words and arrows on a sheet of a given height."""
+
+    def __init__(self, height: float, palette: str) -> None:
+        self.height, self.colours = height, PALETTES[palette]
+        self.parts: list[str] = []
+
+    def box(self, x: float, y: float, w: float, h: float, kind: str, *lines: str) -> None:
+        """A box whose first line is its name; the others are smaller."""
+        fill, line = self.colours[kind]
+        self.parts.append(
+            f'<rect x="{x}" y="{y}" width="{w}" height="{h}" rx="8" fill="{fill}" stroke="{line}" stroke-width="1.5"/>'
+        )
+        step = 19
+        top = y + h / 2 - (len(lines) - 1) * step / 2
+        for i, text in enumerate(lines):
+            self.text(x + w / 2, top + i * step, text, size=16 if i == 0 else 13.5, muted=i > 0, bold=i == 0)
+
+    def text(
+        self, x: float, y: float, text: str, *, size: float = 14, muted: bool = False, bold: bool = False,
+        anchor: str = "middle",
+    ) -> None:  # fmt: skip
+        """Words, centred on a height."""
+        colour = self.colours["muted" if muted else "ink"]
+        weight = ' font-weight="600"' if bold else ""
+        self.parts.append(
+            f'<text x="{x}" y="{y + 0.35 * size:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"'
+            f"{weight}>{escape(text)}</text>"
+        )
+
+    def arrow(self, *points: Point, dashed: bool = False, head: bool = True) -> None:
+        """A line through points, with a head at the last one."""
+        path = "M" + " L".join(f"{x:g} {y:g}" for x, y in points)
+        more = (' stroke-dasharray="5 4"' if dashed else "") + (' marker-end="url(#head)"' if head else "")
+        self.parts.append(f'<path d="{path}" fill="none" stroke="{self.colours["line"]}" stroke-width="1.8"{more}/>')
+
+    def plus(self, x: float, y: float) -> None:
+        """A sum."""
+        self.parts.append(
+            f'<circle cx="{x}" cy="{y}" r="12" fill="none" stroke="{self.colours["line"]}" stroke-width="1.8"/>'
+        )
+        self.text(x, y, "+", size=18)
+
+    def svg(self, title: str) -> str:
+        """The whole drawing."""
+        line = self.colours["line"]
+        return (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
+            f"font-family=\"-apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', sans-serif\">\n"
+            f"<title>{escape(title)}</title>\n"
+            f'<defs><marker id="head" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" '
+            f'orient="auto" markerUnits="userSpaceOnUse"><path d="M0 0L8 4L0 8z" fill="{line}"/></marker></defs>\n'
+            + "\n".join(self.parts)
+            + "\n</svg>\n"
+        )
+
+
+def overview(palette: str) -> str:
+    """Where each part goes in a DFER and in a MER model."""
+    d = Drawing(540, palette)
+    d.box(20, 20, 170, 54, "data", "clip", "b t c h w")
+    d.arrow((190, 47), (226, 47))
+    d.box(230, 20, 160, 54, "ours", "FrameSelector", "GAMDSS")
+    d.arrow((390, 47), (426, 47))
+    d.box(430, 20, 190, 54, "data", "onset, apex, offset", "b c h w each")
+    d.arrow((105, 74), (105, 126))
+    d.arrow((525, 74), (525, 126))
+    d.text(240, 104, "a DFER model", bold=True)
+    d.text(420, 104, "a MER model", bold=True)
+    # DFER, left
+    d.box(20, 130, 240, 44, "yours", "your frame encoder", "b t c h w to b t d")
+    d.arrow((140, 174), (140, 206))
+    d.box(20, 210, 240, 44, "ours", "RetNetTemporal", "instead of an LSTM; streams")
+    d.arrow((140, 254), (140, 286))
+    d.box(20, 290, 240, 44, "ours", "FramePool", "one vector a clip")
+    d.arrow((80, 334), (80, 366))
+    d.arrow((200, 334), (200, 366))
+    d.box(20, 370, 115, 44, "yours", "your head", "logits")
+    d.box(145, 370, 115, 44, "ours", "AUHead", "18 units")
+    # MER, right
+    d.box(380, 130, 240, 44, "ours", "TwoBranch", "rise and fall, one set of weights")
+    d.arrow((440, 174), (440, 206))
+    d.arrow((560, 174), (560, 206))
+    d.text(432, 190, "onset", size=13, muted=True, anchor="end")
+    d.text(552, 190, "apex − onset", size=13, muted=True, anchor="end")
+    d.box(380, 210, 115, 76, "ours", "Spatial", "Transformer", "where")
+    d.box(505, 210, 115, 76, "ours", "Manhattan", "RetNet", "how")
+    d.arrow((440, 286), (440, 312), (488, 312))
+    d.arrow((560, 286), (560, 312), (512, 312))
+    d.plus(500, 312)
+    d.arrow((500, 324), (500, 346))
+    d.box(380, 350, 240, 44, "ours", "ParallelFusion", "lift to 1024, then the mean")
+    d.text(500, 408, "together: TSFmicro", size=13, muted=True)
+    # loss
+    d.arrow((80, 414), (80, 488), (186, 488))
+    d.arrow((200, 414), (200, 440), (250, 440), (250, 456), dashed=True)
+    d.arrow((500, 418), (500, 488), (454, 488))
+    d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "instead of CrossEntropyLoss")
+    return d.svg(
+        "Where the parts of mertools go: a DFER model on the left, a MER model on the right, one loss for both"
+    )
+
+
+def tsfmicro(palette: str) -> str:
+    """TSFmicro with parallel fusion, box by box."""
+    d = Drawing(640, palette)
+    d.box(40, 20, 200, 50, "data", "onset", "b 3 224 224")
+    d.box(400, 20, 200, 50, "data", "apex − onset", "b 3 224 224")
+    d.text(140, 92, "where: SpatialTransformer", bold=True)
+    d.text(500, 92, "how: ManhattanRetNet", bold=True)
+    d.arrow((140, 70), (140, 78), head=False)
+    d.arrow((500, 70), (500, 78), head=False)
+    left = [("resize, embed", "14×14, 1×1 conv to 512"), ("+ position", "196 learned, of 512"),
+            ("2 × block", "4 heads, MLP × 4, pre-norm"), ("LayerNorm", "")]  # fmt: skip
+    right = [("stem", "four 3×3 convs to 112×112×64"), ("stage 1", "rows, columns, 112×112×64"),
+             ("stage 2", "rows, columns, 56×56×128"), ("stage 3", "all places, 28×28×256, twice"),
+             ("stage 4", "all places, 14×14×512")]  # fmt: skip
+    for i, (name, what) in enumerate(left):
+        y = 108 + i * 75
+        d.box(20, y, 240, 50, "ours", name, *([what] if what else []))
+        if i + 1 < len(left):
+            d.arrow((140, y + 50), (140, y + 72))
+    for i, (name, what) in enumerate(right):
+        y = 108 + i * 62
+        d.box(380, y, 240, 46, "ours", name, what)
+        if i + 1 < len(right):
+            d.arrow((500, y + 46), (500, y + 60))
+    d.arrow((140, 383), (140, 432), (305, 432))
+    d.arrow((500, 402), (500, 432), (335, 432))
+    d.text(132, 408, "b 512 14 14", size=13, muted=True, anchor="end")
+    d.text(508, 418, "b 512 14 14", size=13, muted=True, anchor="start")
+    d.plus(320, 432)
+    d.arrow((320, 444), (320, 464))
+    d.box(150, 468, 340, 50, "ours", "ParallelFusion", "each place to 1024, BatchNorm, SiLU")
+    d.arrow((320, 518), (320, 540))
+    d.box(190, 544, 260, 36, "ours", "mean over places, Linear")
+    d.arrow((320, 580), (320, 600))
+    d.text(320, 614, "logits  b e", size=15)
+    return d.svg(
+        "TSFmicro: the onset frame through a transformer, the motion image through retention, added and lifted"
+    )
+
+
+def structures(palette: str) -> str:
+    """The paper's four ways to let the branches meet."""
+    d = Drawing(540, palette)
+    rows = [
+        ("parallel", ("onset", "motion"), ("spatial", "temporal"), "after both, added"),
+        ("early", ("onset", "motion"), ("stem", "stem"), "after the stems; no spatial branch"),
+        ("s_to_t", ("onset", "motion"), ("spatial ↑", "stem"), "the spatial map enters behind the stem"),
+        ("t_to_s", ("onset", "motion"), ("blocks", "temporal"), "the temporal map enters before the last norm"),
+    ]
+    tails = {"parallel": None, "early": "stages 1–4", "s_to_t": "stages 1–4", "t_to_s": "norm"}
+    for i, (name, sources, parts, words) in enumerate(rows):
+        y = 24 + i * 130
+        d.text(20, y + 2, f'fusion="{name}"', bold=True, anchor="start", size=15)
+        d.text(620, y + 2, words, muted=True, anchor="end", size=13.5)
+        for k in (0, 1):
+            top = y + 18 + k * 46
+            d.box(20, top, 88, 36, "data", sources[k])
+            d.arrow((108, top + 18), (132, top + 18))
+            d.box(136, top, 108, 36, "ours", parts[k])
+        middle = y + 18 + 41
+        d.arrow((244, y + 36), (282, y + 36), (282, middle - 12))
+        d.arrow((244, y + 82), (282, y + 82), (282, middle + 12))
+        d.plus(282, middle)
+        tail = tails[name]
+        if tail:
+            d.arrow((294, middle), (326, middle))
+            d.box(330, middle - 18, 110, 36, "ours", tail)
+            d.arrow((440, middle), (466, middle))
+        else:
+            d.arrow((294, middle), (466, middle))
+        d.box(470, middle - 26, 150, 52, "ours", "fusion", "lift, mean, Linear")
+    return d.svg("The four fusion structures of TSFmicro: parallel, early, spatial to temporal, temporal to spatial")
+
+
+def two_branch(palette: str) -> str:
+    """GAMDSS's two branches: which frames go where."""
+    d = Drawing(330, palette)
+    for i, name in enumerate(("onset", "apex", "offset")):
+        d.box(20 + i * 225, 20, 150, 40, "data", name)
+    d.box(60, 110, 230, 54, "yours", "net(static, motion)", "onset, apex − onset")
+    d.box(350, 110, 230, 54, "yours", "net(static, motion)", "apex, apex − offset")
+    d.arrow((95, 60), (130, 106))
+    d.arrow((300, 60), (220, 106))
+    d.arrow((340, 60), (430, 106))
+    d.arrow((545, 60), (515, 106))
+    d.arrow((292, 137), (348, 137), dashed=True, head=False)
+    d.text(320, 180, "one set of weights", size=13, muted=True)
+    d.arrow((175, 164), (175, 206))
+    d.arrow((465, 164), (465, 206))
+    d.box(60, 210, 230, 40, "data", "front: the rise")
+    d.box(350, 210, 230, 40, "data", "back: the fall")
+    d.arrow((175, 250), (175, 284), (236, 284))
+    d.arrow((465, 250), (465, 284), (404, 284))
+    d.box(240, 262, 160, 44, "loss", "loss + loss", "in training")
+    d.text(20, 290, "prediction: front alone", size=13, muted=True, anchor="start")
+    return d.svg("TwoBranch: one network on the rise and on the fall of an expression")
+
+
+# --- the package, from its imports ----------------------------------------------------------------------------------
+
+AREAS = {
+    "command line": ("cli", "cli_audit"),
+    "figures": ("plots",),
+    "audit": (
+        "audit", "audit_table", "audit_search", "audit_workers", "audit_journal", "audit_statistics", "audit_plots",
+        "audit_report", "corrected_table",
+    ),
+    "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export"),
+    "datasets": (
+        "annotations", "annotation_rows", "schemas", "tables", "repairs", "problems", "protocols", "frame_folders",
+        "check_dataset", "clip_dataset", "augment",
+    ),
+    "key frames": ("selection", "search", "robust", "motion", "trapezoid", "stream", "keyframes", "distance"),
+    "action units": ("au", "au_loss", "au_checks", "au_head", "au_labels", "expressions", "imbalance"),
+    "retention and fusion": (
+        "retention", "retention_forms", "rotary", "projection", "temporal", "pooling", "manhattan", "backbone",
+        "table_cache", "spatial", "fusion", "drop_path",
+    ),
+    "clips": ("clips", "synthetic", "resample", "flow", "magnify"),
+    "ground": ("checks", "padding", "files"),
+}  # fmt: skip
+
+
+def imports() -> dict[str, set[str]]:
+    """Which files of the package each file imports, also inside functions."""
+    found: dict[str, set[str]] = {}
+    for path in (ROOT / "mertools").glob("*.py"):
+        if path.stem.startswith("__"):
+            continue
+        used = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mertools."):
+                used.add(str(node.module).split(".")[1])
+        found[path.stem] = used
+    return found
+
+
+def package(palette: str) -> str:
+    """The files by area, from what everything needs up to the command line; a line for each area that another uses."""
+    graph = imports()
+    area_of = {name: area for area, names in AREAS.items() for name in names}
+    left_out = sorted(graph.keys() ^ area_of.keys())
+    if left_out:
+        raise SystemExit(f"docs/drawings.py: AREAS and the files of mertools/ disagree about {', '.join(left_out)}")
+    uses: dict[str, set[str]] = {area: set() for area in AREAS}
+    for name, targets in graph.items():
+        uses[area_of[name]] |= {area_of[target] for target in targets} - {area_of[name]}
+    heights = {area: 34 + 18 * len(_wrapped(names)) for area, names in AREAS.items()}
+    d = Drawing(sum(heights.values()) + 12 * len(AREAS) + 20, palette)
+    y, middle = 14.0, {}
+    for area, names in AREAS.items():
+        fill, line = d.colours["data" if area == "ground" else "ours"]
+        d.parts.append(
+            f'<rect x="20" y="{y}" width="490" height="{heights[area]}" rx="8" fill="{fill}" stroke="{line}"/>'
+        )
+        d.text(34, y + 17, area, bold=True, anchor="start", size=15)
+        for i, words in enumerate(_wrapped(names)):
+            d.text(34, y + 37 + 18 * i, words, muted=True, anchor="start", size=13)
+        middle[area] = y + heights[area] / 2
+        y += heights[area] + 12
+    lane = 524.0
+    for area, targets in uses.items():
+        below = sorted(middle[target] for target in targets if target != "ground")  # everything stands on that
+        if not below:
+            continue
+        if below[0] < middle[area]:
+            raise SystemExit(f"docs/drawings.py: {area!r} uses what stands above it: order AREAS anew")
+        for y in below:
+            d.arrow((510, middle[area]), (lane, middle[area]), (lane, y - 6), (514, y - 6))
+        lane += 13
+    return d.svg("The files of mertools by area, and which areas use which; all of them use the ground")
+
+
+def _wrapped(names: tuple[str, ...]) -> list[str]:
+    lines = [""]
+    for name in names:
+        joined = f"{lines[-1]}   {name}" if lines[-1] else name
+        if len(joined) > 66:
+            lines.append(name)
+        else:
+            lines[-1] = joined
+    return lines
+
+
+DRAWINGS = {
+    "overview": overview, "tsfmicro": tsfmicro, "structures": structures, "two-branch": two_branch, "package": package,
+}  # fmt: skip
+
+
+def write(folder: Path) -> None:
+    """Write every drawing twice, for light and for dark pages."""
+    for name, draw in DRAWINGS.items():
+        for palette in PALETTES:
+            (folder / f"{name}-{palette}.svg").write_text(draw(palette))
