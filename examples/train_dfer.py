@@ -272,6 +272,7 @@ def train_fold(
                 optimiser.zero_grad()
                 if average is not None:
                     average.update_parameters(plain)
+        check_weights(plain, epoch)
         schedule.step()
         entry["loss"] = here.sum(total).item() / len(train)
         if watched:
@@ -290,6 +291,15 @@ def train_fold(
     if args.weights != "none" and here.main:
         mt.save_weights(folder.path / f"weights.{args.weights}", scored)
     return predict(args, scored, data, test, name, here)
+
+
+def check_weights(model: nn.Module, epoch: int) -> None:
+    """Stop before the last good checkpoint is replaced: the loss may be finite when its gradient is not."""
+    if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
+        raise FloatingPointError(
+            f"{len(broken)} weights are not finite after epoch {epoch}, the first is {broken[0]}: lower --lr, or "
+            "--precision float32; the last checkpoint is whole"
+        )
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -312,7 +322,7 @@ def predict(
         logits = output if data.action_units is None else output[0]
         found = [data.clips.clips[int(i)] for i in batch["index"]]
         book.add(
-            logits.argmax(1), batch["target"], fold=fold, clips=[names[int(i)] for i in batch["index"]],
+            logits.float(), batch["target"], fold=fold, clips=[names[int(i)] for i in batch["index"]],
             subjects=[clip.subject for clip in found], datasets=[clip.dataset for clip in found],
         )  # fmt: skip
     return book.gather() if here.world > 1 else book

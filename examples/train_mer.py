@@ -231,6 +231,7 @@ def train_fold(
         data.training.set_epoch(epoch)
         entry = {"fold": name, "epoch": epoch, "lr": optimiser.param_groups[0]["lr"], "selection": selection(args)}
         entry["loss"] = train_epoch(args, model, criterion, data, loader, batches, optimiser, scaler, average, here)
+        check_weights(plain, epoch)
         schedule.step()
         if watched:
             entry["uf1"] = predict(args, scored, data, watched, name, here).uf1()
@@ -294,6 +295,15 @@ def train_epoch(
     return here.sum(total).item() / batches.num_clips
 
 
+def check_weights(model: nn.Module, epoch: int) -> None:
+    """Stop before the last good checkpoint is replaced: the loss may be finite when its gradient is not."""
+    if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
+        raise FloatingPointError(
+            f"{len(broken)} weights are not finite after epoch {epoch}, the first is {broken[0]}: lower --lr, or "
+            "--precision float32; the last checkpoint is whole"
+        )
+
+
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
     """The exponential moving average of a model's weights and of its batch norms' statistics."""
     return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)  # type: ignore[no-untyped-call]
@@ -349,7 +359,7 @@ def predict(
         logits = output[0] if args.au == "labels" else output
         found = [data.clips.clips[int(i)] for i in batch["index"]]
         book.add(
-            logits.argmax(1), batch["target"], fold=fold, datasets=[clip.dataset for clip in found],
+            logits.float(), batch["target"], fold=fold, datasets=[clip.dataset for clip in found],
             subjects=[data.clips.subjects[int(i)] for i in batch["index"]],
             clips=[names[int(i)] for i in batch["index"]],
         )  # fmt: skip

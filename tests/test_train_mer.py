@@ -195,6 +195,45 @@ def test_a_loss_that_is_not_finite_stops_the_run(people, tmp_path, monkeypatch):
     assert run(people, tmp_path / "run", "--resume")["clips"] == 18
 
 
+class NoGradient(torch.autograd.Function):
+    """A finite loss whose gradient is not."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def test_weights_that_are_not_finite_do_not_replace_the_checkpoint(people, tmp_path, monkeypatch):
+    calls = []
+    losses_of = train_mer.clip_losses
+
+    def poisoned(*args):
+        calls.append(1)
+        found = losses_of(*args)
+        return NoGradient.apply(found) if len(calls) == 8 else found  # in the last step of the second epoch
+
+    monkeypatch.setattr(train_mer, "clip_losses", poisoned)
+    with pytest.raises(FloatingPointError, match=r"weights are not finite after epoch 1, .*lower --lr"):
+        run(people, tmp_path / "run")
+    state = mt.RunFolder(tmp_path / "run").fold("01").load()
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_logits_that_are_not_finite_are_no_prediction(people, tmp_path):
+    args = train_mer.arguments(list(map(str, command(people, tmp_path))))
+    data = train_mer.Clips(args)
+    model = train_mer.build(args, 3)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="must be logits without NaN"):
+        train_mer.predict(args, model, data, [0, 1], "01", mt.Processes(0, 1, torch.device("cpu")))
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(people, tmp_path, monkeypatch):
     def full(handle):
         if (tmp_path / "run/folds/01/log.jsonl").exists() and len(losses(tmp_path / "run")) == 2:
