@@ -73,7 +73,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group("--size", type=int, default=112)
     group("--padding", type=int, default=8, help="of the augmentation's crop")
     group = parser.add_argument_group("model and loss").add_argument
-    group("--encoder", default="retnet", help="retnet, or MODULE:NAME of what makes an encoder of images")
+    group(
+        "--encoder",
+        default="retnet",
+        help="retnet, or MODULE:NAME of what makes an encoder of images, (b, 3, h, w) to (b, d) or (b, d, h, w)",
+    )
     group("--dims", type=int, nargs=4, default=[64, 128, 256, 512], help="of the encoder retnet")
     group("--depth", type=int, default=2, help="retention blocks over the frames")
     group("--heads", type=int, default=8)
@@ -188,8 +192,13 @@ def build(args: argparse.Namespace, num_classes: int) -> nn.Module:
         encoder, dim = mt.ManhattanRetNet(dims=args.dims), args.dims[-1]
     else:
         module, _, name = args.encoder.partition(":")
+        if not name:
+            raise ValueError(f"--encoder must be retnet or MODULE:NAME, got {args.encoder!r}")
         encoder = getattr(importlib.import_module(module), name)()
-        dim = encoder(torch.zeros(2, 3, args.size, args.size)).shape[1]
+        # In evaluation: a trained encoder's batch norms must not learn from a black picture.
+        with torch.no_grad():
+            dim = encoder.eval()(torch.zeros(2, 3, args.size, args.size)).shape[1]
+        encoder.train()
     net: nn.Module = FrameEncoderDFER(encoder, dim, args.depth, args.heads, num_classes)
     return mt.attach_au_head(net, "fc") if args.au_labels else net
 
@@ -226,8 +235,10 @@ def train_fold(
     parts: dict[str, Any] = {"model": plain, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     parts |= {"average": average} if average is not None else {}
     batches = mt.ClipBatches(len(train), args.batch_size, rank=here.rank, world=here.world, seed=seed)
+    # A generator of its own: workers that stay take a random number in the first epoch after a start and none later,
+    # and dropout would draw others after a resumption, or with another number of workers.
     loader = DataLoader(
-        Subset(data.training, train), batch_sampler=batches, num_workers=args.workers,
+        Subset(data.training, train), batch_sampler=batches, num_workers=args.workers, generator=torch.Generator(),
         persistent_workers=args.workers > 0, pin_memory=here.device.type == "cuda",
     )  # fmt: skip
 
