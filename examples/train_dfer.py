@@ -242,11 +242,11 @@ def train_fold(
         persistent_workers=args.workers > 0, pin_memory=here.device.type == "cuda",
     )  # fmt: skip
 
-    first, best, chosen, best_weights = 0, -math.inf, -1, None
+    first, best, best_weights = 0, -math.inf, None
     if (state := folder.load()) is not None:
         for key, part in parts.items():
             part.load_state_dict(state[key])
-        first, best, chosen, best_weights = state["epoch"] + 1, state["best"], state["chosen"], state["best_weights"]
+        first, best, best_weights = state["epoch"] + 1, state["best"], state["best_weights"]
     if here.main:
         folder.rewind(first)
     for epoch in range(first, args.epochs):
@@ -289,14 +289,14 @@ def train_fold(
         if watched:
             entry["uar"] = predict(args, scored, data, watched, name, here).uar()
             if entry["uar"] >= best:  # of several that are as good, the one that was trained longest
-                best, chosen = entry["uar"], epoch
+                best = entry["uar"]
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if here.main:
             folder.log(**entry)
             if args.tensorboard:
                 log_to_tensorboard(folder, entry)
             state = {key: part.state_dict() for key, part in parts.items()}
-            folder.save(state | {"epoch": epoch, "best": best, "chosen": chosen, "best_weights": best_weights})
+            folder.save(state | {"epoch": epoch, "best": best, "best_weights": best_weights})
     if best_weights is not None:
         scored.load_state_dict(best_weights)
     if args.weights != "none" and here.main:

@@ -217,11 +217,11 @@ def train_fold(
     batches = mt.ClipBatches(len(train), args.batch_size, rank=here.rank, world=here.world, seed=seed)
     loader = clips_loader(args, data.training, train, batches)
 
-    first, best, chosen, best_weights = 0, -math.inf, -1, None
+    first, best, best_weights = 0, -math.inf, None
     if (state := folder.load()) is not None:
         for key, part in parts.items():
             part.load_state_dict(state[key])
-        first, best, chosen, best_weights = state["epoch"] + 1, state["best"], state["chosen"], state["best_weights"]
+        first, best, best_weights = state["epoch"] + 1, state["best"], state["best_weights"]
     if here.main:
         folder.rewind(first)
     for epoch in tqdm(range(first, args.epochs), desc=name, initial=first, total=args.epochs, disable=not here.main):
@@ -236,7 +236,7 @@ def train_fold(
         if watched:
             entry["uf1"] = predict(args, scored, data, watched, name, here).uf1()
             if entry["uf1"] >= best:  # of several that are as good, the one that was trained longest
-                best, chosen = entry["uf1"], epoch
+                best = entry["uf1"]
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if after_epoch is not None:
             after_epoch(epoch, scored)
@@ -246,7 +246,7 @@ def train_fold(
                 log_to_tensorboard(folder, entry)
             if (epoch + 1) % args.checkpoint_every == 0 or epoch + 1 == args.epochs:
                 state = {key: part.state_dict() for key, part in parts.items()}
-                folder.save(state | {"epoch": epoch, "best": best, "chosen": chosen, "best_weights": best_weights})
+                folder.save(state | {"epoch": epoch, "best": best, "best_weights": best_weights})
     if best_weights is not None:
         scored.load_state_dict(best_weights)
     if args.weights != "none" and here.main:
