@@ -145,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if own.main:
                     folder.finish(found)
                 own.wait()
-            book.merge(folder.book())
+            if own.main:  # the others may not see the file yet, where the folder is on a network's disk
+                book.merge(folder.book())
         book = book.gather()
         if not here.main:
             return {}
@@ -220,7 +221,7 @@ def train_fold(
     plain = build(args, len(data.clips.classes)).to(here.device)
     model: nn.Module = plain
     if here.world > 1:
-        model = DistributedDataParallel(mt.sync_batch_norm(plain), broadcast_buffers=False)
+        model = DistributedDataParallel(mt.sync_batch_norm(plain))
     average = averaged(plain, args.ema) if args.ema else None
     scored = average.module if average is not None else plain
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)

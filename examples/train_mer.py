@@ -123,7 +123,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if own.main:
                     folder.finish(found)
                 own.wait()
-            book.merge(folder.book())
+            if own.main:  # the others may not see the file yet, where the folder is on a network's disk
+                book.merge(folder.book())
         book = book.gather()
         if not here.main:
             return {}
@@ -205,7 +206,7 @@ def train_fold(
 
     torch.manual_seed(seed)
     plain = build(args, len(data.clips.classes)).to(here.device)
-    model = DistributedDataParallel(mt.sync_batch_norm(plain), broadcast_buffers=False) if here.world > 1 else plain
+    model = DistributedDataParallel(mt.sync_batch_norm(plain)) if here.world > 1 else plain
     average = averaged(plain, args.ema) if args.ema else None
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(args))

@@ -34,7 +34,7 @@ def trained(model, parts, total, world=1):
 def on_one_of_two(rank, world, momentum):
     model = mt.sync_batch_norm(net(momentum))
     parts = [batch[rank::world] for batch in clips()]  # 4 clips and 3
-    wrapped = DistributedDataParallel(model, broadcast_buffers=False)
+    wrapped = DistributedDataParallel(model)
     trained(wrapped, parts, 7, world)
     return model.state_dict(), model.eval()(clips()[0]).detach()
 
