@@ -345,6 +345,7 @@ def log_to_tensorboard(folder: mt.FoldFolder, entry: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder.path / "tensorboard") as writer:
+        writer.add_text("selection", entry["selection"], entry["epoch"])
         for key in ("loss", "lr", "uar"):
             if key in entry:
                 writer.add_scalar(key, entry[key], entry["epoch"])
