@@ -58,7 +58,7 @@ def _check_forward(model: nn.Module) -> None:
             )
 
 
-def _convert(module: nn.Module, norm: Callable[[_BatchNorm], nn.Module], seen: dict[nn.Module, nn.Module]) -> nn.Module:
+def _convert(module: nn.Module, norm: Callable[[Any], nn.Module], seen: dict[nn.Module, nn.Module]) -> nn.Module:
     """Convert a module's batch norms by ``norm``; ``seen`` has what became of the modules that were met before."""
     if module not in seen:
         plain = isinstance(module, _BatchNorm) and not isinstance(module, (SyncedBatchNorm, nn.SyncBatchNorm))
