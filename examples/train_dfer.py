@@ -123,7 +123,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         run = mt.RunFolder(args.out)
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
-            run.begin({k: v for k, v in vars(args).items() if k not in elsewhere}, resume=args.resume)
+            settings = {k: v for k, v in vars(args).items() if k not in elsewhere}
+            # Other lists under the same name would be pooled with the folds that are done.
+            settings["table_crc32"] = None if args.table is None else checksum(Path(args.table))
+            run.begin(settings, resume=args.resume)
             if args.table is None and not (args.out / "people").exists():
                 mt.synthetic_dataset(
                     args.out / "people", layout="dfew", subjects=10, amplitude=6, size=args.size, seed=args.seed
@@ -157,6 +160,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print(book)
         print(f"mean of {len(folds)} folds: UAR {means['uar']:.4f}, WAR {means['war']:.4f}\nwritten to {args.out}")
         return scores
+
+
+def checksum(table: Path) -> int:
+    """Of a list of clips, or of all lists in a folder."""
+    files = sorted(path for path in table.rglob("*") if path.is_file()) if table.is_dir() else [table]
+    return zlib.crc32(b"".join(path.read_bytes() for path in files))
 
 
 class Clips:

@@ -107,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
             settings = {name: value for name, value in vars(args).items() if name not in elsewhere}
+            # Another table under the same name would be pooled with the folds that are done.
+            settings["table_crc32"] = [zlib.crc32(Path(table).read_bytes()) for table in args.table or []]
             run.begin(settings, resume=args.resume)
             if args.table is None and not (args.out / "people").exists():
                 mt.synthetic_dataset(args.out / "people", size=args.size, seed=args.seed)
