@@ -112,6 +112,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
+    for name in ("epochs", "batch_size", "accumulate"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.ema < 1:
+        parser.error(f"--ema must lie in [0, 1), got {args.ema}")
     return args
 
 

@@ -95,6 +95,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
+    if not made_up and not len(args.table) == len(args.dataset) == len(args.frames):
+        parser.error(
+            f"--table, --dataset and --frames must be equally many, got {len(args.table)}, {len(args.dataset)} and "
+            f"{len(args.frames)}"
+        )
+    for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.ema < 1:
+        parser.error(f"--ema must lie in [0, 1), got {args.ema}")
     return args
 
 
