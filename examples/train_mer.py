@@ -2,6 +2,7 @@
 
     python examples/train_mer.py --out runs/first                   # made-up people; minutes on two cores
     python examples/train_mer.py --out runs/casme2 --table CASME2.xlsx --frames Cropped --protocol casme2-5
+    ... --table CASME2.xlsx SAMM.xlsx --dataset casme2 samm --frames Cropped SAMM --protocol megc2019 --folds lodo
     torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; --folds-per-rank: a fold each
     ... --resume                                                    # go on after a kill
 
@@ -30,7 +31,7 @@ import mertools as mt
 
 # For the made-up people: small pictures, a narrow network, few epochs. The published settings are the defaults below.
 SMALL = {
-    "dataset": "casme2", "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
+    "dataset": ["casme2"], "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
     "lr": 2e-3, "weight_decay": 0.05, "batch_size": 16, "padding": 3, "ema": 0.9, "schedule": "cosine",
 }  # fmt: skip
 
@@ -39,9 +40,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What can be set; `python examples/train_mer.py --help` shows it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("data").add_argument
-    group("--table", help="annotation table; without one, people are made up")
-    group("--dataset", default="casme2", help="whose table it is, see mertools.read_annotations")
-    group("--frames", help="folder with the frames of all clips")
+    group("--table", nargs="+", help="annotation table, or several of a composite; without one, people are made up")
+    group("--dataset", nargs="+", default=["casme2"], help="whose table each is, see mertools.read_annotations")
+    group("--frames", nargs="+", help="folder with the frames of all clips, one for each table")
     group("--protocol", default="casme2-5", help="which clips and classes count, see mertools.PROTOCOLS")
     group("--repair", nargs="*", default=[], help="what to mend in the table, e.g. apex-midpoint drop")
     group("--folds", default="loso", choices=("loso", "lodo", "5"), help="leave out subjects, datasets, or five groups")
@@ -150,20 +151,30 @@ class Clips:
     """The clips of the table, to train on and to score on, and the action units that the table names."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        table, frames = args.table, args.frames
-        if table is None:
-            table, frames = args.out / "people" / "annotations.csv", args.out / "people" / "frames"
-        self.clips = mt.apply_protocol(mt.read_annotations(table, args.dataset, repair=args.repair), args.protocol)
+        tables, frames = args.table, args.frames
+        if tables is None:
+            tables, frames = [args.out / "people" / "annotations.csv"], [args.out / "people" / "frames"]
+        rows: list[mt.ClipAnnotation] = []
+        folders: dict[str, Path] = {}
+        for table, dataset, folder in zip(tables, args.dataset, frames, strict=True):
+            found = mt.read_annotations(table, dataset, repair=args.repair)
+            if folders.keys() & {clip.dataset for clip in found}:
+                raise ValueError(f"--dataset must name each dataset once, got {' '.join(args.dataset)}")
+            rows += found
+            folders |= {clip.dataset: Path(folder) for clip in found}
+        self.clips = mt.apply_protocol(rows, args.protocol)
         refine = args.selector == "refine"
         selector = mt.FrameSelector(refine=True) if refine else mt.FrameSelector.preset(args.selector)
         augment = mt.ClipAugment(padding=args.padding)
         common: dict[str, Any] = {"size": args.size, "selector": selector, "reselect": args.reselect, "seed": args.seed}
-        self.training = mt.ClipDataset(self.clips, frames, training=True, augment=augment, **common)
-        self.plain = mt.ClipDataset(self.clips, frames, training=False, **common)
+        self.training = mt.ClipDataset(self.clips, folders, training=True, augment=augment, **common)
+        self.plain = mt.ClipDataset(self.clips, folders, training=False, **common)
         self.targets = torch.tensor(self.clips.targets)
         self.action_units = mt.facs_labels(["+".join(clip.action_units) for clip in self.clips.clips])
-        if args.au != "none" and not self.action_units.any():
-            raise ValueError(f"--au must be none: {table} names no action units")
+        for name in sorted({clip.dataset for clip in self.clips.clips}):
+            own = [i for i, clip in enumerate(self.clips.clips) if clip.dataset == name]
+            if args.au != "none" and not self.action_units[own].any():
+                raise ValueError(f"--au must be none: the table of {name} names no action units")
 
 
 def named_folds(args: argparse.Namespace, clips: mt.ProtocolClips) -> dict[str, mt.Fold]:
