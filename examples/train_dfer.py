@@ -76,7 +76,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group("--size", type=int, default=112)
     group("--padding", type=int, default=8, help="of the augmentation's crop")
     group = parser.add_argument_group("model and loss").add_argument
-    group("--encoder", default="retnet", help="retnet, or MODULE:NAME of what makes an encoder of images")
+    group(
+        "--encoder",
+        default="retnet",
+        help="retnet, or MODULE:NAME of what makes an encoder of images, (b, 3, h, w) to (b, d) or (b, d, h, w)",
+    )
     group("--dims", type=int, nargs=4, default=[64, 128, 256, 512], help="of the encoder retnet")
     group("--input", default="frames", choices=("frames", "motion"), help="motion: minus the clip's mean frame")
     group("--depth", type=int, default=2, help="retention blocks over the frames")
@@ -112,6 +116,11 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
+    for name in ("epochs", "batch_size", "accumulate"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.ema < 1:
+        parser.error(f"--ema must lie in [0, 1), got {args.ema}")
     return args
 
 
@@ -123,7 +132,10 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         run = mt.RunFolder(args.out)
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
-            run.begin({k: v for k, v in vars(args).items() if k not in elsewhere}, resume=args.resume)
+            settings = {k: v for k, v in vars(args).items() if k not in elsewhere}
+            # Other lists under the same name would be pooled with the folds that are done.
+            settings["table_crc32"] = None if args.table is None else checksum(Path(args.table))
+            run.begin(settings, resume=args.resume)
             if args.table is None and not (args.out / "people").exists():
                 mt.synthetic_dataset(
                     args.out / "people", layout="dfew", subjects=10, amplitude=6, size=args.size, seed=args.seed
@@ -145,7 +157,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if own.main:
                     folder.finish(found)
                 own.wait()
-            book.merge(folder.book())
+            if own.main:  # the others may not see the file yet, where the folder is on a network's disk
+                book.merge(folder.book())
         book = book.gather()
         if not here.main:
             return {}
@@ -156,6 +169,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         print(book)
         print(f"mean of {len(folds)} folds: UAR {means['uar']:.4f}, WAR {means['war']:.4f}\nwritten to {args.out}")
         return scores
+
+
+def checksum(table: Path) -> int:
+    """Of a list of clips, or of all lists in a folder."""
+    files = sorted(path for path in table.rglob("*") if path.is_file()) if table.is_dir() else [table]
+    return zlib.crc32(b"".join(path.read_bytes() for path in files))
 
 
 class Clips:
@@ -192,8 +211,13 @@ def build(args: argparse.Namespace, num_classes: int) -> nn.Module:
         encoder, dim = mt.ManhattanRetNet(dims=args.dims), args.dims[-1]
     else:
         module, _, name = args.encoder.partition(":")
+        if not name:
+            raise ValueError(f"--encoder must be retnet or MODULE:NAME, got {args.encoder!r}")
         encoder = getattr(importlib.import_module(module), name)()
-        dim = encoder(torch.zeros(2, 3, args.size, args.size)).shape[1]
+        # In evaluation: a trained encoder's batch norms must not learn from a black picture.
+        with torch.no_grad():
+            dim = encoder.eval()(torch.zeros(2, 3, args.size, args.size)).shape[1]
+        encoder.train()
     net: nn.Module = FrameEncoderDFER(encoder, dim, args.depth, args.heads, num_classes, motion=args.input == "motion")
     return mt.attach_au_head(net, "fc") if args.au_labels else net
 
@@ -215,7 +239,7 @@ def train_fold(
     plain = build(args, len(data.clips.classes)).to(here.device)
     model: nn.Module = plain
     if here.world > 1:
-        model = DistributedDataParallel(mt.sync_batch_norm(plain), broadcast_buffers=False)
+        model = DistributedDataParallel(mt.sync_batch_norm(plain))
     average = averaged(plain, args.ema) if args.ema else None
     scored = average.module if average is not None else plain
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
@@ -230,16 +254,18 @@ def train_fold(
     parts: dict[str, Any] = {"model": plain, "optimiser": optimiser, "schedule": schedule, "scaler": scaler}
     parts |= {"average": average} if average is not None else {}
     batches = mt.ClipBatches(len(train), args.batch_size, rank=here.rank, world=here.world, seed=seed)
+    # A generator of its own: workers that stay take a random number in the first epoch after a start and none later,
+    # and dropout would draw others after a resumption, or with another number of workers.
     loader = DataLoader(
-        Subset(data.training, train), batch_sampler=batches, num_workers=args.workers,
+        Subset(data.training, train), batch_sampler=batches, num_workers=args.workers, generator=torch.Generator(),
         persistent_workers=args.workers > 0, pin_memory=here.device.type == "cuda",
     )  # fmt: skip
 
-    first, best, chosen, best_weights = 0, -math.inf, -1, None
+    first, best, best_weights = 0, -math.inf, None
     if (state := folder.load()) is not None:
         for key, part in parts.items():
             part.load_state_dict(state[key])
-        first, best, chosen, best_weights = state["epoch"] + 1, state["best"], state["chosen"], state["best_weights"]
+        first, best, best_weights = state["epoch"] + 1, state["best"], state["best_weights"]
     if here.main:
         folder.rewind(first)
     for epoch in range(first, args.epochs):
@@ -276,24 +302,34 @@ def train_fold(
                 optimiser.zero_grad()
                 if average is not None:
                     average.update_parameters(plain)
+        check_weights(plain, epoch)
         schedule.step()
         entry["loss"] = here.sum(total).item() / len(train)
         if watched:
             entry["uar"] = predict(args, scored, data, watched, name, here).uar()
             if entry["uar"] >= best:  # of several that are as good, the one that was trained longest
-                best, chosen = entry["uar"], epoch
+                best = entry["uar"]
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if here.main:
             folder.log(**entry)
             if args.tensorboard:
                 log_to_tensorboard(folder, entry)
             state = {key: part.state_dict() for key, part in parts.items()}
-            folder.save(state | {"epoch": epoch, "best": best, "chosen": chosen, "best_weights": best_weights})
+            folder.save(state | {"epoch": epoch, "best": best, "best_weights": best_weights})
     if best_weights is not None:
         scored.load_state_dict(best_weights)
     if args.weights != "none" and here.main:
         mt.save_weights(folder.path / f"weights.{args.weights}", scored)
     return predict(args, scored, data, test, name, here)
+
+
+def check_weights(model: nn.Module, epoch: int) -> None:
+    """Stop before the last good checkpoint is replaced: the loss may be finite when its gradient is not."""
+    if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
+        raise FloatingPointError(
+            f"{len(broken)} weights are not finite after epoch {epoch}, the first is {broken[0]}: lower --lr, or "
+            "--precision float32; the last checkpoint is whole"
+        )
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -316,7 +352,7 @@ def predict(
         logits = output if data.action_units is None else output[0]
         found = [data.clips.clips[int(i)] for i in batch["index"]]
         book.add(
-            logits.argmax(1), batch["target"], fold=fold, clips=[names[int(i)] for i in batch["index"]],
+            logits.float(), batch["target"], fold=fold, clips=[names[int(i)] for i in batch["index"]],
             subjects=[clip.subject for clip in found], datasets=[clip.dataset for clip in found],
         )  # fmt: skip
     return book.gather() if here.world > 1 else book
@@ -327,6 +363,7 @@ def log_to_tensorboard(folder: mt.FoldFolder, entry: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder.path / "tensorboard") as writer:
+        writer.add_text("selection", entry["selection"], entry["epoch"])
         for key in ("loss", "lr", "uar"):
             if key in entry:
                 writer.add_scalar(key, entry[key], entry["epoch"])

@@ -2,6 +2,7 @@
 
     python examples/train_mer.py --out runs/first                   # made-up people; minutes on two cores
     python examples/train_mer.py --out runs/casme2 --table CASME2.xlsx --frames Cropped --protocol casme2-5
+    ... --table CASME2.xlsx SAMM.xlsx --dataset casme2 samm --frames Cropped SAMM --protocol megc2019 --folds lodo
     torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; --folds-per-rank: a fold each
     ... --resume                                                    # go on after a kill
 
@@ -30,7 +31,7 @@ import mertools as mt
 
 # For the made-up people: small pictures, a narrow network, few epochs. The published settings are the defaults below.
 SMALL = {
-    "dataset": "casme2", "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
+    "dataset": ["casme2"], "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
     "lr": 2e-3, "weight_decay": 0.05, "batch_size": 16, "padding": 3, "ema": 0.9, "schedule": "cosine",
 }  # fmt: skip
 
@@ -39,9 +40,9 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What can be set; `python examples/train_mer.py --help` shows it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("data").add_argument
-    group("--table", help="annotation table; without one, people are made up")
-    group("--dataset", default="casme2", help="whose table it is, see mertools.read_annotations")
-    group("--frames", help="folder with the frames of all clips")
+    group("--table", nargs="+", help="annotation table, or several of a composite; without one, people are made up")
+    group("--dataset", nargs="+", default=["casme2"], help="whose table each is, see mertools.read_annotations")
+    group("--frames", nargs="+", help="folder with the frames of all clips, one for each table")
     group("--protocol", default="casme2-5", help="which clips and classes count, see mertools.PROTOCOLS")
     group("--repair", nargs="*", default=[], help="what to mend in the table, e.g. apex-midpoint drop")
     group("--folds", default="loso", choices=("loso", "lodo", "5"), help="leave out subjects, datasets, or five groups")
@@ -95,6 +96,16 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
     if not made_up and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
+    if not made_up and not len(args.table) == len(args.dataset) == len(args.frames):
+        parser.error(
+            f"--table, --dataset and --frames must be equally many, got {len(args.table)}, {len(args.dataset)} and "
+            f"{len(args.frames)}"
+        )
+    for name in ("epochs", "batch_size", "accumulate", "checkpoint_every"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    if not 0 <= args.ema < 1:
+        parser.error(f"--ema must lie in [0, 1), got {args.ema}")
     return args
 
 
@@ -107,6 +118,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
             settings = {name: value for name, value in vars(args).items() if name not in elsewhere}
+            # Another table under the same name would be pooled with the folds that are done.
+            settings["table_crc32"] = [zlib.crc32(Path(table).read_bytes()) for table in args.table or []]
             run.begin(settings, resume=args.resume)
             if args.table is None and not (args.out / "people").exists():
                 mt.synthetic_dataset(args.out / "people", size=args.size, seed=args.seed)
@@ -123,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 if own.main:
                     folder.finish(found)
                 own.wait()
-            book.merge(folder.book())
+            if own.main:  # the others may not see the file yet, where the folder is on a network's disk
+                book.merge(folder.book())
         book = book.gather()
         if not here.main:
             return {}
@@ -137,20 +151,30 @@ class Clips:
     """The clips of the table, to train on and to score on, and the action units that the table names."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        table, frames = args.table, args.frames
-        if table is None:
-            table, frames = args.out / "people" / "annotations.csv", args.out / "people" / "frames"
-        self.clips = mt.apply_protocol(mt.read_annotations(table, args.dataset, repair=args.repair), args.protocol)
+        tables, frames = args.table, args.frames
+        if tables is None:
+            tables, frames = [args.out / "people" / "annotations.csv"], [args.out / "people" / "frames"]
+        rows: list[mt.ClipAnnotation] = []
+        folders: dict[str, Path] = {}
+        for table, dataset, folder in zip(tables, args.dataset, frames, strict=True):
+            found = mt.read_annotations(table, dataset, repair=args.repair)
+            if folders.keys() & {clip.dataset for clip in found}:
+                raise ValueError(f"--dataset must name each dataset once, got {' '.join(args.dataset)}")
+            rows += found
+            folders |= {clip.dataset: Path(folder) for clip in found}
+        self.clips = mt.apply_protocol(rows, args.protocol)
         refine = args.selector == "refine"
         selector = mt.FrameSelector(refine=True) if refine else mt.FrameSelector.preset(args.selector)
         augment = mt.ClipAugment(padding=args.padding)
         common: dict[str, Any] = {"size": args.size, "selector": selector, "reselect": args.reselect, "seed": args.seed}
-        self.training = mt.ClipDataset(self.clips, frames, training=True, augment=augment, **common)
-        self.plain = mt.ClipDataset(self.clips, frames, training=False, **common)
+        self.training = mt.ClipDataset(self.clips, folders, training=True, augment=augment, **common)
+        self.plain = mt.ClipDataset(self.clips, folders, training=False, **common)
         self.targets = torch.tensor(self.clips.targets)
         self.action_units = mt.facs_labels(["+".join(clip.action_units) for clip in self.clips.clips])
-        if args.au != "none" and not self.action_units.any():
-            raise ValueError(f"--au must be none: {table} names no action units")
+        for name in sorted({clip.dataset for clip in self.clips.clips}):
+            own = [i for i, clip in enumerate(self.clips.clips) if clip.dataset == name]
+            if args.au != "none" and not self.action_units[own].any():
+                raise ValueError(f"--au must be none: the table of {name} names no action units")
 
 
 def named_folds(args: argparse.Namespace, clips: mt.ProtocolClips) -> dict[str, mt.Fold]:
@@ -205,7 +229,7 @@ def train_fold(
 
     torch.manual_seed(seed)
     plain = build(args, len(data.clips.classes)).to(here.device)
-    model = DistributedDataParallel(mt.sync_batch_norm(plain), broadcast_buffers=False) if here.world > 1 else plain
+    model = DistributedDataParallel(mt.sync_batch_norm(plain)) if here.world > 1 else plain
     average = averaged(plain, args.ema) if args.ema else None
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(args))
@@ -217,11 +241,11 @@ def train_fold(
     batches = mt.ClipBatches(len(train), args.batch_size, rank=here.rank, world=here.world, seed=seed)
     loader = clips_loader(args, data.training, train, batches)
 
-    first, best, chosen, best_weights = 0, -math.inf, -1, None
+    first, best, best_weights = 0, -math.inf, None
     if (state := folder.load()) is not None:
         for key, part in parts.items():
             part.load_state_dict(state[key])
-        first, best, chosen, best_weights = state["epoch"] + 1, state["best"], state["chosen"], state["best_weights"]
+        first, best, best_weights = state["epoch"] + 1, state["best"], state["best_weights"]
     if here.main:
         folder.rewind(first)
     for epoch in tqdm(range(first, args.epochs), desc=name, initial=first, total=args.epochs, disable=not here.main):
@@ -231,11 +255,12 @@ def train_fold(
         data.training.set_epoch(epoch)
         entry = {"fold": name, "epoch": epoch, "lr": optimiser.param_groups[0]["lr"], "selection": selection(args)}
         entry["loss"] = train_epoch(args, model, criterion, data, loader, batches, optimiser, scaler, average, here)
+        check_weights(plain, epoch)
         schedule.step()
         if watched:
             entry["uf1"] = predict(args, scored, data, watched, name, here).uf1()
             if entry["uf1"] >= best:  # of several that are as good, the one that was trained longest
-                best, chosen = entry["uf1"], epoch
+                best = entry["uf1"]
                 best_weights = {key: value.detach().clone() for key, value in scored.state_dict().items()}
         if after_epoch is not None:
             after_epoch(epoch, scored)
@@ -245,7 +270,7 @@ def train_fold(
                 log_to_tensorboard(folder, entry)
             if (epoch + 1) % args.checkpoint_every == 0 or epoch + 1 == args.epochs:
                 state = {key: part.state_dict() for key, part in parts.items()}
-                folder.save(state | {"epoch": epoch, "best": best, "chosen": chosen, "best_weights": best_weights})
+                folder.save(state | {"epoch": epoch, "best": best, "best_weights": best_weights})
     if best_weights is not None:
         scored.load_state_dict(best_weights)
     if args.weights != "none" and here.main:
@@ -292,6 +317,15 @@ def train_epoch(
             if average is not None:
                 average.update_parameters(model.module if isinstance(model, DistributedDataParallel) else model)
     return here.sum(total).item() / batches.num_clips
+
+
+def check_weights(model: nn.Module, epoch: int) -> None:
+    """Stop before the last good checkpoint is replaced: the loss may be finite when its gradient is not."""
+    if broken := [name for name, value in model.named_parameters() if not bool(value.isfinite().all())]:
+        raise FloatingPointError(
+            f"{len(broken)} weights are not finite after epoch {epoch}, the first is {broken[0]}: lower --lr, or "
+            "--precision float32; the last checkpoint is whole"
+        )
 
 
 def averaged(model: nn.Module, decay: float) -> AveragedModel:
@@ -349,7 +383,7 @@ def predict(
         logits = output[0] if args.au == "labels" else output
         found = [data.clips.clips[int(i)] for i in batch["index"]]
         book.add(
-            logits.argmax(1), batch["target"], fold=fold, datasets=[clip.dataset for clip in found],
+            logits.float(), batch["target"], fold=fold, datasets=[clip.dataset for clip in found],
             subjects=[data.clips.subjects[int(i)] for i in batch["index"]],
             clips=[names[int(i)] for i in batch["index"]],
         )  # fmt: skip
@@ -377,6 +411,7 @@ def log_to_tensorboard(folder: mt.FoldFolder, entry: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(folder.path / "tensorboard") as writer:
+        writer.add_text("selection", entry["selection"], entry["epoch"])
         for key in ("loss", "lr", "uf1"):
             if key in entry:
                 writer.add_scalar(key, entry[key], entry["epoch"])

@@ -62,12 +62,17 @@ class RunFolder:
             resume: continue what is here; in an empty folder, start.
 
         Raises:
-            FileExistsError: there is a run here and it is not to be continued.
+            FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
             ValueError: the run here was started with other settings, which are named.
         """
         file = self.path / "settings.json"
         wanted = json.loads(json.dumps(settings))
         if not file.exists():
+            if any((self.path / "folds").glob("*")):
+                raise FileExistsError(
+                    f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be pooled "
+                    "with them: choose another folder"
+                )
             self.path.mkdir(parents=True, exist_ok=True)
             _write_json(file, wanted)
             return
@@ -78,6 +83,16 @@ class RunFolder:
         if unlike:
             shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
             raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what kills have left: files that were being written, checkpoints of folds that are done."""
+        for folder in (self.path / "folds").glob("*/"):
+            names = ("checkpoint.pt", "predictions.json", "log.jsonl", "weights.pt", "weights.safetensors")
+            for half in (path for name in names for path in folder.glob(f".{name}-*")):
+                half.unlink()
+            if FoldFolder(folder).done:
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def fold(self, name: str) -> FoldFolder:
         """The folder of a fold, by its name (a subject, a dataset, a number).

@@ -6,6 +6,7 @@ model as on one, and code that is to run on eight GPUs can be tried on a laptop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ def sync_batch_norm(model: nn.Module) -> nn.Module:
 
     Before it is wrapped in ``DistributedDataParallel``. Where the model is on a GPU it is converted to PyTorch's
     ``SyncBatchNorm``, elsewhere to a layer that gathers with ``torch.distributed``. Names and values of the state dict
-    stay. Without an initialised process group, and in evaluation, the layers do what plain batch norm does.
+    stay. Without an initialised process group, and in evaluation, the layers do what plain batch norm does. A layer
+    that occurs in several places stays one layer.
 
     Args:
         model: any module; converted in place.
@@ -30,7 +32,7 @@ def sync_batch_norm(model: nn.Module) -> nn.Module:
         The model (another module only where the model itself is a batch norm).
 
     Raises:
-        TypeError: model is no module.
+        TypeError: model is no module, or holds a kind of batch norm with a ``forward`` of its own, which would be lost.
 
     Examples:
         >>> model = sync_batch_norm(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
@@ -41,14 +43,31 @@ def sync_batch_norm(model: nn.Module) -> nn.Module:
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if any(parameter.is_cuda for parameter in model.parameters()):
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
-    if isinstance(model, _BatchNorm) and not isinstance(model, (SyncedBatchNorm, nn.SyncBatchNorm)):
-        return _converted(model)
-    for name, child in model.named_children():
-        setattr(model, name, sync_batch_norm(child))
-    return model
+    _check_forward(model)
+    on_gpu = any(parameter.is_cuda for parameter in model.parameters())
+    return _convert(model, nn.SyncBatchNorm.convert_sync_batchnorm if on_gpu else _converted, {})
+
+
+def _check_forward(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        known = isinstance(module, (SyncedBatchNorm, nn.SyncBatchNorm)) or type(module).forward is _BatchNorm.forward
+        if isinstance(module, _BatchNorm) and not known:
+            raise TypeError(
+                f"model must have plain batch norms, {name or 'model'} is a {type(module).__name__} with a forward of "
+                "its own: take it apart into a batch norm and the rest, or convert it yourself"
+            )
+
+
+def _convert(module: nn.Module, norm: Callable[[Any], nn.Module], seen: dict[nn.Module, nn.Module]) -> nn.Module:
+    """Convert a module's batch norms by ``norm``; ``seen`` has what became of the modules that were met before."""
+    if module not in seen:
+        plain = isinstance(module, _BatchNorm) and not isinstance(module, (SyncedBatchNorm, nn.SyncBatchNorm))
+        seen[module] = norm(module) if plain else module
+        # Not named_children: it has each layer once, and a shared one would stay as it was in its other places.
+        for name, child in module._modules.items():
+            if child is not None:
+                module._modules[name] = _convert(child, norm, seen)
+    return seen[module]
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -60,8 +79,8 @@ class SyncedBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise; in training with the statistics of all ranks."""
-        counted = self.training or self.running_mean is None
-        if not counted or not dist.is_initialized() or dist.get_world_size() == 1:
+        # Never in evaluation, whatever the layer tracks: a rank may have no clip there, and the others would wait.
+        if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             output: Tensor = super().forward(input)
             return output
         self._check_input_dim(input)

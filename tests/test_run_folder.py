@@ -42,6 +42,30 @@ def test_a_fold_from_first_to_last(tmp_path):
     assert fold.book() == book()
 
 
+def test_what_kills_left_is_removed_on_resumption(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    done, going_on = run.fold("s1"), run.fold("s2")
+    done.finish(book())
+    done.save({"epoch": 2})  # killed between the predictions and the removal of the checkpoint
+    going_on.save({"epoch": 1})
+    (going_on.path / ".checkpoint.pt-x1y2z3").write_bytes(b"half")
+    run.begin({}, resume=True)
+    assert [path.name for path in done.path.iterdir()] == ["predictions.json"]
+    assert [path.name for path in going_on.path.iterdir()] == ["checkpoint.pt"]
+    assert going_on.load() == {"epoch": 1}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_folds_without_their_settings_are_not_pooled_with_others(tmp_path, resume):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({"lr": 0.1})
+    run.fold("s1").finish(book())
+    (run.path / "settings.json").unlink()
+    with pytest.raises(FileExistsError, match=r"folds of a run whose settings\.json is gone"):
+        run.begin({"lr": 0.2}, resume=resume)
+
+
 def test_folds_of_like_names_have_folders_of_their_own(tmp_path):
     run = mt.RunFolder(tmp_path)
     names = ["a/b", "a-b", "a%2Fb", "..", "A b", ""]

@@ -150,6 +150,31 @@ def small_encoder():
 train_dfer.small_encoder = small_encoder
 
 
+def test_workers_do_not_change_what_dropout_draws(people, tmp_path):
+    found = []
+    for workers in ("0", "1"):
+        out = tmp_path / workers
+        run(people, out, "--folds", "1", "--encoder", "train_dfer:dropping_encoder", "--workers", workers)
+        found.append((out / "folds/1/log.jsonl").read_text())
+    assert found[0] == found[1]
+
+
+def dropping_encoder():
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, stride=4), torch.nn.Dropout(0.5))
+
+
+train_dfer.dropping_encoder = dropping_encoder
+
+
+def test_a_trained_encoder_is_not_changed_by_asking_for_its_width(people, tmp_path):
+    train_dfer.trained_encoder = lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.BatchNorm2d(8))
+    args = train_dfer.arguments(list(map(str, command(people, tmp_path, "--encoder", "train_dfer:trained_encoder"))))
+    norm = train_dfer.build(args, 3).encoder[1]
+    assert int(norm.num_batches_tracked) == 0
+    assert not norm.running_mean.any()
+    assert norm.training
+
+
 def test_missing_folds_and_labels(people, tmp_path):
     with pytest.raises(ValueError, match="--folds must be among 1, 2, 3, 4, 5, got 6"):
         run(people, tmp_path / "a", "--folds", "6")

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -195,6 +196,45 @@ def test_a_loss_that_is_not_finite_stops_the_run(people, tmp_path, monkeypatch):
     assert run(people, tmp_path / "run", "--resume")["clips"] == 18
 
 
+class NoGradient(torch.autograd.Function):
+    """A finite loss whose gradient is not."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def test_weights_that_are_not_finite_do_not_replace_the_checkpoint(people, tmp_path, monkeypatch):
+    calls = []
+    losses_of = train_mer.clip_losses
+
+    def poisoned(*args):
+        calls.append(1)
+        found = losses_of(*args)
+        return NoGradient.apply(found) if len(calls) == 8 else found  # in the last step of the second epoch
+
+    monkeypatch.setattr(train_mer, "clip_losses", poisoned)
+    with pytest.raises(FloatingPointError, match=r"weights are not finite after epoch 1, .*lower --lr"):
+        run(people, tmp_path / "run")
+    state = mt.RunFolder(tmp_path / "run").fold("01").load()
+    assert state["epoch"] == 0
+    assert all(torch.isfinite(value).all() for value in state["model"].values())
+
+
+def test_logits_that_are_not_finite_are_no_prediction(people, tmp_path):
+    args = train_mer.arguments(list(map(str, command(people, tmp_path))))
+    data = train_mer.Clips(args)
+    model = train_mer.build(args, 3)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ValueError, match="must be logits without NaN"):
+        train_mer.predict(args, model, data, [0, 1], "01", mt.Processes(0, 1, torch.device("cpu")))
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(people, tmp_path, monkeypatch):
     def full(handle):
         if (tmp_path / "run/folds/01/log.jsonl").exists() and len(losses(tmp_path / "run")) == 2:
@@ -258,6 +298,63 @@ def test_a_table_without_action_units(people, tmp_path):
     table.write_text("\n".join([lines[0], *(",".join([*x.split(",")[:5], "", x.split(",")[6]]) for x in lines[1:])]))
     with pytest.raises(ValueError, match="--au must be none: .* names no action units"):
         run(people._replace(table=table), tmp_path / "run")
+
+
+def second_dataset(root):
+    """Other people, their table and folders as SAMM's are: a subject 01 of another dataset is another person."""
+    made = mt.synthetic_dataset(root, subjects=2, clips=2, size=32, num_frames=32, seed=1)
+    header, *rows = Path(made.table).read_text().splitlines()
+    header = "Subject,Filename,Onset Frame,Apex Frame,Offset Frame,Action Units,Estimated Emotion"
+    table = root / "samm.csv"
+    table.write_text("\n".join([*["-,,,,,,"] * 13, header, *(f"0{row}" for row in rows)]) + "\n")
+    for folder in made.frames.iterdir():
+        folder.rename(folder.with_name(folder.name.replace("sub", "0")))
+    return made._replace(table=table, dataset="samm")
+
+
+def test_a_composite_of_two_datasets(people, tmp_path):
+    other = second_dataset(tmp_path / "samm")
+    words = command(people, tmp_path / "run", "--folds", "lodo", "--epochs", "1", "--model", "tsfmicro")
+    words += ["--table", people.table, other.table, "--frames", people.frames, other.frames]
+    words = list(map(str, [*words, "--dataset", "casme2", "samm"]))
+    args = train_mer.arguments(words)
+    data = train_mer.Clips(args)
+    folds = train_mer.named_folds(args, data.clips)
+    assert {name: len(fold.test) for name, fold in folds.items()} == {"casme2": 18, "samm": 12}
+    assert len(train_mer.named_folds(train_mer.arguments([*words, "--folds", "loso"]), data.clips)) == 5
+    assert {Path(folder.path).parents[1] for folder in data.plain._folders} == {people.frames, other.frames}
+    scores = train_mer.main(words)
+    assert scores["clips"] == 30
+    assert scores["subjects"] == 5
+    book = mt.ScoreBook.read_csv(tmp_path / "run" / "predictions.csv", classes=data.clips.classes)
+    assert set(book.per("dataset")) == set(book.per("fold")) == {"casme2", "samm"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--dataset", "casme2", "samm"), "--table, --dataset and --frames must be equally many, got 1, 2 and 1"),
+        (("--accumulate", "0"), "--accumulate must be at least 1, got 0"),
+        (("--checkpoint-every", "0"), "--checkpoint-every must be at least 1, got 0"),
+        (("--ema", "1"), r"--ema must lie in \[0, 1\), got 1.0"),
+    ],
+)
+def test_settings_out_of_range(people, tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit):
+        run(people, tmp_path / "run", *words)
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_table_of_the_same_name_is_not_a_resumption(people, tmp_path, monkeypatch):
+    table = tmp_path / "t.csv"
+    table.write_text(Path(people.table).read_text())
+    monkeypatch.setattr(train_mer, "train_fold", lambda *args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(people._replace(table=table), tmp_path / "run")
+    table.write_text(table.read_text().replace("surprise", "disgust", 1))
+    with pytest.raises(ValueError, match="other settings: table_crc32 was"):
+        run(people._replace(table=table), tmp_path / "run", "--resume")
 
 
 def test_frames_are_needed_with_a_table(people, tmp_path, capsys):
