@@ -6,7 +6,7 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
-Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
+Models          TSFmicro, TwoBranch, load_published, fuse                          TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Clips           read_clip, synthetic_clip, plot_keyframes, plot_au_prior
@@ -35,6 +35,7 @@ from mertools.distance import pairwise_distance
 from mertools.expressions import CLASS_SETS, EXPRESSIONS
 from mertools.flow import optical_flow, optical_strain
 from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
+from mertools.fuse import fuse
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
@@ -115,6 +116,7 @@ __all__ = [
     "facs_labels",
     "find_frames",
     "frame_list_schema",
+    "fuse",
     "load_published",
     "load_torchscale",
     "magnify_motion",
