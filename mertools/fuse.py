@@ -223,7 +223,7 @@ def _conv(conv: nn.Conv2d) -> FusedConv2d:
         conv.in_channels, conv.out_channels, _pair(conv.kernel_size), _pair(conv.stride), cast(str, conv.padding),
         _pair(conv.dilation), conv.groups, conv.bias is not None, conv.padding_mode, device="meta",
     )  # fmt: skip
-    weight = conv.weight + conv.short_cut if isinstance(conv, LocalResidual) else conv.weight
+    weight = conv.weight_of_sum() if isinstance(conv, LocalResidual) else conv.weight
     fused.weight, fused.bias = nn.Parameter(weight.detach()), conv.bias
     return fused
 

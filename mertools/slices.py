@@ -46,10 +46,12 @@ def in_slices(run: Callable[[Tensor], Tensor], x: Tensor, image_bytes: int) -> T
     if len(x) <= images:
         return run(x)
     first = run(x[:images])
-    last = first.ndim == 4 and first.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
     # Filled in place rather than put together at the end, which would hold the result twice.
-    result = torch.empty(len(x), *first.shape[1:], dtype=first.dtype, device=first.device, memory_format=layout)
+    if first.ndim == 4 and first.stride(1) == 1:  # channels last
+        c, h, w = first.shape[1:]
+        result = first.new_empty(len(x), h, w, c).permute(0, 3, 1, 2)
+    else:
+        result = first.new_empty(len(x), *first.shape[1:])
     result[:images] = first
     for start in range(images, len(x), images):
         result[start : start + images] = run(x[start : start + images])

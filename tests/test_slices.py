@@ -39,6 +39,24 @@ def test_when_a_batch_may_be_sliced():
         assert not sliceable(net, x.to("meta"))
 
 
+def test_vmap(monkeypatch):
+    monkeypatch.setattr(slices, "_SLICE_BYTES", 1)
+    net, x = mt.ManhattanRetNet(dims=(4, 8, 12, 16)).eval(), torch.randn(2, 3, 3, 33, 47)
+    with torch.no_grad():
+        got = torch.func.vmap(net)(x)
+        torch.testing.assert_close(got, torch.stack([net(part) for part in x]), atol=1e-5, rtol=1e-5)
+
+
+def test_made_on_the_meta_device():
+    """Nothing of the backbone is lost when weights come after the module, as large models are loaded."""
+    net = mt.ManhattanRetNet(dims=(4, 8, 12, 16)).eval()
+    with torch.device("meta"):
+        empty = mt.ManhattanRetNet(dims=(4, 8, 12, 16)).eval()
+    empty.load_state_dict(net.state_dict(), assign=True)
+    x = torch.randn(1, 3, 33, 47)
+    torch.testing.assert_close(empty(x), net(x))
+
+
 @pytest.fixture
 def one_by_one(monkeypatch):
     monkeypatch.setattr(slices, "_SLICE_BYTES", 1)
