@@ -11,74 +11,62 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mertools as mt
+from benchmarks import plain
+from benchmarks.measure import in_turn, ratio
 
 E, A = 7, 18
 
 
-def published(logits: Tensor, target: Tensor, au_logits: Tensor, au_target: Tensor, pos_weight: Tensor) -> Tensor:
-    """The plain way: the weights of each clip assembled in a Python loop, then turned into a tensor."""
-    table = mt.au_prior().tolist()
-    weights = []
-    for y in target.tolist():
-        row = []
-        for a in range(A):
-            row.append(5.0 * table[y][a])
-        weights.append(row)
-    weight = torch.tensor(weights)
-    au = F.binary_cross_entropy_with_logits(au_logits, au_target, weight=weight, pos_weight=pos_weight)
-    return 0.75 * F.cross_entropy(logits, target) + 0.25 * au
-
-
-def candidates(b: int) -> dict[str, Callable[[], None]]:
+def candidates(b: int, device: str = "cpu") -> dict[str, Callable[[], None]]:
     """One step of each candidate on the same batch."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(b, E, generator=generator, requires_grad=True)
-    au_logits = torch.randn(b, A, generator=generator, requires_grad=True)
-    target = torch.randint(0, E, (b,), generator=generator)
-    au_target = torch.randint(0, 2, (b, A), generator=generator).float()
-    weight = mt.au_pos_weight()
+    logits = torch.randn(b, E, generator=generator).to(device).requires_grad_()
+    au_logits = torch.randn(b, A, generator=generator).to(device).requires_grad_()
+    target = torch.randint(0, E, (b,), generator=generator).to(device)
+    au_target = torch.randint(0, 2, (b, A), generator=generator).float().to(device)
+    weight, rows = mt.au_pos_weight().to(device), mt.au_prior().tolist()
     ce, bce = nn.CrossEntropyLoss(), nn.BCEWithLogitsLoss(pos_weight=weight)
-    ours = mt.AUPriorLoss(pos_weight=weight)
-    torch.testing.assert_close(
-        ours(logits, target, au_logits, au_target), published(logits, target, au_logits, au_target, weight)
-    )
+    ours = mt.AUPriorLoss(pos_weight=weight).to(device)
+
+    def published() -> Tensor:
+        return plain.au_prior_loss(logits, target, au_logits, au_target, rows, weight)
+
+    torch.testing.assert_close(ours(logits, target, au_logits, au_target), published())
     return {
         "CE + BCE": lambda: (ce(logits, target) + bce(au_logits, au_target)).backward(),
         "AUPriorLoss, AU labels": lambda: ours(logits, target, au_logits, au_target).backward(),
         "AUPriorLoss, AU head": lambda: ours(logits, target, au_logits).backward(),
         "AUPriorLoss alone": lambda: ours(logits, target).backward(),
-        "published way": lambda: published(logits, target, au_logits, au_target, weight).backward(),
+        "published way": lambda: published().backward(),
     }
 
 
-def measure(b: int, turns: int, repetitions: int) -> None:
+def measure(b: int, turns: int, repetitions: int, device: str = "cpu") -> None:
     """Print one table."""
-    steps = candidates(b)
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(turns + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
+
+    def block(step: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
             for _ in range(repetitions):
                 step()
-            if turn:
-                times[name].append((time.perf_counter() - start) / repetitions * 1e6)
+
+        return run
+
+    blocks = in_turn({name: block(step) for name, step in candidates(b, device).items()}, turns, device=device)
+    times = {name: [ms / repetitions * 1e3 for ms in values] for name, values in blocks.items()}
     base, slow = times["CE + BCE"], times["published way"]
-    print(f"\nbatch {b}: {turns} turns of {repetitions} steps\n")
+    print(f"\n{device}, batch {b}: {turns} turns of {repetitions} steps\n")
     print("| forward + backward | median µs | min–max | ÷ (CE + BCE) | published way ÷ it |")
     print("|---|---|---|---|---|")
     for name, values in times.items():
-        ratio = statistics.median(x / y for x, y in zip(values, base, strict=True))
-        gain = statistics.median(y / x for x, y in zip(values, slow, strict=True))
+        cost, gain = ratio(values, base), ratio(slow, values)
         spread = f"{min(values):.0f}–{max(values):.0f}"
-        print(f"| {name} | {statistics.median(values):.0f} | {spread} | {ratio:.2f} | {gain:.1f} |")
+        print(f"| {name} | {statistics.median(values):.0f} | {spread} | {cost:.2f} | {gain:.1f} |")
 
 
 def main() -> None:
@@ -90,6 +78,10 @@ def main() -> None:
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {E} classes, {A} action units")
     measure(32, *((2, 5) if quick else (15, 200)))
     measure(4096, *((2, 1) if quick else (9, 5)))
+    if torch.cuda.is_available():
+        measure(64, *((2, 5) if quick else (15, 200)), device="cuda")
+    else:
+        print("\nno GPU: its part is left out")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 import mertools as mt
 
+SLOW = True
 COUNTS = torch.tensor([400, 200, 240, 160, 100, 15, 8])  # happy sad neutral angry surprise disgust fear
 TEST = 300
 D = 24

@@ -26,6 +26,7 @@ import cv2
 
 import mertools as mt
 
+ARGUMENTS = ("--clips", "100", "--robust-clips", "30")
 FRAMES = 100
 HEADER = ["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion"]
 

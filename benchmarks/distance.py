@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,8 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 import mertools as mt
+from benchmarks import plain
+from benchmarks.measure import in_turn, ratio
 
 Matrix = Callable[[Tensor], Tensor]
 
@@ -119,23 +120,6 @@ print((peak_bytes() - before) / 1e6)
     return float(done.stdout)
 
 
-def alternate(candidates: dict[str, Callable[[], object]], turns: int) -> dict[str, list[float]]:
-    """Seconds of each candidate in each turn."""
-    times: dict[str, list[float]] = {name: [] for name in candidates}
-    for turn in range(turns + 1):
-        for name, call in candidates.items():
-            start = time.perf_counter()
-            call()
-            if turn:
-                times[name].append(time.perf_counter() - start)
-    return times
-
-
-def ratio(slow: list[float], quick: list[float]) -> float:
-    """Median of the ratios within a turn."""
-    return statistics.median(a / b for a, b in zip(slow, quick, strict=True))
-
-
 def print_distances(lengths: tuple[int, ...], turns: int, memory: bool) -> None:
     """Time, memory and error of the matrices of distances."""
     print("| all pairwise distances | " + " | ".join(f"t={t}: ms | × | extra MB" for t in lengths) + " | worst error |")
@@ -144,11 +128,11 @@ def print_distances(lengths: tuple[int, ...], turns: int, memory: bool) -> None:
     for t in lengths:
         clip = make_clip(t)
         calls = {name: lambda f=f, clip=clip: f(clip) for name, f in MATRICES.items()}
-        times = alternate(calls, turns if t < 500 else 1)
+        times = in_turn(calls, turns if t < 500 else 1)
         for name, values in times.items():
             extra = f"{extra_memory(name, t):.0f}" if memory else "–"
             gain = ratio(values, times["pairwise_distance"])
-            cells[name] += [f"{statistics.median(values) * 1e3:.1f}", f"{gain:.0f}", extra]
+            cells[name] += [f"{statistics.median(values):.1f}", f"{gain:.0f}", extra]
     for name, row in cells.items():
         error = worst_error(MATRICES[name])
         shown = f"{error:.0e}" if error < float("inf") else "equal frames not 0 apart"
@@ -164,7 +148,7 @@ def print_search(lengths: tuple[int, ...], turns: int) -> None:
         clip = make_clip(t)
         with tempfile.TemporaryDirectory() as folder:
             write_jpegs(clip, Path(folder))
-            times = alternate(
+            times = in_turn(
                 {
                     "frames.float()": clip.float,
                     "read_clip of JPEG files": lambda folder=folder: mt.read_clip(folder),
@@ -173,7 +157,7 @@ def print_search(lengths: tuple[int, ...], turns: int) -> None:
                 turns,
             )
         for name, values in times.items():
-            rows.setdefault(name, []).append(f"{statistics.median(values) * 1e3:.0f}")
+            rows.setdefault(name, []).append(f"{statistics.median(values):.0f}")
         search = times["select_keyframes, no annotation"]
         for name in ("frames.float()", "read_clip of JPEG files"):
             rows.setdefault(f"the search ÷ {name}", []).append(f"{ratio(search, times[name]):.2f}")
@@ -189,28 +173,17 @@ def print_folder(t: int, turns: int) -> None:
         folder = Path(name)
         write_jpegs(clip, folder)
 
-        def image(i: int) -> np.ndarray:
-            return np.asarray(cv2.imread(str(folder / f"{i}.jpg")))
-
         def per_pair() -> None:
-            rise, fall = apex - onset, offset - apex
-            pairs = [
-                (o, a)
-                for o in range(onset, onset + rise // 10 + 1)
-                for a in range(apex - rise // 10, apex + 1)
-                if o < a
-            ]
-            best = max(pairs, key=lambda pair: float(np.linalg.norm(image(pair[0]) - image(pair[1]))))
-            max(range(offset - fall // 10, offset + 1), key=lambda k: float(np.linalg.norm(image(best[1]) - image(k))))
+            plain.windowed_search(lambda i: folder / f"{i}.jpg", onset, apex, offset)
 
         def per_frame() -> None:
             mt.select_keyframes(folder, onset, apex, offset)
 
-        times = alternate({"per pair": per_pair, "per frame": per_frame}, turns)
+        times = in_turn({"per pair": per_pair, "per frame": per_frame}, turns)
     print(f"\n| published windows on {t} JPEG files | ms | × |\n|---|---|---|")
     gain = ratio(times["per pair"], times["per frame"])
-    print(f"| both images decoded for every pair | {statistics.median(times['per pair']) * 1e3:.0f} | {gain:.1f} |")
-    print(f"| mertools, every frame once | {statistics.median(times['per frame']) * 1e3:.0f} | 1 |")
+    print(f"| both images decoded for every pair | {statistics.median(times['per pair']):.0f} | {gain:.1f} |")
+    print(f"| mertools, every frame once | {statistics.median(times['per frame']):.0f} | 1 |")
 
 
 def write_jpegs(clip: Tensor, folder: Path) -> None:
@@ -219,21 +192,23 @@ def write_jpegs(clip: Tensor, folder: Path) -> None:
         cv2.imwrite(str(folder / f"{i}.jpg"), np.ascontiguousarray(frame.permute(1, 2, 0).numpy()[..., ::-1]))
 
 
-def print_gpu() -> None:
-    """Time on a GPU against a copy of the same bytes on it."""
-    if not torch.cuda.is_available():
+def print_device(device: str, t: int, turns: int) -> None:
+    """Time on a device, against a copy of the same bytes on it and reading them once."""
+    if device == "cuda" and not torch.cuda.is_available():
         print("\nno GPU: its part is left out")
         return
-    clip = make_clip(200).cuda()
-    calls = {"device-to-device copy": clip.clone, "pairwise_distance": lambda: ours(clip),
-             "select_keyframes": lambda: mt.select_keyframes(clip[None])}  # fmt: skip
-
-    def synchronised(call: Callable[[], object]) -> Callable[[], object]:
-        return lambda: (call(), torch.cuda.synchronize())
-
-    print(f"\n| {torch.cuda.get_device_name()}, t=200 | ms |\n|---|---|")
-    for name, values in alternate({name: synchronised(call) for name, call in calls.items()}, 9).items():
-        print(f"| {name} | {statistics.median(values) * 1e3:.2f} |")
+    clip = make_clip(t).to(device)
+    calls = {
+        "reading the frames once": lambda: clip.view(torch.int64).amax(),
+        "a copy of the frames": clip.clone,
+        "pairwise_distance": lambda: ours(clip),
+        "select_keyframes": lambda: mt.select_keyframes(clip[None]),
+    }
+    times = in_turn(calls, turns, device=device)
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    print(f"\n| {name}, t={t} | ms | ÷ reading once |\n|---|---|---|")
+    for call, values in times.items():
+        print(f"| {call} | {statistics.median(values):.2f} | {ratio(values, times['reading the frames once']):.1f} |")
 
 
 def main() -> None:
@@ -253,7 +228,7 @@ def main() -> None:
         for t in (16,) if args.quick else (64, 200):
             print_folder(t, turns)
     if args.part in (None, "gpu"):
-        print_gpu()
+        print_device("cuda", 200, 9)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import mertools as mt
 
+ARGUMENTS = ("--clips", "10")
 # Grace Hopper's official portrait (US Navy, public domain), part of matplotlib's sample data, and where its eyes are.
 HOPPER_EYES = ((225.0, 190.0), (306.0, 186.0))
 MOVEMENTS = ("smile", "brow-raise", "brow-lower")

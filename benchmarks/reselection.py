@@ -31,6 +31,7 @@ from benchmarks.small_runs import in_parallel, make_people, settings, spread, tr
 from examples import train_mer
 from mertools.files import write_whole
 
+SLOW = True  # a study of several minutes
 SHIFT = 4
 VARIANTS = {
     "true": ("never", "refine", 0),

@@ -22,7 +22,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mertools as mt
+from benchmarks.measure import in_turn, ratio
 
 B, DIM, HEADS = 8, 512, 8
 QUADRATIC = ("yet-another-retnet, parallel", "paper, parallel")
@@ -159,25 +159,6 @@ def layers() -> dict[str, nn.Module]:
         )
         found["yet-another-retnet, chunkwise"] = First(MultiScaleRetention(DIM, HEADS, bias=False), _in_chunks)
     return found
-
-
-def in_turn(steps: dict[str, Step], turns: int, once: tuple[str, ...] = ()) -> dict[str, list[float]]:
-    """Milliseconds of each step in each turn; those in ``once`` run in the last turn only."""
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(turns + 1):
-        for name, step in steps.items():
-            if name in once and turn < turns:
-                continue
-            start = time.perf_counter()
-            step()
-            if turn:
-                times[name].append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def ratio(a: list[float], b: list[float]) -> float:
-    """Median of a ÷ b within a turn."""
-    return statistics.median(x / y for x, y in zip(a[-len(b) :], b[-len(a) :], strict=True))
 
 
 def clips(t: int, *, backward: bool, turns: int, nets: dict[str, nn.Module]) -> dict[str, list[float]]:
@@ -356,11 +337,10 @@ def on_a_gpu(lengths: tuple[int, ...], turns: int) -> dict[str, Any]:
             def run() -> None:
                 with torch.no_grad():
                     net(x)
-                torch.cuda.synchronize()
 
             return run
 
-        rows[t] = in_turn({name: step(net) for name, net in nets.items()}, turns)
+        rows[t] = in_turn({name: step(net) for name, net in nets.items()}, turns, device="cuda")
     table(f"{torch.cuda.get_device_name()}, bfloat16, forward", rows)
     return {str(t): {name: statistics.median(v) for name, v in times.items()} for t, times in rows.items()}
 

@@ -236,7 +236,11 @@ AREAS = {
         "audit", "audit_table", "audit_search", "audit_workers", "audit_journal", "audit_statistics", "audit_plots",
         "audit_report", "corrected_table",
     ),
-    "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export"),
+    "training and scores": (
+        "run_folder", "checkpoints", "clip_batches", "processes", "sync_norm", "folds", "metrics", "score_book",
+        "score_rows", "score_files", "score_summary", "bootstrap", "synthetic_dataset",
+    ),
+    "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export", "fuse"),
     "datasets": (
         "annotations", "annotation_rows", "schemas", "tables", "repairs", "problems", "protocols", "frame_folders",
         "check_dataset", "clip_dataset", "augment",
@@ -245,7 +249,7 @@ AREAS = {
     "action units": ("au", "au_loss", "au_checks", "au_head", "au_labels", "expressions", "imbalance"),
     "retention and fusion": (
         "retention", "retention_forms", "rotary", "projection", "temporal", "pooling", "manhattan", "backbone",
-        "table_cache", "spatial", "fusion", "drop_path",
+        "table_cache", "spatial", "fusion", "drop_path", "slices",
     ),
     "clips": ("clips", "synthetic", "resample", "flow", "magnify"),
     "ground": ("checks", "padding", "files"),

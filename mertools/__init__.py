@@ -6,7 +6,7 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
-Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
+Models          TSFmicro, TwoBranch, load_published, fuse                          TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
@@ -42,6 +42,7 @@ from mertools.expressions import CLASS_SETS, EXPRESSIONS
 from mertools.flow import optical_flow, optical_strain
 from mertools.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
+from mertools.fuse import fuse
 from mertools.fusion import ParallelFusion
 from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
 from mertools.keyframes import KeyFrames
@@ -147,6 +148,7 @@ __all__ = [
     "find_frames",
     "fixed_folds",
     "frame_list_schema",
+    "fuse",
     "group_folds",
     "inner_split",
     "join_processes",

@@ -46,6 +46,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
         >>> state = load_checkpoint(path)
         >>> state["epoch"], torch.equal(torch.rand(1), before)
         (7, True)
+
+    Source: ours.
     """
     path = Path(path)
     data = _pack({**state, _RANDOM: _random_state()})
@@ -67,6 +69,9 @@ def load_checkpoint(
         map_location: device of the tensors.
         restore_random: False leaves the random generators alone.
 
+    Returns:
+        What was saved, without the random state.
+
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or not a checkpoint of this kind.
@@ -77,6 +82,8 @@ def load_checkpoint(
         >>> save_checkpoint(path, {"epoch": 7, "best": 0.5})
         >>> load_checkpoint(path)
         {'epoch': 7, 'best': 0.5}
+
+    Source: ours.
     """
     state = _unpack(Path(path), map_location)
     if not isinstance(state, dict) or _RANDOM not in state:
@@ -104,6 +111,8 @@ def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
         >>> save_weights(path, torch.nn.Linear(2, 3))
         >>> sorted(load_weights(path))
         ['bias', 'weight']
+
+    Source: ours.
     """
     path = Path(path)
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -121,6 +130,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Args:
         path: what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote.
 
+    Returns:
+        Tensors by name, for ``load_state_dict``; each ``(...)`` as it was saved, on the CPU.
+
     Raises:
         FileNotFoundError: there is no such file.
         ImportError: safetensors is not installed.
@@ -132,6 +144,8 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         >>> save_weights(path, torch.nn.Linear(2, 3))
         >>> load_weights(path)["weight"].shape
         torch.Size([3, 2])
+
+    Source: ours.
     """
     path = Path(path)
     if path.suffix == ".safetensors":

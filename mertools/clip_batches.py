@@ -39,6 +39,8 @@ class ClipBatches(Sampler[list[int]]):
         [6, 6, 5]
         >>> list(ClipBatches(17, 8, rank=1, world=2, shuffle=False))[0]
         [1, 3, 5]
+
+    Source: ours.
     """
 
     def __init__(

@@ -27,11 +27,17 @@ _DRAWS = 64  # of subjects for an inner split; the one that is nearest to the cl
 class Fold(NamedTuple):
     """Indices of the clips to train on and of those to test on, each in ascending order.
 
+    Args:
+        train: indices of the clips to train on.
+        test: indices of the clips to test on.
+
     Examples:
         >>> for train, test in loso_folds(["s1", "s1", "s2"]):
         ...     print(train, test)
         [2] [0, 1]
         [0, 1] [2]
+
+    Source: ours.
     """
 
     train: list[int]
@@ -56,6 +62,8 @@ def loso_folds(subjects: Sequence[Any]) -> list[Fold]:
     Examples:
         >>> loso_folds(["s1", "s2", "s1", "s3"])[0]
         Fold(train=[1, 3], test=[0, 2])
+
+    Source: leave-one-subject-out of the field; MEGC 2019.
     """
     names = _names("subjects", subjects)
     return _leave_one_out("subjects", names, names)
@@ -69,6 +77,9 @@ def lodo_folds(datasets: Sequence[Any], subjects: Sequence[Any] | None = None) -
         subjects: who is seen in each clip, for the guard: names with the dataset's in front, unless a person really
             is in two datasets.
 
+    Returns:
+        A fold per dataset.
+
     Raises:
         ImportError: scikit-learn is missing (extra ``train``).
         TypeError: datasets or subjects are no names.
@@ -77,6 +88,8 @@ def lodo_folds(datasets: Sequence[Any], subjects: Sequence[Any] | None = None) -
     Examples:
         >>> lodo_folds(["samm", "casme2", "samm"], ["samm/006", "casme2/01", "samm/007"])
         [Fold(train=[0, 2], test=[1]), Fold(train=[1], test=[0, 2])]
+
+    Source: the cross-dataset protocols of the micro-expression challenges.
     """
     names = _names("datasets", datasets)
     people = None if subjects is None else _names("subjects", subjects, len(names))
@@ -101,6 +114,9 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     Args:
         clips: what :func:`apply_protocol` makes of the lists; the indices are those of ``clips.clips``.
 
+    Returns:
+        Folds by name.
+
     Raises:
         TypeError: not the clips of a protocol.
         ValueError: the clips know no split, a side is empty, a clip is on both, a class is missing from training.
@@ -111,6 +127,8 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
         ...         for name, split in (("Action/Happy/0267", "test"), ("Action/Happy/0268", "train"))]
         >>> fixed_folds(apply_protocol(rows, "ferv39k"))
         {'1': Fold(train=[1], test=[0])}
+
+    Source: the lists that DFEW and FERV39K hand out.
     """
     if not isinstance(clips, ProtocolClips):
         raise TypeError(f"clips must be ProtocolClips, the result of apply_protocol, got {type(clips).__name__}")
@@ -149,6 +167,9 @@ def group_folds(subjects: Sequence[Any], targets: Sequence[Any], *, folds: int =
         targets: class of each clip.
         folds: how many.
         seed: of the shuffling.
+
+    Returns:
+        As many folds; each clip is tested in one of them.
 
     Raises:
         ImportError: scikit-learn is missing (extra ``train``).
@@ -191,7 +212,7 @@ def inner_split(
         train: indices of the fold's training clips, in the whole table.
         subjects: who is seen in each clip of the whole table; clip names where nobody knows (DFEW).
         targets: class of each clip of the whole table.
-        share: of the subjects that are held out, in (0, 1).
+        share: share of the subjects that are held out, in (0, 1).
         seed: of the draws.
 
     Returns:
@@ -206,6 +227,8 @@ def inner_split(
         >>> subjects, targets = ["s1", "s1", "s2", "s2", "s3", "s3"], [0, 1, 0, 1, 0, 2]
         >>> inner_split([0, 1, 2, 3, 4, 5], subjects, targets, share=0.3)  # s3 alone shows class 2
         Fold(train=[2, 3, 4, 5], test=[0, 1])
+
+    Source: ours.
     """
     names = _names("subjects", subjects)
     labels = _names("targets", targets, len(names))
@@ -288,6 +311,8 @@ def check_fold(
         Traceback (most recent call last):
             ...
         ValueError: fold has 1 subject on both sides: 's1' (1 clip in training, 1 in test)
+
+    Source: ours.
     """
     _check(fold, subjects, targets, classes, kind="subject")
 

@@ -52,11 +52,13 @@ def manhattan_attention(
     rows = max(_BIAS_LIMIT // max(len(log_decay) * places, 1), 1)
     if places <= rows:
         bias = _kept(tables, (grid, q.device, q.dtype), lambda: _bias(log_decay, grid, q), log_decay)
-        y = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], bias)
+        y = F.scaled_dot_product_attention(flat[0], flat[1], flat[2], bias[None])
     else:  # a large map: some rows of the bias at a time
         y = torch.cat(
             [
-                F.scaled_dot_product_attention(part, flat[1], flat[2], _bias(log_decay, grid, q, start, start + rows))
+                F.scaled_dot_product_attention(
+                    part, flat[1], flat[2], _bias(log_decay, grid, q, start, start + rows)[None]
+                )
                 for start, part in zip(range(0, places, rows), torch.split(flat[0], rows, 2), strict=True)
             ],
             2,
@@ -78,7 +80,8 @@ def _attend_along(axis: int, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor,
     length = q.shape[axis : axis + 1]
     bias = _kept(tables, (length, q.device, q.dtype), lambda: _bias(log_decay, length, q), log_decay)
     lines = [x.movedim(axis, -2).flatten(0, -4) for x in (q, k, v)]  # (lines, n, length, d)
-    y = F.scaled_dot_product_attention(lines[0], lines[1], lines[2], bias)
+    # With four axes: the quick kernel for CPUs does not take a mask of three.
+    y = F.scaled_dot_product_attention(lines[0], lines[1], lines[2], bias[None])
     others = [size for i, size in enumerate(v.shape[:-2]) if i != axis]
     return y.view(*others, *y.shape[1:]).movedim(-2, axis)
 
@@ -152,6 +155,11 @@ class ManhattanRetention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Mix the places of ``x``, ``(b, h, w, d)`` or ``(b, t, h, w, d)``."""
+        mixed: Tensor = self.out_proj(self.mix(x))
+        return mixed
+
+    def mix(self, x: Tensor) -> Tensor:
+        """What the last projection is given: ``forward(x)`` is ``out_proj(mix(x))``."""
         check_floating("x", x, f"(b, h, w, {self.dim})")
         if x.ndim not in (4, 5) or x.shape[-1] != self.dim or 0 in x.shape[1:]:
             raise ValueError(
@@ -166,8 +174,8 @@ class ManhattanRetention(nn.Module):
         qk = rotate(qk.view(*qk.shape[:-1], 2 * n, d).to(wide), turns).to(v.dtype)
         attend = axial_attention if self.decomposed else manhattan_attention
         y = attend(qk[..., :n, :], qk[..., n:, :], v.view(*v.shape[:-1], n, d), self.log_decay, tables=self._tables)
-        mixed: Tensor = self.out_proj(y.flatten(-2) + local)
-        return mixed
+        together: Tensor = y.flatten(-2) + local
+        return together
 
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""

@@ -39,6 +39,8 @@ class ClassScores(NamedTuple):
     Examples:
         >>> ClassScores(*class_scores([[2, 0], [1, 1]])).recall
         tensor([1.0000, 0.5000], dtype=torch.float64)
+
+    Source: the usual definitions.
     """
 
     precision: Tensor
@@ -70,6 +72,8 @@ def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = N
         tensor([[1, 0, 0],
                 [0, 1, 0],
                 [0, 1, 1]])
+
+    Source: the usual definitions.
     """
     guess, truth, e = check_labels(predicted, target, num_classes)
     return torch.bincount(truth * e + guess, minlength=e * e).view(e, e)
@@ -89,6 +93,9 @@ def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
 
     Shape:
         - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
+
+    Returns:
+        The score, in [0, 1].
 
     Raises:
         TypeError: no class indices, no counts.
@@ -118,6 +125,9 @@ def uar(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
     Shape:
         - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
 
+    Returns:
+        The score, in [0, 1].
+
     Raises:
         TypeError: no class indices, no counts.
         ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
@@ -143,6 +153,9 @@ def war(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
     Shape:
         - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
 
+    Returns:
+        The score, in [0, 1].
+
     Raises:
         TypeError: no class indices, no counts.
         ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
@@ -150,6 +163,8 @@ def war(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
     Examples:
         >>> war([0, 1, 1, 2], [0, 1, 2, 2])
         0.75
+
+    Source: accuracy, as reported for DFEW and FERV39K.
     """
     hits, support = recall_terms(_counts(predicted, target, num_classes))
     macro_mean("war", hits, support, absent)
@@ -175,6 +190,8 @@ def class_scores(confusion: Any) -> ClassScores:
         (tensor([1., 0., nan], dtype=torch.float64), tensor([3, 1, 0]))
         >>> scores.precision  # neither of the others was ever predicted
         tensor([0.7500,    nan,    nan], dtype=torch.float64)
+
+    Source: the usual definitions.
     """
     counts = check_counts(confusion)
     hits, support = recall_terms(counts)

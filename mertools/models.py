@@ -44,6 +44,8 @@ class TSFmicro(nn.Module):
         spatial_heads: its heads.
         hidden: width of the fused vector.
         drop_path: stochastic depth of the temporal backbone.
+        checkpoint: keep less of the temporal backbone for the backward pass and compute it again, see
+            :class:`ManhattanRetNet`.
 
     Shape:
         - onset, apex: ``(b, in_channels, image_size, image_size)`` floating, ImageNet mean/std in the paper
@@ -77,6 +79,7 @@ class TSFmicro(nn.Module):
         spatial_heads: int = 4,
         hidden: int = 1024,
         drop_path: float = 0.1,
+        checkpoint: bool = False,
     ) -> None:
         super().__init__()
         check_choice("fusion", fusion, _FUSIONS)
@@ -88,7 +91,9 @@ class TSFmicro(nn.Module):
         if not isinstance(dims, Sequence) or len(dims) != 4:
             raise ValueError(f"dims must be the widths of four stages, got {dims!r}")
         self.structure, self.image_size, self.in_channels = fusion, image_size, in_channels
-        backbone = ManhattanRetNet(in_channels, dims=dims, depths=depths, num_heads=num_heads, drop_path=drop_path)
+        backbone = ManhattanRetNet(
+            in_channels, dims=dims, depths=depths, num_heads=num_heads, drop_path=drop_path, checkpoint=checkpoint
+        )
         if fusion == "early":
             self.spatial_stem = ConvStem(in_channels, dims[0])
         else:
@@ -119,6 +124,12 @@ class TSFmicro(nn.Module):
         self._check("onset", onset)
         self._check("apex", apex)
         return self._logits(onset, cast(Tensor, apex) - onset)
+
+    def fuse(self) -> TSFmicro:
+        """A copy for prediction that is equal and faster, see :func:`mertools.fuse`."""
+        from mertools.fuse import fuse
+
+        return fuse(self)
 
     def _logits(self, static: Tensor, motion: Tensor) -> Tensor:
         if self.structure == "parallel":
@@ -195,6 +206,12 @@ class TwoBranch(nn.Module):
         """The front branch alone, for prediction: no offset is needed, and half the work."""
         _check_frames(onset=onset, apex=apex)
         return self._branch(onset, apex - onset)
+
+    def fuse(self) -> TwoBranch:
+        """A copy for prediction that is equal and faster, see :func:`mertools.fuse`."""
+        from mertools.fuse import fuse
+
+        return fuse(self)
 
     def _branch(self, static: Tensor, motion: Tensor) -> Tensor:
         takes_frames = isinstance(_unwrapped(self.net), TSFmicro)

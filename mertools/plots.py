@@ -192,6 +192,8 @@ def plot_confusion(
         >>> figure = plot_confusion([[8, 2], [1, 4]], ["negative", "positive"])
         >>> [text.get_text() for text in figure.axes[0].texts][:2]
         ['80 %\n8', '20 %\n2']
+
+    Source: ours.
     """
     try:
         from matplotlib.figure import Figure

@@ -20,9 +20,16 @@ __all__ = ["Processes", "join_processes"]
 class Processes(NamedTuple):
     """Where this process stands among the others.
 
+    Args:
+        rank: number of this process.
+        world: how many there are.
+        device: what this one computes on.
+
     Examples:
         >>> Processes(0, 1, torch.device("cpu")).main
         True
+
+    Source: ours.
     """
 
     rank: int
@@ -57,10 +64,10 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
 
     Args:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU of this process's own where there is one.
-        timeout_minutes: how long to wait for another process in one exchange.
+        timeout_minutes: how long to wait for another process in one exchange, in minutes; positive.
 
-    Yields:
-        Rank, number of processes, and the device to compute on.
+    Returns:
+        A context: rank, number of processes, and the device to compute on.
 
     Raises:
         ValueError: an unknown device, fewer GPUs than processes on this machine, or half of torchrun's variables.
@@ -69,6 +76,8 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
         >>> with join_processes("cpu") as here:
         ...     here.rank, here.world
         (0, 1)
+
+    Source: ours.
     """
     check_number("timeout_minutes", timeout_minutes, 0)
     if device not in ("auto", "cpu", "cuda"):

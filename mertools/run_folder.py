@@ -40,6 +40,10 @@ class RunFolder:
     Args:
         path: the folder; made by :meth:`begin`.
 
+    Raises:
+        FileExistsError: in :meth:`begin`, there is a run here and it is not to be continued.
+        ValueError: in :meth:`begin`, the run here was started with other settings.
+
     Examples:
         >>> import tempfile
         >>> run = RunFolder(tempfile.mkdtemp())
@@ -49,6 +53,8 @@ class RunFolder:
         >>> run.begin({"seed": 0, "epochs": 30}, resume=True)
         >>> fold.load()
         {'epoch': 3}
+
+    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -139,6 +145,10 @@ class FoldFolder:
     Args:
         path: the folder; made when something is written.
 
+    Raises:
+        OSError: something can't be written; what was there before is whole.
+        ValueError: in :meth:`load`, :meth:`log` and :meth:`book`: a damaged file, a number that is not finite.
+
     Examples:
         >>> import tempfile
         >>> fold = FoldFolder(tempfile.mkdtemp())
@@ -146,6 +156,8 @@ class FoldFolder:
         >>> fold.rewind(1)
         >>> (fold.path / "log.jsonl").read_text()
         '{"epoch": 0, "loss": 1.25}\n'
+
+    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

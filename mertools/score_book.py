@@ -60,6 +60,8 @@ class ScoreBook:
         (0.7333, 0.8333, 0.75)
         >>> book.per("fold")["s2"].war
         0.5
+
+    Source: ours.
     """
 
     def __init__(self, classes: str | Sequence[str], *, selection: str = "") -> None:

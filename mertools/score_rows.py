@@ -24,6 +24,8 @@ class Prediction(NamedTuple):
         >>> row = Prediction("s1/a", "s1", "casme2", "s1", target=0, predicted=1)
         >>> row.target == row.predicted
         False
+
+    Source: ours.
     """
 
     clip: str

@@ -22,9 +22,17 @@ NOT_STATED = "not stated"
 class Scores(NamedTuple):
     """The three scores of some clips, absent classes left out, and how many clips they are.
 
+    Args:
+        uf1: unweighted F1, in [0, 1].
+        uar: unweighted average recall, in [0, 1].
+        war: weighted average recall, in [0, 1].
+        clips: how many clips they are of.
+
     Examples:
         >>> Scores(uf1=0.5, uar=0.6, war=0.7, clips=10).uar
         0.6
+
+    Source: ours.
     """
 
     uf1: float

@@ -84,7 +84,9 @@ class SpatialTransformer(nn.Module):
         self.embed = nn.Conv2d(in_channels, dim, 1)
         self.pos_embed = nn.Parameter(torch.empty(1, dim, grid, grid))
         rates = rising_rates(drop_path, depth)
-        self.blocks = nn.Sequential(*(_Block(dim, num_heads, int(dim * mlp_ratio), rate, norm) for rate in rates))
+        self.blocks = nn.Sequential(
+            *(TransformerBlock(dim, num_heads, int(dim * mlp_ratio), rate, norm) for rate in rates)
+        )
         self.norm = norm(dim)
         self.reset_parameters()
 
@@ -122,7 +124,7 @@ class SpatialTransformer(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class _Block(nn.Module):
+class TransformerBlock(nn.Module):
     """Pre-norm attention and MLP on ``(b, l, d)`` tokens."""
 
     def __init__(self, dim: int, num_heads: int, hidden: int, drop_path: float, norm: Any) -> None:
@@ -136,11 +138,16 @@ class _Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        qkv = rearrange(self.qkv(self.attention_norm(x)), "b l (three n d) -> three b n l d", three=3, n=self.num_heads)
-        mixed = F.scaled_dot_product_attention(qkv[0], qkv[1], qkv[2])
-        x = x + self.drop_path(self.out_proj(rearrange(mixed, "b n l d -> b l (n d)")))
+        mixed = self_attention(self.qkv(self.attention_norm(x)), self.num_heads)
+        x = x + self.drop_path(self.out_proj(mixed))
         y: Tensor = x + self.drop_path(self.mlp(self.mlp_norm(x)))
         return y
+
+
+def self_attention(qkv: Tensor, num_heads: int) -> Tensor:
+    """Softmax attention among tokens, from queries, keys and values side by side: ``(b, l, 3·d) -> (b, l, d)``."""
+    q, k, v = rearrange(qkv, "b l (three n d) -> three b n l d", three=3, n=num_heads)
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "b n l d -> b l (n d)")
 
 
 def _layer_norm(dim: int) -> nn.LayerNorm:

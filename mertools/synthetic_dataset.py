@@ -37,9 +37,16 @@ _FOLDS = 5  # DFEW's
 class SyntheticDataset(NamedTuple):
     """Where the parts of a made dataset lie.
 
+    Args:
+        table: the annotation table, or the folder of the lists.
+        frames: the folder with all frames.
+        dataset: the name to read the table with.
+
     Examples:
         >>> SyntheticDataset(Path("made/annotations.csv"), Path("made/frames"), "casme2").dataset
         'casme2'
+
+    Source: ours.
     """
 
     table: Path
@@ -92,6 +99,8 @@ def synthetic_dataset(
         >>> found = apply_protocol(table, "megc2019")
         >>> found.counts, ClipDataset(found, made.frames, training=False, size=32)[0]["apex"].shape
         ({'negative': 2, 'positive': 2, 'surprise': 2}, torch.Size([3, 32, 32]))
+
+    Source: ours.
     """
     check_choice("layout", layout, ("casme2", "dfew"))
     check_count("subjects", subjects, least=2 if layout == "casme2" else _FOLDS)
