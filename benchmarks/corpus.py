@@ -37,6 +37,7 @@ import torch
 import mertools as mt
 from mertools.clips import clip_frames
 
+SLOW = True  # its figures are in docs/scale.md
 SCRIPT = Path(__file__).parents[1] / "examples" / "corpus.py"
 BROKEN = {"empty.mp4": b"", "text.mp4": b"no video", "cut.mp4": None, "one": None}  # None: made from a good one
 KINDS: dict[str, tuple[int, int, int, bool]] = {  # frames, height, width, video?

@@ -34,6 +34,7 @@ from torch import nn
 
 import mertools as mt
 
+SLOW = True  # its figures are in docs/scale.md
 MIB, QUICK = 2**20, 32
 WORLDS = (2, 8, 64, 512, 4096)
 LINKS = {"10 Gbit/s, 50 µs": (1.25e9, 50e-6), "100 Gbit/s, 10 µs": (12.5e9, 10e-6), "400 Gbit/s, 5 µs": (50e9, 5e-6)}
