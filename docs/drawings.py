@@ -231,14 +231,16 @@ def two_branch(palette: str) -> str:
 
 AREAS = {
     "command line": ("cli", "cli_audit"),
+    "training runs": (
+        "run_folder", "checkpoints", "clip_batches", "processes", "sync_norm", "synthetic_dataset",
+    ),
     "figures": ("plots",),
     "audit": (
         "audit", "audit_table", "audit_search", "audit_workers", "audit_journal", "audit_statistics", "audit_plots",
         "audit_report", "corrected_table",
     ),
-    "training and scores": (
-        "run_folder", "checkpoints", "clip_batches", "processes", "sync_norm", "folds", "metrics", "score_book",
-        "score_rows", "score_files", "score_summary", "bootstrap", "synthetic_dataset",
+    "scores and folds": (
+        "folds", "metrics", "score_book", "score_rows", "score_files", "score_summary", "bootstrap",
     ),
     "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export", "fuse"),
     "datasets": (
