@@ -274,7 +274,8 @@ def train_fold(
     if best_weights is not None:
         scored.load_state_dict(best_weights)
     if args.weights != "none" and here.main:
-        mt.save_weights(folder.path / f"weights.{args.weights}", scored)
+        stem = "weights-selected-on-test" if args.select_on_test else "weights"
+        mt.save_weights(folder.path / f"{stem}.{args.weights}", scored)
     return predict(args, scored, data, held_out, name, here)
 
 

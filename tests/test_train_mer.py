@@ -148,10 +148,13 @@ def test_the_held_out_subject_decides_nothing(people, tmp_path):
 
 
 def test_an_epoch_chosen_on_the_test_clips_is_named_in_every_output(people, tmp_path, capsys):
-    scores = run(people, tmp_path / "run", "--select-on-test", "--epochs", "2")
+    scores = run(people, tmp_path / "run", "--select-on-test", "--epochs", "2", "--weights", "pt")
     assert scores["selection"] == "selected on test"
     assert "selected on test" in capsys.readouterr().out
     told = [path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "confusion.png"]
+    weights = [path for path in told if path.suffix == ".pt"]
+    assert {path.name for path in weights} == {"weights-selected-on-test.pt"}
+    told = [path for path in told if path not in weights]
     for path in told:
         text = path.read_text()
         assert "selected on test" in text or ("select_on_test" in text and path.name == "settings.json"), path
