@@ -16,8 +16,9 @@ OUT ?= demo.png
 demo: $(VENV)/.plot
 	@$(BIN)/python examples/demo.py $(if $(CLIP),"$(CLIP)") --out "$(OUT)"
 
+# Two processes of one thread each: more threads than cores would spend their time waiting for each other.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 ray: $(VENV)/.dev $(VENV)/.ray
 	$(BIN)/python -m pytest tests/test_corpus.py

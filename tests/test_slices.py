@@ -79,6 +79,7 @@ def test_hooks_are_handed_the_whole_batch(one_by_one):
 
 def test_checkpointing_in_slices(one_by_one):
     """The same gradients, batch norm counts every batch once, and less is kept."""
+    torch.manual_seed(3)
     plain, saving = (mt.ManhattanRetNet(dims=(4, 8, 12, 16), drop_path=0.0, checkpoint=c) for c in (False, True))
     saving.load_state_dict(plain.state_dict())
     x, kept = torch.randn(5, 3, 33, 47), []
@@ -87,8 +88,10 @@ def test_checkpointing_in_slices(one_by_one):
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=saved: s.append(t.numel()) or t, lambda t: t):
             net(x).square().sum().backward()
         kept.append(sum(saved))
-    for (name, a), b in zip(plain.named_parameters(), saving.named_parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b[1].grad, atol=1e-4 * float(a.grad.abs().max()) + 1e-6, rtol=1e-4, msg=name)
+    # Of the largest of all: a bias before a batch norm has a gradient of zero, which is rounding alone.
+    atol = 1e-5 * max(float(a.grad.abs().max()) for a in plain.parameters())
+    for (name, a), b in zip(plain.named_parameters(), saving.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=atol, rtol=1e-4, msg=name)
     for (name, a), b in zip(plain.named_buffers(), saving.buffers(), strict=True):
         torch.testing.assert_close(a, b, msg=name)
     assert kept[1] < 0.7 * kept[0]
