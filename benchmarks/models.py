@@ -33,7 +33,7 @@ import mertools as mt
 from benchmarks import plain
 from benchmarks.measure import Step, fresh_process, in_turn, ratio, table
 
-ARGUMENTS = ("--turns", "5", "--compile")
+ARGUMENTS = ("--turns", "3")
 SIZE, CLASSES = 224, 5
 KINDS = {
     "addmm": "linear layers", "mm": "linear layers", "_linear_pointwise": "linear layers",
