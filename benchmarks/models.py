@@ -257,7 +257,7 @@ def on_cpu(batch: int, turns: int, *, compiled: bool, quick: bool) -> None:
     learners = {name: build(name).train() for name in ("plain", "TSFmicro", "TSFmicro, checkpoint")}
     learning = {name: train(net, onset, motion) for name, net in learners.items()}
     learning["TSFmicro, bfloat16 autocast"] = train(learners["TSFmicro"], onset, motion, low=True)
-    learned = print_times("Training step, one branch", learning, max(turns // 2, 1), both, "cpu")
+    learned = print_times("Training step, one branch", learning, turns, both, "cpu")
     peaks = {} if quick else print_memory(batch)
     reached = {
         "inference, fuse(TSFmicro), times faster": (2.5, ratio(alone["plain"], alone["fuse(TSFmicro)"])),
