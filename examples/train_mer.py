@@ -372,7 +372,7 @@ def clip_losses(
 def predict(
     args: argparse.Namespace, model: nn.Module, data: Clips, indices: list[int], fold: str, here: mt.Processes
 ) -> mt.ScoreBook:
-    """Predict clips from their annotated key frames, the work shared out among the processes."""
+    """Predict clips from their key frames, annotated or as --reselect has them, the work shared out among processes."""
     model.eval()
     names = data.clips.names
     book = mt.ScoreBook(data.clips.classes, selection=selection(args))

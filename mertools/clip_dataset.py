@@ -22,7 +22,7 @@ from mertools.checks import check_choice, check_count, check_number
 from mertools.flow import optical_flow, optical_strain
 from mertools.frame_folders import FrameFolder, FrameFolders, Frames, decode_frames
 from mertools.protocols import ProtocolClips
-from mertools.resample import resample_clip
+from mertools.resample import ResampleMode, resample_clip
 from mertools.selection import FrameSelector
 
 __all__ = ["ClipDataset"]
@@ -94,7 +94,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         *,
         training: bool,
         num_frames: int | None = None,
-        mode: str = "linear",
+        mode: ResampleMode = "linear",
         size: int | tuple[int, int] = 224,
         selector: FrameSelector | None = _SELECTOR,
         reselect: str = "training",
@@ -117,7 +117,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         check_number("cache_bytes", cache_bytes, 0)
         self.clips, self.targets, self.classes = clips.clips, clips.targets, clips.classes
         self.subjects = clips.subjects
-        self.training, self.num_frames, self.mode = training, num_frames, mode
+        self.training, self.num_frames = training, num_frames
+        self.mode: ResampleMode = mode
         self.size = _size(size)
         self.selector = selector if reselect == "always" or (training and reselect == "training") else None
         self.augment = augment if training else None
@@ -156,7 +157,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
                 sample["motion"] = self._motion(clip[0], clip[1])
             return sample
         clip = self._load(index, list(range(onset, offset + 1)), geometry)
-        whole = resample_clip(torch.from_numpy(np.ascontiguousarray(clip)), self.num_frames, mode=self.mode)  # type: ignore[arg-type]
+        whole = resample_clip(torch.from_numpy(np.ascontiguousarray(clip)), self.num_frames, mode=self.mode)
         clip = whole.numpy()
         sample["frames"] = normalise(clip, self.mean, self.std)
         if self.motion is not None:
