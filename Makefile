@@ -18,7 +18,7 @@ demo: $(VENV)/.plot
 
 # Two processes of one thread each: more threads than cores would spend their time waiting for each other.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 ray: $(VENV)/.dev $(VENV)/.ray
 	$(BIN)/python -m pytest tests/test_corpus.py

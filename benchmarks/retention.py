@@ -271,9 +271,9 @@ print((peak_bytes() - before) / 2**20)
 """
 
 
-def memory(t: int) -> dict[str, dict[str, float]]:
+def memory(t: int, shown: int = 4) -> dict[str, dict[str, float]]:
     """MiB that a clip takes beside weights and input, each in a process of its own."""
-    names = ("mertools.Retention", "yet-another-retnet, chunkwise", "nn.LSTM", "causal attention (SDPA)")
+    names = ("mertools.Retention", "yet-another-retnet, chunkwise", "nn.LSTM", "causal attention (SDPA)")[:shown]
     print(
         f"\nPeak memory at t = {t}: MiB beside weights and input\n\n| | forward | forward + backward |\n|---|---|---|"
     )
@@ -371,7 +371,7 @@ def main() -> None:
         }
     figures["step, µs"] = streaming(2 if args.quick else 40)
     figures["forms"] = forms(2 if args.quick else 5, (16, 64) if args.quick else (16, 64, 256, 1024, 4096, 16384))
-    figures["memory, MiB"] = memory(512 if args.quick else 4096)
+    figures["memory, MiB"] = memory(512, 1) if args.quick else memory(4096)
     profile(64 if args.quick else 1024)
     figures["gpu"] = on_a_gpu((16, 64) if args.quick else (16, 64, 256, 1024, 4096, 16384), 3 if args.quick else 21)
     if args.json:

@@ -199,7 +199,9 @@ def _wilcoxon(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
         return float("nan"), float("nan"), float("nan")
     if len(moved) == 0:
         return 0.0, 1.0, 0.0
-    result = stats.wilcoxon(moved, method="exact" if len(moved) <= 25 and _no_ties(moved) else "approx")
+    with warnings.catch_warnings():  # SciPy before 1.13 says that few clips are few; the table has their number
+        warnings.filterwarnings("ignore", "Sample size too small", UserWarning)
+        result = stats.wilcoxon(moved, method="exact" if len(moved) <= 25 and _no_ties(moved) else "approx")
     ranks = stats.rankdata(np.abs(moved))
     effect = (ranks[moved > 0].sum() - ranks[moved < 0].sum()) / ranks.sum()
     return float(result.statistic), float(result.pvalue), float(effect)

@@ -19,6 +19,9 @@ from mertools.files import write_whole
 
 __all__ = ["export_onnx"]
 
+_OLDEST = 2, 13
+"""PyTorch 2.9 translates rotary positions into a cosine that onnxruntime lacks; those between were not tried."""
+
 
 def export_onnx(
     model: nn.Module,
@@ -53,7 +56,8 @@ def export_onnx(
         ImportError: onnx, onnxscript or onnxruntime is missing.
         TypeError: an argument is of the wrong kind.
         ValueError: no inputs, a batch of fewer than two samples, or ``dynamic_shapes`` of another length.
-        RuntimeError: PyTorch can't express the model in ONNX, or onnxruntime's results differ. Nothing is written.
+        RuntimeError: PyTorch is older than 2.13 or can't express the model in ONNX, or onnxruntime's results differ.
+            Nothing is written.
 
     Examples:
         >>> import tempfile
@@ -67,6 +71,8 @@ def export_onnx(
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"export_onnx needs {' and '.join(missing)}: pip install 'mertools[onnx]'")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
+        raise RuntimeError(f"export_onnx needs PyTorch {_OLDEST[0]}.{_OLDEST[1]} or newer, got {torch.__version__}")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     examples = _check_inputs(inputs)

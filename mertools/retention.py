@@ -322,7 +322,7 @@ class Retention(nn.Module):
     def _project(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Turned q and k and v as ``(..., n, ·)`` in at least float32; the gate ``(..., value_dim)`` as projected."""
         n, d, width = self.num_heads, self.dim, self.value_dim
-        qk, v, gate = self.in_proj(x).split_with_sizes([2 * d, width, width * self.gate], -1)
+        qk, v, gate = self.in_proj(x).split_with_sizes([2 * d, width, width if self.gate else 0], -1)
         qk = _at_least_float32(qk).view(*x.shape[:-1], 2 * n, d // n)
         v = _at_least_float32(v).view(*x.shape[:-1], n, width // n)
         q, k = (qk if turns is None else rotate(qk, turns)).chunk(2, -2)

@@ -212,7 +212,7 @@ def _chunks(x: Tensor, count: int, size: int) -> Tensor:
     """``(b, n, t, d)`` to contiguous ``(b, n, count, size, d)``, the end filled with zeros."""
     b, n, t, d = x.shape
     if torch.compiler.is_compiling() or count * size != t:
-        x = F.pad(x, (0, 0, 0, count * size - t))
+        x = F.pad(x.contiguous(), (0, 0, 0, count * size - t))  # a pad by 0 keeps strides, which PyTorch 2.5 forgets
     return x.contiguous().view(b, n, count, size, d)
 
 

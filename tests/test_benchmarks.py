@@ -119,8 +119,9 @@ def test_turns_and_ratios():
     assert measure.ratio([5.0, 6.0], [3.0]) == 2.0
 
 
-def test_the_tables_of_a_device_on_the_cpu(capsys):
+def test_the_tables_of_a_device_on_the_cpu(capsys, monkeypatch):
     """What runs on a GPU, with the device a parameter."""
+    monkeypatch.setattr(models, "print_equality", lambda device: None)  # as in the quick mode above, and slow
     distance.print_device("cpu", 8, 1)
     au_loss.measure(4, 1, 1, device="cpu")
     models.on_device("cpu", 1, 1, compiled=False)

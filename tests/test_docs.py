@@ -32,6 +32,8 @@ def test_blocks_run(page, tmp_path, monkeypatch):
             done = subprocess.run(["sh", "-ec", block], env=path, capture_output=True, text=True, check=False)
             assert done.returncode == 0, f"{block}\n{done.stderr}"
         else:
+            if "export_onnx" in block:
+                pytest.importorskip("onnxscript")  # an extra that needs a newer PyTorch than the rest
             exec(compile(block, page.name, "exec"), namespace)
 
 

@@ -151,10 +151,10 @@ def test_the_hub_mixin_reads_and_writes_the_same_folders(monkeypatch, tmp_path):
     expected = model(*images)
 
     model.save_pretrained(tmp_path / "theirs")
-    assert torch.equal(Hosted.from_pretrained(tmp_path / "theirs")(*images), expected)
+    assert torch.equal(Hosted.from_pretrained(tmp_path / "theirs").eval()(*images), expected)
     plain = mt.load_model(tmp_path / "theirs", mt.TSFmicro)
     assert type(plain) is mt.TSFmicro
     assert torch.equal(plain(*images), expected)
 
     mt.save_model(plain, tmp_path / "ours", config)
-    assert torch.equal(Hosted.from_pretrained(tmp_path / "ours")(*images), expected)
+    assert torch.equal(Hosted.from_pretrained(tmp_path / "ours").eval()(*images), expected)

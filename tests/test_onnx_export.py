@@ -146,3 +146,10 @@ def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"onnx and onnxscript and onnxruntime: pip install 'mertools\[onnx\]'"):
         mt.export_onnx(nn.Linear(3, 2), tmp_path / "m.onnx", torch.ones(2, 3))
+
+
+def test_an_older_pytorch_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(RuntimeError, match=r"needs PyTorch 2\.13 or newer, got 2\.9\.1"):
+        mt.export_onnx(nn.Linear(3, 2), tmp_path / "m.onnx", torch.ones(2, 3))
+    assert not any(tmp_path.iterdir())
