@@ -230,10 +230,14 @@ class WithAUHead(nn.Module):
         self.handle.remove()
         return self.host
 
+    def _fqn_modifiers(self) -> dict[str, str]:
+        """For torch.distributed.checkpoint: what has these names in the state dict is a part of the host."""
+        return dict.fromkeys([*self.host._modules, *self.host._parameters, *self.host._buffers], "host")
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Take the host's names; a checkpoint of the host alone leaves the head as it is.
 
-        The names of the modules are understood, too: torch.distributed.checkpoint asks for them.
+        Those of ``named_parameters`` are understood, too: an average of weights is loaded by them.
         """
         head, names = f"{prefix}au_head.", self.host.state_dict(keep_vars=True).keys()
         for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(head)]:

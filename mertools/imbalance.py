@@ -196,7 +196,7 @@ def _counts(counts: Tensor | Sequence[int]) -> Tensor:
         n = torch.as_tensor(counts, dtype=torch.float64, device=given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"counts must be one number per class, got {counts!r}") from error
-    if n.ndim != 1 or not len(n) or not bool((n > 0).all()):
+    if n.ndim != 1 or not len(n) or not bool(((n > 0) & n.isfinite()).all()):
         raise ValueError(f"counts must be one positive number per class, got {n.tolist()}")
     return n
 

@@ -32,6 +32,7 @@ _LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and hea
 _SLACK = 0.05  # of the gradient: a remainder below it says nothing
 _NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
 _BLACK = 1e-3  # variance of what an 8-bit sensor can't show, with the picture's contrast scaled to 50 levels
+_SQUARES = 1e-9, 1e9  # intensities whose squares add up in float32
 _COORDINATES = 32  # that describe frames without a place in the picture
 
 
@@ -113,6 +114,9 @@ def _sums(part: Tensor, factor: int) -> Tensor:
 
 def picture_motion(small: Tensor) -> Motion:
     """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+    size = small.abs().amax()
+    if not _SQUARES[0] < size < _SQUARES[1]:
+        small /= size.clamp(min=torch.finfo(small.dtype).tiny)
     small -= small.mean()
     small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
     for part in torch.split(small, _PART):

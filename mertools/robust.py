@@ -24,6 +24,7 @@ _FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay beh
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
 _SHARPEN = 3  # frames
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
@@ -64,6 +65,8 @@ def key_frames_of_motion(
     start, stop, windows = search_range(t, marks)
     if motion is None:
         return start, stop - 1, stop - 1
+    if float(motion.values.abs().amax()) < _MOTIONLESS:
+        return marks or (0, t // 2, t - 1)
     cut, extent = _search(motion, windows)
     onset, apex, offset = _sharpened(cut, extent.cpu())
     if windows is not None:

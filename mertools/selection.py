@@ -96,7 +96,7 @@ def select_keyframes(
 
     Returns:
         KeyFrames of the batch. On a tie the annotation stays; when nothing moves at all, the annotation (or the first,
-        middle and last frame) comes back with score 0.
+        middle and last frame) comes back with score 0, or with what the light alone changed.
 
     Raises:
         TypeError: an argument is of the wrong kind.

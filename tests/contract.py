@@ -498,7 +498,7 @@ CASES: dict[str, Case] = {
     "fuse": Case(
         "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
         "test_fuse.py::test_every_structure_is_equal",
-        long=LARGE, no={"reset": "made from a trained model, which has the weights"},
+        long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
     ),
     "sync_batch_norm": Case(
         "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),
@@ -584,3 +584,67 @@ CASES: dict[str, Case] = {
         no={**FUNCTION, **NO_GRADIENT, **HOST, **TABLE, **NO_CLIPS, "trace": "scores are Python numbers"},
     ),
 }  # fmt: skip
+
+# --- names without a case -------------------------------------------------------------------------------------------
+
+
+def _names(names, reason):
+    return dict.fromkeys(names.split(), reason)
+
+
+NO_CASE = {
+    **_names("ACTION_UNITS CLASS_SETS EXPRESSIONS PROTOCOLS __version__", "a constant"),
+    **_names("au_prior au_pos_weight class_weights", "a table from names or counts: test_au.py, test_imbalance.py"),
+    **_names("optical_flow", "OpenCV computes it, image by image: test_flow.py"),
+    **_names("ClipAugment Geometry transform_clip", "NumPy arrays, image by image: test_augment.py"),
+    **_names("drawn_portrait SyntheticClip synthetic_clip synthetic_dataset SyntheticDataset", "makes data: test_synthetic*.py"),
+    **_names("OpenFaceAUs facs_labels read_au_labels read_openface write_au_labels", "reads labels: test_au_labels.py"),
+    **_names(
+        "AnnotationAudit AnnotationSchema Annotations AuditedTable ClipAnnotation ClipAudit DatasetReport FrameFolder "
+        "FrameFolders Problem Protocol ProtocolClips Repair apply_protocol audit_annotations audit_table check_dataset "
+        "find_frames frame_list_schema read_annotations repair_annotations ClipDataset read_clip",
+        "tables and files: each has a test file of its name",
+    ),
+    **_names("Fold check_fold fixed_folds group_folds inner_split lodo_folds loso_folds", "lists of subjects: test_folds.py"),
+    **_names("Prediction ScoreBook Scores", "rows of predictions: test_score_book.py"),
+    **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
+    **_names(
+        "ClipBatches FoldFolder RunFolder Processes join_processes load_checkpoint load_weights save_checkpoint "
+        "save_weights load_model save_model export_onnx load_published load_torchscale",
+        "files and processes of a training: each has a test file of its name",
+    ),
+}  # fmt: skip
+
+
+# --- the table of docs/reliability.md -------------------------------------------------------------------------------
+
+
+def table():
+    """A row for each case, a column for each check: ``yes``, ``–`` where there is nothing to see, or a reason's number."""
+    from contract_checks import CHECKS, applies
+
+    nothing = {"a function: no state", "no parameters", "no other way to call it", "no lengths"}
+    reasons: list[str] = []
+    lines = ["| | " + " | ".join(CHECKS) + " |", "|---|" + "---|" * len(CHECKS)]
+    for name, case in CASES.items():
+        cells = []
+        for check in CHECKS:
+            reason = applies(case, check)
+            if reason is None:
+                cells.append("yes")
+            elif reason in nothing:
+                cells.append("–")
+            else:
+                if reason not in reasons:
+                    reasons.append(reason)
+                cells.append(str(reasons.index(reason) + 1))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    notes = [f"{i}. {reason[0].upper()}{reason[1:]}." for i, reason in enumerate(reasons, 1)]
+    return "\n".join([*lines, "", *notes])
+
+
+def rows_of_checks():
+    """What each column of the table is."""
+    from contract_checks import WHAT
+
+    return "\n".join(f"- **{check}**: {what}" for check, what in WHAT.items())

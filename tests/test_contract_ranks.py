@@ -60,8 +60,10 @@ def one(name, way, rank, world):
         got = {k: p.full_tensor() for k, p in module.named_parameters()}
         options = StateDictOptions(full_state_dict=True)
         saved = get_model_state_dict(module, options=options)
-        assert set(saved) == set(before) or rank > 0, sorted(set(saved) ^ set(before))
-        set_model_state_dict(module, before, options=options)
+        assert set(saved) == set(before)
+        set_model_state_dict(module, dict(before), options=options)
+        back = get_model_state_dict(module, options=options)
+        assert all(torch.equal(back[key], before[key]) for key in before)
     else:
         module = DistributedDataParallel(module, static_graph=way == "static graph")
         step(module, some)
