@@ -198,7 +198,8 @@ class WithAUHead(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
         thread = _thread()
-        self.tap.caught[thread] = caught = []
+        caught: list[tuple[Tensor, bool]] = []
+        self.tap.caught[thread] = caught
         try:
             output = self.host(*args, **kwargs)
         finally:

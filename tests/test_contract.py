@@ -10,7 +10,7 @@ import contract
 import pytest
 import torch
 from contract import CASES, NO_CASE, ROOT
-from contract_checks import CHECKS, applies
+from contract_checks import CHECKS, applies, close, leaves, made
 from torch import nn
 
 import mertools as mt
@@ -54,7 +54,7 @@ EMPTY = ("a function: no state", "no parameters")
         (name, check)
         for name, case in CASES.items()
         for check, reason in case.no.items()
-        if reason not in EMPTY and check not in COMPILERS
+        if reason not in EMPTY and check not in (*COMPILERS, "ranks")
     ],
 )
 def test_what_is_left_out_does_not_hold(name, check):
@@ -75,17 +75,10 @@ def test_the_page_shows_the_cases():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", CASES)
 def test_cuda(name):
-    from contract_checks import close, made
-
     module, inputs = made(CASES[name])
     expected = module(*inputs)
-    close([x.cpu() for x in leaves_of(copy.deepcopy(module).cuda()(*[x.cuda() for x in inputs]))], expected, 2e-3)
-
-
-def leaves_of(output):
-    from contract_checks import leaves
-
-    return leaves(output)
+    on_gpu = leaves(copy.deepcopy(module).cuda()(*[x.cuda() for x in inputs]))
+    close([x.cpu() for x in on_gpu], expected, 2e-3)
 
 
 # --- what the contract found ----------------------------------------------------------------------------------------
@@ -102,7 +95,14 @@ def test_a_host_with_a_part_named_host_loads_as_well():
 
     model = mt.attach_au_head(Named(), "fc")
     state = {k: v + 1 for k, v in model.state_dict().items()}
-    assert sorted(state) == ["au_head.linear.bias", "au_head.linear.weight", "fc.bias", "fc.weight", "host.bias", "host.weight"]
+    assert sorted(state) == [
+        "au_head.linear.bias",
+        "au_head.linear.weight",
+        "fc.bias",
+        "fc.weight",
+        "host.bias",
+        "host.weight",
+    ]
     model.load_state_dict(state)
     assert torch.equal(model.host.host.weight, state["host.weight"])
     by_module = {f"host.{k}" if not k.startswith("au_head") else k: v + 1 for k, v in state.items()}
@@ -115,7 +115,11 @@ def test_two_threads_with_au_heads_do_not_mix_their_features():
     host = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
     model = mt.attach_au_head(host, "1", num_aus=5)
     meet = threading.Barrier(2)
-    host[0].register_forward_hook(lambda *_: meet.wait(10) and None)
+
+    def wait(*_):
+        meet.wait(10)
+
+    host[0].register_forward_hook(wait)
     x = torch.randn(2, 4, 3)
     got = {}
 
@@ -128,7 +132,7 @@ def test_two_threads_with_au_heads_do_not_mix_their_features():
     for thread in crowd:
         thread.join()
     for i in range(2):
-        torch.testing.assert_close(got[i][1], model.au_head(host[0].weight @ x[i].mT).mT if False else model.au_head(x[i] @ host[0].weight.T + host[0].bias))
+        torch.testing.assert_close(got[i][1], model.au_head(x[i] @ host[0].weight.T + host[0].bias))
 
 
 def test_manhattan_decays_keep_their_precision_when_weights_are_cast():
@@ -144,7 +148,7 @@ def test_a_new_class_weight_is_not_undone_by_a_move():
     loss = mt.AUPriorLoss(class_weight=torch.ones(7))
     loss.class_weight = torch.arange(7.0)
     assert loss.to(torch.float64).class_weight.tolist() == list(range(7))
-    assert loss.to("meta").to_empty(device="cpu").rows.sum() == mt.AUPriorLoss().rows.sum()
+    torch.testing.assert_close(loss.to("meta").to_empty(device="cpu").prior, mt.au_prior().double())
 
 
 def test_per_clip_gradients_of_the_loss():
@@ -178,7 +182,7 @@ def test_a_training_loop_with_a_scaler(use):
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < losses[0] - 0.1
     assert scaler.get_scale() == 2.0**10
 

@@ -11,7 +11,6 @@ import torch
 from contract import CASES
 from contract_checks import applies, cast, leaves
 from ranks import on_ranks
-from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
@@ -22,7 +21,7 @@ from mertools.drop_path import DropPath
 
 MODULES = [name for name, case in CASES.items() if applies(case, "ranks") is None]
 WAYS = ("ddp", "static graph", "fsdp", "fsdp in 16 bits")
-_ALSO = {"attach_au_head", "RetNetTemporal", "ManhattanRetNet", "TwoBranch of TSFmicro"}  # by the costlier ways, too
+_ALSO = {"attach_au_head", "RetNetTemporal", "ManhattanRetNet"}  # by the costlier ways, too
 
 
 def made(name, *, sync):
@@ -71,7 +70,9 @@ def one(name, way, rank, world):
     expected = dict(plain.named_parameters())
     assert set(got) == set(expected)
     for key, value in expected.items():
-        torch.testing.assert_close(got[key].detach(), value.detach(), atol=tolerance, rtol=tolerance, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            got[key].detach(), value.detach(), atol=tolerance, rtol=tolerance, msg=lambda m, key=key: f"{key}: {m}"
+        )
 
 
 def work(rank, world, names):
