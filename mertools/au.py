@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from mertools.checks import check_choice, check_number
+from mertools.constants import real_device
 from mertools.expressions import EXPRESSIONS, canonical, class_names, near_names
 
 __all__ = [
@@ -86,8 +87,8 @@ def au_prior(
     check_choice("missing", missing, ("error", "mean", "ignore"))
     names = class_names(classes)
     given = _given_rows(rows, names, len(columns))
-    table = torch.tensor(_tables()["prior"])[:, columns]
-    average = table.mean(0) if missing == "mean" else torch.full((len(columns),), torch.nan)
+    table = _float32(_tables()["prior"])[:, columns]
+    average = table.mean(0) if missing == "mean" else torch.full_like(table[0], torch.nan)
     prior, unknown = [], []
     for name in names:
         row, known = given.get(name.strip().casefold()), canonical(name)
@@ -144,13 +145,13 @@ def au_pos_weight(
     check_choice("missing", missing, ("error", "ones"))
     names = class_names(classes)
     if mode == "global":
-        return torch.tensor(tables[dataset]["global"])
+        return _float32(tables[dataset]["global"])
     found = [canonical(name) for name in names]
     unknown = [name for name, key in zip(names, found, strict=True) if key is None]
     if unknown and missing == "error":
         raise _no_row(unknown, "missing='ones' leaves them without weight, estimate_pos_weight makes your own table")
-    table = torch.tensor(tables[dataset]["distinct"])
-    weight = torch.ones(len(names), table.shape[1])
+    table = _float32(tables[dataset]["distinct"])
+    weight = table.new_ones(len(names), table.shape[1])
     for i, key in enumerate(found):
         if key is not None and (mode == "distinct" or key in _tables()["minor_expressions"]):
             weight[i] = table[EXPRESSIONS.index(key)]
@@ -268,6 +269,10 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
 def _tables() -> dict[str, Any]:
     tables: dict[str, Any] = json.loads(resources.files("mertools").joinpath("au_tables.json").read_text("utf-8"))
     return tables
+
+
+def _float32(values: Any) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=real_device())
 
 
 def _given_rows(

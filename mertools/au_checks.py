@@ -141,12 +141,15 @@ def check_unit_range(name: str, value: Tensor) -> None:
     """Values within [0, 1], without NaN."""
     if not may_look(value) or not value.numel() or value.dtype == torch.bool:
         return
-    low, high = (float(bound) for bound in value.aminmax())
+    low, high = (float(bound) for bound in value.detach().aminmax())
     if not (low >= 0 and high <= 1):  # NaN is neither
         hint = "drop clips without a face, binarise intensities" if name == "au_target" else "not logits"
         raise ValueError(f"{name} must lie in [0, 1] without NaN, got {low} to {high}: {hint}")
 
 
 def may_look(value: Tensor) -> bool:
-    """Whether reading values costs no wait for a device and no graph break."""
-    return value.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether values can be read: without a wait for a device, a graph break, or a vmap that has many of them."""
+    if value.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    wrapped = getattr(getattr(torch._C, "_functorch", None), "is_functorch_wrapped_tensor", None)
+    return wrapped is None or not wrapped(value)

@@ -8,6 +8,7 @@ names and checkpoints stay what they were, and ``detach_au_head`` hands it back.
 from __future__ import annotations
 
 import difflib
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -159,17 +160,26 @@ def detach_au_head(model: nn.Module) -> nn.Module:
 
 
 class _Tap:
-    """Remembers what a layer is fed while its owner's forward runs."""
+    """Remembers what a layer is fed while its owner's forward runs, and whether it was with gradient; per thread."""
 
     def __init__(self) -> None:
-        self.open = False
-        self.caught: list[Tensor] = []
-        self.with_grad = True
+        self.caught: dict[int, list[tuple[Tensor, bool]]] = {}
 
     def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if self.open and inputs:
-            self.caught.append(inputs[0])
-            self.with_grad = torch.is_grad_enabled()
+        caught = self.caught.get(_thread())
+        if caught is not None and inputs:
+            caught.append((inputs[0], torch.is_grad_enabled()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
+        memo[id(self)] = tap = _Tap()
+        return tap
+
+    def __reduce__(self) -> tuple[type[_Tap], tuple[()]]:
+        return _Tap, ()
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else get_ident()  # a graph is traced by one thread
 
 
 class WithAUHead(nn.Module):
@@ -187,25 +197,26 @@ class WithAUHead(nn.Module):
         register(_without_prefix)
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
-        self.tap.open, self.tap.caught = True, []
+        thread = _thread()
+        caught: list[tuple[Tensor, bool]] = []
+        self.tap.caught[thread] = caught
         try:
             output = self.host(*args, **kwargs)
-            caught = self.tap.caught
         finally:
             # Closed, so that a checkpoint's recomputation in the backward leaves nothing behind.
-            self.tap.open, self.tap.caught = False, []
+            del self.tap.caught[thread]
         if len(caught) != 1:
             times = "not called" if not caught else f"called {len(caught)} times"
             raise RuntimeError(
                 f"the layer of the AU head was {times} in this forward, once is needed: "
                 "attach the head to the layer that classifies, or use AUHead by hand"
             )
-        if torch.is_grad_enabled() and not self.tap.with_grad:
+        features, with_grad = caught[0]
+        if torch.is_grad_enabled() and not with_grad:
             raise RuntimeError(
                 "the layer of the AU head runs under a reentrant checkpoint or no_grad, which would cut the AU loss "
                 "off from the model: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
             )
-        features = caught[0]
         if self.channels_first:
             features = features.flatten(2).mean(2) if features.ndim > 2 else features
         return output, self.au_head(features)
@@ -220,11 +231,20 @@ class WithAUHead(nn.Module):
         self.handle.remove()
         return self.host
 
+    def _fqn_modifiers(self) -> dict[str, str]:
+        """For torch.distributed.checkpoint: what has these names in the state dict is a part of the host."""
+        return dict.fromkeys([*self.host._modules, *self.host._parameters, *self.host._buffers], "host")
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take the host's names; a checkpoint of the host alone leaves the head as it is."""
-        head = f"{prefix}au_head."
+        """Take the host's names; a checkpoint of the host alone leaves the head as it is.
+
+        Those of ``named_parameters`` are understood, too: an average of weights is loaded by them.
+        """
+        head, names = f"{prefix}au_head.", self.host.state_dict(keep_vars=True).keys()
         for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(head)]:
-            state_dict[f"{prefix}host.{key[len(prefix) :]}"] = state_dict.pop(key)
+            name = key[len(prefix) :]
+            if name in names or name.removeprefix("host.") not in names:
+                state_dict[f"{prefix}host.{name}"] = state_dict.pop(key)
         if not any(key.startswith(head) for key in state_dict):
             state_dict.update(self.au_head.state_dict(prefix=head))
         super()._load_from_state_dict(state_dict, prefix, *args)

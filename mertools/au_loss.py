@@ -29,6 +29,7 @@ from mertools.au_checks import (
     check_units,
     may_look,
 )
+from mertools.constants import Constants
 
 __all__ = ["AUPriorLoss", "au_prior_loss"]
 
@@ -95,7 +96,7 @@ def au_prior_loss(
     return torch.add((1 - au_ratio) * expression, units, alpha=au_ratio * prior_scale / a)
 
 
-class AUPriorLoss(nn.Module):
+class AUPriorLoss(Constants):
     """Put in the place of ``nn.CrossEntropyLoss()``; knows which facial movements go with which expression.
 
     ``L = (1 − r)·CE(logits, y) + r·mean_ba[ s·W[y_b, a]·BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]``
@@ -174,13 +175,9 @@ class AUPriorLoss(nn.Module):
                 )
         # Configuration, not state: a checkpoint must not bring the rows of another class order along.
         for name, table in _Rows.of(prior.detach())._asdict().items():
-            self.register_buffer(name, table, persistent=False)
-        self.register_buffer(
-            "pos_weight", None if pos_weight is None else pos_weight.detach().clone(), persistent=False
-        )
-        self.register_buffer(
-            "class_weight", None if class_weight is None else class_weight.detach().clone(), persistent=False
-        )
+            self.hold(name, table)
+        self.hold("pos_weight", pos_weight)
+        self.hold("class_weight", class_weight)
         self.au_ratio = au_ratio
         self.prior_scale = prior_scale
         self.label_smoothing = label_smoothing
@@ -300,6 +297,9 @@ def _au_term(
         with torch.autocast(logits.device.type, enabled=False):
             # A mixture of rows below 1 stays below 1 whatever it rounds to, without a clamp to differentiate.
             profile = logits.softmax(1) @ rows[:-1].clamp(max=1 - 1e-6)
+            profile = profile.nan_to_num(
+                0.5
+            )  # a training that diverged has its NaN from the cross entropy, not a crash
             units = F.binary_cross_entropy(profile, labels, weight=weight, reduction=each)
         return units.sum(1) - own if each == "none" else units - own.sum()
     b, a = logits.shape[0], rows.shape[1]

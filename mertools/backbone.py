@@ -169,7 +169,7 @@ class ConvStem(nn.Sequential):
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
         for layer in self:
             x = layer(x)
         return x

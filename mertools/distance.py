@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mertools.padding import blank_padding, check_lengths, real_frames
+from mertools.padding import check_lengths
 
 __all__ = ["pairwise_distance"]
 
@@ -63,15 +63,25 @@ def pairwise_distance(frames: Tensor, *, lengths: Tensor | Sequence[int] | None 
     check_frames(frames)
     b, t = frames.shape[:2]
     counts = check_lengths(lengths, b, t)
-    wide = _wide_dtype(frames.device)
-    if torch.compiler.is_compiling():  # one graph for every length: read everything, then blank the padding
-        distance = torch.stack([_clip_distance(clip.reshape(t, -1)) for clip in blank_padding(frames, counts)])
-        real = real_frames(counts, t, frames.device)
-        return torch.where(real[:, :, None] & real[:, None, :], distance, 0)
-    distance = torch.zeros(b, t, t, dtype=wide, device=frames.device)
+    # One opaque operation in a compiled graph: it goes clip by clip, and what it does depends on lengths and values.
+    return (_operation if torch.compiler.is_compiling() else _distances)(frames, counts)
+
+
+def _distances(frames: Tensor, counts: Tensor) -> Tensor:
+    b, t = frames.shape[:2]
+    distance = torch.zeros(b, t, t, dtype=_wide_dtype(frames.device), device=frames.device)
     for i, n in enumerate(counts.tolist()):
         distance[i, :n, :n] = _clip_distance(frames[i, :n].reshape(n, -1))
     return distance
+
+
+_operation = torch.library.custom_op("mertools::pairwise_distance", _distances, mutates_args=())
+
+
+@_operation.register_fake
+def _(frames: Tensor, counts: Tensor) -> Tensor:
+    b, t = frames.shape[:2]
+    return frames.new_empty(b, t, t, dtype=_wide_dtype(frames.device))
 
 
 def check_frames(frames: Tensor) -> None:
@@ -107,8 +117,7 @@ def _clip_distance(values: Tensor) -> Tensor:
         square = energy[:, None] + energy[None, :] - 2 * gram
         return square.to(_wide_dtype(values.device)).sqrt()
     square, both = _centred_square(values)
-    if not torch.compiler.is_compiling():
-        _mend_small(square, both, values)
+    _mend_small(square, both, values)
     # Not `clamp`: it would hide NaN frames. Equal frames must be exactly 0 apart, or rounding picks the key frames.
     return torch.where(square <= _ROUNDING * both, 0, square).sqrt()
 

@@ -91,18 +91,24 @@ def optical_strain(flow: Tensor) -> Tensor:
     check_floating("flow", flow, "(..., 2, h, w)")
     if flow.ndim < 3 or flow.shape[-3] != 2 or min(flow.shape[-2:]) < 2:
         raise ValueError(f"flow must be (..., 2, h, w) with h and w of at least 2, got {tuple(flow.shape)}")
-    u, v = flow.unbind(-3)
+    wide = torch.promote_types(flow.dtype, torch.float32)  # squares of what 16 bits hold
+    u, v = flow.to(wide).unbind(-3)
     u_y, u_x = _gradient(u)
     v_y, v_x = _gradient(v)
     shear = (u_y + v_x) / 2
     square = u_x.square() + v_y.square() + 2 * shear.square()
     # The root has no derivative at 0, where most pixels are.
-    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0)
+    return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0).to(flow.dtype)
 
 
 def _gradient(field: Tensor) -> tuple[Tensor, Tensor]:
-    down, right = torch.gradient(field, dim=(-2, -1))
-    return down, right
+    return _slope(field.mT).mT, _slope(field)
+
+
+def _slope(field: Tensor) -> Tensor:
+    """Differences along the last axis: central, one-sided at the ends."""
+    first, last = field[..., 1:2] - field[..., :1], field[..., -1:] - field[..., -2:-1]
+    return torch.cat((first, (field[..., 2:] - field[..., :-2]) / 2, last), -1)
 
 
 def _flow(a: np.ndarray, b: np.ndarray, method: str) -> np.ndarray:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from mertools.constants import Constants, real_device
 
 __all__ = ["FocalLoss", "LogitAdjustedLoss", "class_weights"]
 
@@ -55,7 +57,7 @@ def class_weights(
     return (weight / weight.mean()).float()
 
 
-class FocalLoss(nn.Module):
+class FocalLoss(Constants):
     """Cross entropy that looks away from what is already right: ``(1 − p_y)^γ · (−log p_y)``.
 
     Args:
@@ -93,14 +95,19 @@ class FocalLoss(nn.Module):
             raise ValueError(f"gamma must be at least 0, got {gamma}")
         _check_reduction(reduction)
         self.gamma, self.ignore_index, self.reduction = gamma, ignore_index, reduction
-        self.register_buffer("class_weight", class_weight, persistent=False)
+        self.hold("class_weight", class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        log_p = logits.log_softmax(1)
-        each = -log_p * torch.exp(self.gamma * torch.log1p(-log_p.exp().clamp(max=1 - 1e-6)))
+        log_p = _at_least_float32(logits).log_softmax(1)
+        each = -log_p
+        if self.gamma:
+            # 1 − p without the cancellation; where p is 1 the loss is 0, and so is its slope.
+            others = -torch.expm1(log_p)
+            some = others > 0
+            each = each * torch.where(some, torch.where(some, others, 1).pow(self.gamma), 0)
         if self.class_weight is not None:
-            each = each * self.class_weight
+            each = each * self.class_weight.to(each.dtype)
         return _reduced(each, target, self.ignore_index, self.reduction)
 
     def extra_repr(self) -> str:
@@ -108,7 +115,7 @@ class FocalLoss(nn.Module):
         return f"gamma={self.gamma}, reduction={self.reduction!r}"
 
 
-class LogitAdjustedLoss(nn.Module):
+class LogitAdjustedLoss(Constants):
     """Cross entropy of ``logits + τ·log π`` with π the class frequencies: rare classes must win by a margin.
 
     Training only; predictions are made from the plain logits.
@@ -148,12 +155,14 @@ class LogitAdjustedLoss(nn.Module):
         n = _counts(counts)
         _check_reduction(reduction)
         self.tau, self.ignore_index, self.reduction = tau, ignore_index, reduction
-        self.register_buffer("shift", (tau * (n / n.sum()).log()).float(), persistent=False)
+        self.hold("shift", (tau * (n / n.sum()).log()).float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        if logits.shape[-1] != len(self.shift):
-            raise ValueError(f"logits must be (b, {len(self.shift)}) to match counts, got shape {tuple(logits.shape)}")
+        e = self.shift.shape[0]
+        if logits.shape[-1] != e:
+            raise ValueError(f"logits must be (b, {e}) to match counts, got shape {tuple(logits.shape)}")
+        logits = _at_least_float32(logits)
         each = -(logits + self.shift.to(logits.dtype)).log_softmax(1)
         return _reduced(each, target, self.ignore_index, self.reduction)
 
@@ -165,22 +174,29 @@ class LogitAdjustedLoss(nn.Module):
 def _reduced(each: Tensor, target: Tensor, ignore_index: int, reduction: Reduction) -> Tensor:
     """Per-class losses ``(b, e)`` at the target, reduced; ignored clips count 0 and not in the mean."""
     if target.is_floating_point():
-        loss, count = (each * target).sum(1), torch.tensor(max(len(each), 1), device=each.device)
+        loss = (each * target.to(each.dtype)).sum(1)
+        count: Tensor | int = max(each.shape[0], 1)
     else:
         valid = target != ignore_index
-        loss = torch.where(valid, each.gather(1, torch.where(valid, target, 0)[:, None])[:, 0], 0)
+        loss = torch.where(valid, each.gather(1, torch.where(valid, target, 0).long()[:, None])[:, 0], 0)
         count = valid.sum().clamp(min=1)
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / count
 
 
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """16 bits would round away what the loss is made of."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
 def _counts(counts: Tensor | Sequence[int]) -> Tensor:
     try:
-        n = torch.as_tensor(counts, dtype=torch.float64)
+        given = counts.device if isinstance(counts, Tensor) else real_device()
+        n = torch.as_tensor(counts, dtype=torch.float64, device=given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"counts must be one number per class, got {counts!r}") from error
-    if n.ndim != 1 or not len(n) or not bool((n > 0).all()):
+    if n.ndim != 1 or not len(n) or not bool(((n > 0) & n.isfinite()).all()):
         raise ValueError(f"counts must be one positive number per class, got {n.tolist()}")
     return n
 

@@ -13,6 +13,7 @@ is the 2-d form.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -47,7 +48,7 @@ def manhattan_attention(
     Source: Fan et al., "RMT: Retentive Networks Meet Vision Transformers", 2024, "Manhattan self-attention".
     """
     grid = q.shape[1:-2]
-    places = grid.numel()
+    places = math.prod(grid)
     flat = [x.flatten(1, -3).transpose(1, 2) for x in (q, k, v)]  # (b, n, places, d)
     rows = max(_BIAS_LIMIT // max(len(log_decay) * places, 1), 1)
     if places <= rows:
@@ -138,14 +139,17 @@ class ManhattanRetention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, device=device, dtype=dtype)
         self.local = nn.Conv2d(dim, dim, 5, padding=2, groups=dim, device=device, dtype=dtype)
         self.out_proj = nn.Linear(dim, dim, device=device, dtype=dtype)
-        head = torch.arange(num_heads, dtype=torch.float64)
-        log_decay = torch.log1p(-torch.exp2(-decay_init - decay_range * head / num_heads))
-        self.register_buffer("log_decay", log_decay.to(self.qkv.weight))
+        self.decay_init, self.decay_range = decay_init, decay_range
+        wide = torch.promote_types(self.qkv.weight.dtype, torch.float32)
+        self.register_buffer("log_decay", self.qkv.weight.new_empty(num_heads, dtype=wide))
         self._tables = TableCache()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw new weights: Xavier, with gain 2^(−5/2) for queries, keys and values."""
+        """Draw new weights: Xavier, with gain 2^(−5/2) for queries, keys and values; set the decays."""
+        head = torch.arange(self.num_heads, dtype=torch.float64, device="cpu")  # not every device has float64
+        exponent = -self.decay_init - self.decay_range * head / self.num_heads
+        self.log_decay.copy_(torch.log1p(-torch.exp2(exponent)).to(self.log_decay.dtype))
         for weight in self.qkv.weight.chunk(3):
             nn.init.xavier_uniform_(weight, gain=2**-2.5)
         nn.init.zeros_(self.qkv.bias)
@@ -181,10 +185,18 @@ class ManhattanRetention(nn.Module):
         """The configuration, for ``print``."""
         return f"dim={self.dim}, num_heads={self.num_heads}, decomposed={self.decomposed}"
 
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> ManhattanRetention:
+        """Moves and casts; but decays stay in at least float32, see :class:`~mertools.Retention`."""
+        before = self.log_decay
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.log_decay.dtype.itemsize < 4:
+            self.log_decay = before.to(self.log_decay.device)
+        return self
+
 
 def _bias(log_decay: Tensor, grid: torch.Size, like: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
     """``log γ · D`` for SDPA to add to the scores, queries from ``start`` to ``stop``: ``(n, queries, places)``."""
-    place = torch.arange(grid.numel(), device=like.device)
+    place = torch.arange(math.prod(grid), device=like.device)
     distance = torch.zeros((), dtype=place.dtype, device=like.device)
     for size in reversed(grid):
         along = place % size
@@ -195,7 +207,7 @@ def _bias(log_decay: Tensor, grid: torch.Size, like: Tensor, start: int = 0, sto
 
 def _turns(grid: torch.Size, pairs: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """What turns the places of a grid, with an axis for the heads."""
-    turns = rotary_turns(grid.numel(), rotary_angles(pairs, device), dtype)
+    turns = rotary_turns(math.prod(grid), rotary_angles(pairs, device), dtype)
     return turns.view(*grid, 1, *turns.shape[1:])
 
 

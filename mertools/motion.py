@@ -32,6 +32,7 @@ _LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and hea
 _SLACK = 0.05  # of the gradient: a remainder below it says nothing
 _NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
 _BLACK = 1e-3  # variance of what an 8-bit sensor can't show, with the picture's contrast scaled to 50 levels
+_SQUARES = 1e-9, 1e9  # intensities whose squares add up in float32
 _COORDINATES = 32  # that describe frames without a place in the picture
 
 
@@ -88,7 +89,7 @@ def small_frames(clip: Tensor) -> Tensor:
     factor = max(1, round(math.sqrt(h * w) / _SIDE))
     rows, columns = h // factor, w // factor
     clip = clip[..., : rows * factor, : columns * factor]
-    small = torch.empty(t, rows, columns, device=clip.device)
+    small = torch.empty(t, rows, columns, dtype=torch.float32, device=clip.device)
     for start in range(0, t, 8):
         part = clip[start : start + 8]
         if part.dtype == torch.uint8:
@@ -113,6 +114,9 @@ def _sums(part: Tensor, factor: int) -> Tensor:
 
 def picture_motion(small: Tensor) -> Motion:
     """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+    size = small.abs().amax()
+    if not _SQUARES[0] < size < _SQUARES[1]:
+        small /= size.clamp(min=torch.finfo(small.dtype).tiny)
     small -= small.mean()
     small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
     for part in torch.split(small, _PART):
@@ -127,7 +131,7 @@ def picture_motion(small: Tensor) -> Motion:
     local = blocks.moved - _affine(blocks.places, rest_of_head)
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
-    error = error + _LOCAL_ERROR**2 * torch.eye(2, device=small.device)
+    error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
@@ -163,7 +167,7 @@ class _Blocks:
         light = torch.linalg.qr(torch.stack((torch.ones_like(maps[..., 2]), maps[..., 2] / 50), -1))[0]
         slope = -maps[..., :2]
         slope = slope - light @ (light.mT @ slope)
-        self.normal = slope.mT @ slope + 1e-3 * side**2 * torch.eye(2, device=mean.device)
+        self.normal = slope.mT @ slope + 1e-3 * side**2 * torch.eye(2).to(mean)
         design, solution = torch.cat((slope, light), -1), torch.linalg.inv(self.normal)
         moved, remainder = [], []
         for part in torch.split(frames, _PART):
@@ -181,7 +185,7 @@ class _Blocks:
 
     def head_motion(self) -> Tensor:
         """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
-        eye = torch.eye(2, device=self.moved.device)
+        eye = torch.eye(2).to(self.moved)
         error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _HEAD_ERROR**2 * eye
         trust = 1 / (1 + (self.remainder / self.noise - 1).clamp(min=0))
         return fit_affine(self.moved, self.places, torch.linalg.inv(error), trust)
@@ -197,8 +201,8 @@ def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) 
     basis = _affine_basis(places)  # (n, 2, 6)
     pull = basis.mT @ precision * _central(places)[:, None, None]  # (n, 6, 2)
     pairs = (pull @ basis).flatten(1)
-    ridge = 1e-6 * torch.eye(6, device=moved.device)
-    takes_part = torch.ones(n, device=moved.device)
+    ridge = 1e-6 * torch.eye(6).to(moved)
+    takes_part = moved.new_ones(n)
     motion = moved.new_zeros(t, 6)
     for _ in range(5):
         weight = trust * takes_part
@@ -212,7 +216,7 @@ def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) 
 
 
 def _affine_basis(places: Tensor) -> Tensor:
-    basis = torch.zeros(len(places), 2, 6, device=places.device)
+    basis = places.new_zeros(len(places), 2, 6)
     basis[:, 0, :3] = basis[:, 1, 3:] = torch.cat((torch.ones_like(places[:, :1]), places), -1)
     return basis
 
@@ -226,7 +230,7 @@ def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
     """Frames with the head's motion taken back."""
     _, h, w = frames.shape
     rows, columns = ((size - 2 * _MARGIN) // side * side for size in (h, w))
-    y, x = torch.arange(h, device=frames.device) + 0.5, torch.arange(w, device=frames.device) + 0.5
+    y, x = (torch.arange(size).to(frames) + 0.5 for size in (h, w))
     half = min(rows, columns) / 2
     u, v = (x - (w - columns) // 2 - columns / 2) / half, (y - (h - rows) // 2 - rows / 2) / half
     motion = head.view(-1, 2, 3, 1)
@@ -246,8 +250,8 @@ def _blur(frames: Tensor) -> Tensor:
         place = torch.arange(size, device=frames.device)
         reach = math.ceil(3 * _BLUR)
         steps = torch.arange(-reach, reach + 1, device=frames.device)
-        kernel = torch.exp(-(steps / _BLUR).square() / 2)
-        out = torch.zeros(size, size, device=frames.device)
+        kernel = torch.exp(-(steps.to(frames) / _BLUR).square() / 2)
+        out = frames.new_zeros(size, size)
         from_ = (place.unsqueeze(1) + steps).clamp(0, size - 1)
         return out.scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
 
@@ -271,8 +275,8 @@ def _central(places: Tensor) -> Tensor:
 def _grid_places(rows: int, columns: int, device: torch.device) -> Tensor:
     """Centres of the blocks from the middle of the picture, in halves of its smaller side."""
     half = min(rows, columns) / 2
-    y = (torch.arange(rows, device=device) + 0.5 - rows / 2) / half
-    x = (torch.arange(columns, device=device) + 0.5 - columns / 2) / half
+    y = (torch.arange(rows, dtype=torch.float32, device=device) + 0.5 - rows / 2) / half
+    x = (torch.arange(columns, dtype=torch.float32, device=device) + 0.5 - columns / 2) / half
     return torch.stack((x.expand(rows, -1), y.unsqueeze(1).expand(-1, columns)), -1).view(-1, 2)
 
 
@@ -295,11 +299,11 @@ def _landmark_motion(points: Tensor) -> Motion:
 
 def _point_motion(moved: Tensor, places: Tensor, grid: tuple[int, int]) -> Motion:
     t, n, _ = moved.shape
-    precision = torch.eye(2, device=moved.device).expand(n, 2, 2)
+    precision = torch.eye(2).to(moved).expand(n, 2, 2)
     size = moved.abs().amax().clamp(min=1e-12)
     moved = moved / size
     # The expression is not in the middle of these coordinates: no preference for a place.
-    head = fit_affine(moved, places, precision, torch.ones(t, n, device=moved.device))
+    head = fit_affine(moved, places, precision, moved.new_ones(t, n))
     local = moved - _affine(places, head)
     return _scaled(local.flatten(1), grid)
 

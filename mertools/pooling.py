@@ -61,13 +61,16 @@ def pool_frames(
     if how == "last":
         return x[torch.arange(b, device=x.device), counts - 1]
     real = real_frames(counts, t, x.device)
+    wide = torch.promote_types(x.dtype, torch.float32)  # 16 bits have no 1/t for a long clip, nor a sum over it
     if scores is None:
-        weight = (real / counts[:, None]).to(x.dtype)
+        weight = real.to(wide) / counts[:, None]
     else:
-        weight = scores.masked_fill(~real, -torch.inf).softmax(1).to(x.dtype)
+        weight = scores.to(wide).masked_fill(~real, -torch.inf).softmax(1)
     flat = x.flatten(2) if x.ndim > 2 else x[..., None]
     flat = torch.where(real[..., None], flat, 0)  # whatever padding holds, 0 · NaN included
-    return (weight[:, None] @ flat)[:, 0].view(b, *x.shape[2:])
+    with torch.autocast(x.device.type, enabled=False):
+        pooled = weight[:, None] @ flat.to(wide)
+    return pooled[:, 0].view(b, *x.shape[2:]).to(x.dtype)
 
 
 class FramePool(nn.Module):

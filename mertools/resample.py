@@ -67,7 +67,7 @@ def resample_clip(clip: Tensor, num_frames: int, *, mode: ResampleMode = "neares
         raise ValueError(f"clip must be (t, ...) with at least one frame, got shape {tuple(clip.shape)}")
     check_count("num_frames", num_frames)
     check_choice("mode", mode, _MODES)
-    t = len(clip)
+    t = clip.shape[0]
     if num_frames == t:
         return clip.clone()
     weights = resample_weights(t, num_frames, mode)

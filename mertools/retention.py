@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools.checks import check_choice, check_count, check_floating
+from mertools.constants import real_device
 from mertools.padding import blank_padding, check_lengths
 from mertools.projection import Projection
 from mertools.retention_forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
@@ -69,7 +70,7 @@ def default_decay(num_heads: int) -> Tensor:
 
     Source: Sun et al., "Retentive Network", 2023, section 2.2.
     """
-    return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64))
+    return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64, device=real_device()))
 
 
 class Retention(nn.Module):
@@ -158,7 +159,7 @@ class Retention(nn.Module):
             for weight in torch.split(self.in_proj.weight, self.widths):
                 nn.init.xavier_uniform_(weight, gain=2**-2.5)
             nn.init.xavier_uniform_(self.out_proj.weight)
-            gamma = torch.tensor(self.decay, dtype=torch.float64)
+            gamma = torch.tensor(self.decay, dtype=torch.float64, device="cpu")
             if self.log_decay is not None:
                 self.log_decay.copy_(gamma.log().to(self.log_decay.dtype))
             if self.decay_logit is not None:
@@ -383,7 +384,7 @@ def _check_decay(decay: Tensor | Sequence[float] | None, num_heads: int, *, belo
     if decay is None:
         return default_decay(num_heads).tolist()
     try:
-        gamma = torch.as_tensor(decay, dtype=torch.float64)
+        gamma = torch.as_tensor(decay, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"decay must be ({num_heads},) numbers, one per head, got {decay!r}") from error
     if gamma.shape != (num_heads,):

@@ -24,6 +24,7 @@ _FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay beh
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
 _SHARPEN = 3  # frames
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
@@ -64,6 +65,8 @@ def key_frames_of_motion(
     start, stop, windows = search_range(t, marks)
     if motion is None:
         return start, stop - 1, stop - 1
+    if float(motion.values.abs().amax()) < _MOTIONLESS:
+        return marks or (0, t // 2, t - 1)
     cut, extent = _search(motion, windows)
     onset, apex, offset = _sharpened(cut, extent.cpu())
     if windows is not None:
@@ -115,8 +118,8 @@ def _search(motion: Motion, windows: Windows | None) -> tuple[Cut, Tensor]:
     profile = torch.cat(profiles)  # (s, t)
     noise = _noise(without_head)
     fit = TrapezoidFit(t, device, windows)
-    robust = torch.ones(len(profile), *values.shape, device=device)
-    level = torch.zeros(len(profile), device=device)
+    robust = values.new_ones(len(profile), *values.shape)
+    level = values.new_zeros(len(profile))
     for turn in range(_TURNS):
         rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
         if turn:
@@ -141,17 +144,17 @@ class _Nuisance:
     """What a trajectory holds beside the expression: its rest, a slow trend, and what the head's motion leaves."""
 
     def __init__(self, motion: Motion) -> None:
-        t, device = len(motion.values), motion.values.device
-        self.slow = torch.ones(t, 1, device=device)
+        t, like = len(motion.values), motion.values
+        self.slow = like.new_ones(t, 1)
         if motion.head.shape[1]:
-            self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t, device=device).unsqueeze(-1)), -1)
+            self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
             head = motion.head[:, [0, 3]]
             head = head - head.median(0).values
             products = torch.stack((head[:, 0].square(), head.prod(1), head[:, 1].square()), -1)
             self.head = torch.cat((head, products), -1)
         else:
             self.head = motion.values.new_zeros(t, 0)
-        follows = torch.tensor([_FOLLOWS_HEAD] * 2 + [_FOLLOWS_BENT] * 3, device=device)[: self.head.shape[1]]
+        follows = like.new_tensor([_FOLLOWS_HEAD] * 2 + [_FOLLOWS_BENT] * 3)[: self.head.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
         self.limit = follows * motion.scale.unsqueeze(-1)
 
@@ -181,7 +184,7 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     """Coefficients ``(s, d, q)`` of the design ``(s, t, q)`` for each trajectory, weighted."""
     q = design.shape[-1]
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
-    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q) + torch.diag(torch.tensor(ridge, device=design.device))
+    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q) + torch.diag(design.new_tensor(ridge))
     right = (weight * values).mT @ design
     coefficient: Tensor = torch.linalg.solve(left, right)
     return coefficient

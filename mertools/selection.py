@@ -46,6 +46,7 @@ _PRESETS: dict[str, tuple[float, tuple[float, float], float]] = {
     "late-apex": (0.0, (0.0, 0.52), 0.0),
     "wide": (0.32, (0.0, 0.48), 0.0),
 }
+_LARGEST = 1e35  # of a value of a frame: sums of some thousands stay within float32
 _MEMORY = 512 * 2**20  # bytes for a clip that is read frame by frame
 
 
@@ -96,7 +97,7 @@ def select_keyframes(
 
     Returns:
         KeyFrames of the batch. On a tie the annotation stays; when nothing moves at all, the annotation (or the first,
-        middle and last frame) comes back with score 0.
+        middle and last frame) comes back with score 0, or with what the light alone changed.
 
     Raises:
         TypeError: an argument is of the wrong kind.
@@ -265,8 +266,10 @@ def _robust(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tens
     table = marks.tolist()
     for i, n in enumerate(counts.tolist()):
         clip = frames[i, :n]
-        if clip.is_floating_point() and not bool(torch.isfinite(clip).all()):
-            raise not_finite(frames, counts, i)
+        if clip.is_floating_point():
+            low, high = (float(bound) for bound in clip.aminmax())
+            if not (low > -_LARGEST and high < _LARGEST):  # NaN too
+                raise not_finite(frames, counts, i)
         onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
         rows.append((onset, apex, offset))
         scores.append(pairwise_distance(torch.stack((clip[onset], clip[apex])).flatten(1)[None])[0, 0, 1])
@@ -318,7 +321,9 @@ def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:
     clip = frames[i, : int(counts[i])].flatten(1)
     bad = (~torch.isfinite(clip)).any(1).nonzero().flatten().tolist() if clip.is_floating_point() else []
     if not bad:
-        return ValueError(f"distance between the frames of clip {i} is not finite: scale the frames down")
+        return ValueError(
+            f"frames must have differences whose squares are finite, those of clip {i} are too large: scale them down"
+        )
     shown = ", ".join(map(str, bad[:5])) + (", …" if len(bad) > 5 else "")
     value = clip[bad[0]][~torch.isfinite(clip[bad[0]])][0].item()
     return ValueError(

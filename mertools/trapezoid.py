@@ -39,7 +39,7 @@ class Windows(NamedTuple):
 def trapezoid(cut: Cut, t: int) -> Tensor:
     """Extent 0 to 1 in each of ``t`` frames; an offset beyond the last frame is a movement that is still held there."""
     onset, apex, end, offset = (key.unsqueeze(-1) for key in cut)
-    frame = torch.arange(t, device=onset.device)
+    frame = torch.arange(t, dtype=torch.float32, device=onset.device)
     rise = _smooth_step((frame - onset) / (apex - onset))
     fall = _smooth_step((offset - frame) / (offset - end).clamp(min=1))
     return torch.minimum(rise, torch.where(offset >= t, 1.0, fall))
@@ -65,12 +65,12 @@ class TrapezoidFit:
         self.lengths = torch.tensor(lengths, device=device)
         # Rises of these lengths, aligned at their last frame.
         step = torch.arange(1, lengths[-1] + 1, device=device) - (lengths[-1] - self.lengths.unsqueeze(1))
-        rises = _smooth_step(step / self.lengths.unsqueeze(1)) * (step > 0)
+        rises = _smooth_step(step.float() / self.lengths.unsqueeze(1)) * (step > 0)
         self.bank = torch.cat((-2 * rises, rises.square())).mT.contiguous()
 
     def anywhere(self, signal: Tensor, weight: Tensor) -> Cut:
         """The best cut of each ``signal`` ``(s, t)``, its levels unknown."""
-        levels = torch.quantile(signal, torch.tensor(_QUANTILES, device=signal.device), dim=-1)
+        levels = torch.quantile(signal, signal.new_tensor(_QUANTILES), dim=-1)
         pairs = [(i, j) for i in range(len(levels)) for j in range(len(levels)) if i != j]
         rest = torch.stack([levels[i] for i, _ in pairs])
         height = torch.stack([levels[j] for _, j in pairs]) - rest

@@ -1,0 +1,51 @@
+"""The contract with compilers: one graph for every size (torch.compile), and one program for every size (torch.export).
+
+The largest models are compiled in the long run only: ``python -m reliability.contract``.
+"""
+
+import pytest
+import torch
+from contract import CASES
+from contract_checks import CHECKS, applies
+
+import mertools as mt
+
+PAIRS = [
+    (check, name)
+    for name, case in CASES.items()
+    for check in ("compiled", "export")
+    if applies(case, check) is None and check not in case.long
+]
+
+
+@pytest.fixture(autouse=True)
+def _anew():
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(("check", "name"), PAIRS, ids=lambda part: part)
+def test_contract(check, name):
+    CHECKS[check](CASES[name])
+
+
+def test_the_loss_in_a_training_loop():
+    """Inductor, integer targets, the last batch smaller: one graph more for sizes as symbols, and the same gradients."""
+    criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight())
+    quick = torch.compile(criterion, fullgraph=True)
+    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+        for b in (11, 7, 13, 3):
+            inputs = [torch.randn(b, 7), torch.arange(b) % 7, torch.randn(b, 18), torch.rand(b, 18)]
+            slopes = []
+            for loss in (quick, criterion):
+                logits = inputs[0].clone().requires_grad_()
+                loss(logits, *inputs[1:]).backward()
+                slopes.append(logits.grad)
+            torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.parametrize("use", [1, 2])
+def test_the_loss_is_one_graph(use):
+    criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight())
+    inputs = [torch.randn(3, 7), torch.tensor([0, 6, -100]), torch.randn(3, 18)][: use + 1]
+    compiled = torch.compile(criterion, fullgraph=True, backend="inductor")
+    torch.testing.assert_close(compiled(*inputs), criterion(*inputs))

@@ -1,0 +1,249 @@
+"""How far numbers may go; the long runs and their record are in reliability/numeric_range.py."""
+
+import json
+import math
+
+import pytest
+import torch
+from contract import ROOT
+from torch import nn
+
+import mertools as mt
+from reliability import numeric_range as far
+
+RECORD = json.loads(far.RECORD.read_text())
+BOUNDS = {"float32": 5e-4, "bfloat16": 0.1}
+ROUNDING = {"float32": 1e-6, "bfloat16": 1e-2, "float16": 1e-3}
+
+
+# --- retention ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("decay", far.DECAYS)
+def test_a_hundred_thousand_frames(decay, kind):
+    """No overflow, and the last frames still differ from each other as those of float64 do."""
+    got = far.retention(far.DECAYS[decay], far.TYPES[kind], "auto")
+    assert got["error"] < BOUNDS[kind]
+    assert abs(got["spread"] - 1) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+@pytest.mark.parametrize("form", ["parallel", "steps"])
+def test_other_forms_of_a_long_clip(form, kind):
+    got = far.retention(far.DECAYS["near 1"], far.TYPES[kind], form, frames=6000)
+    assert got["error"] < BOUNDS[kind]
+    assert abs(got["spread"] - 1) < 0.02
+
+
+def test_gradients_through_a_long_clip():
+    """Backward over 10⁴ frames of decays near 0 and 1, against float64."""
+    slopes = []
+    for dtype in (torch.float32, torch.float64):
+        torch.manual_seed(0)
+        layer = mt.Retention(8, 2, decay=[1e-8, 1 - 2**-16]).to(dtype)
+        x = torch.randn(1, 10_000, 8, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+        layer(x).square().mean().backward()
+        slopes.append([x.grad, layer.in_proj.weight.grad, layer.out_proj.weight.grad])
+    assert all(far.error(got, expected) < 1e-3 for got, expected in zip(*slopes, strict=True))
+
+
+def test_an_encoder_of_a_long_clip_in_bfloat16():
+    torch.manual_seed(0)
+    encoder = mt.RetNetTemporal(16, 2, 4).eval()
+    x = torch.randn(1, 20_000, 16)
+    with torch.no_grad():
+        expected = encoder.double()(x.double())
+        encoder.float()
+        assert far.error(encoder(x), expected) < 1e-4
+        with torch.autocast("cpu", torch.bfloat16):
+            assert far.error(encoder(x), expected) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["bfloat16", "float16"])
+def test_the_mean_of_a_long_clip_in_16_bits(kind):
+    """1/t rounded to 16 bits, and sums in them, used to put the mean off; under autocast that of float32 as well."""
+    x = torch.randn(2, 10_007, 3, generator=torch.Generator().manual_seed(0)) + 5
+    expected = x.double().mean(1)
+    with torch.autocast("cpu", far.TYPES[kind]):
+        torch.testing.assert_close(mt.pool_frames(x).double(), expected, rtol=1e-5, atol=0)
+    few = x.to(far.TYPES[kind])
+    torch.testing.assert_close(mt.pool_frames(few), few.double().mean(1).to(few.dtype), rtol=2**-8, atol=0)
+    scores = torch.zeros(2, 10_007, dtype=few.dtype)
+    torch.testing.assert_close(
+        mt.pool_frames(few, how="attention", scores=scores), few.double().mean(1).to(few.dtype), rtol=2**-8, atol=0
+    )
+
+
+# --- losses ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", far.TYPES)
+@pytest.mark.parametrize("name", far.LOSSES)
+def test_logits_of_ten_thousand(name, kind):
+    got = far.loss(*far.LOSSES[name], far.TYPES[kind])
+    assert got["error"] < 1e-6  # the loss itself is computed in float32
+    assert got["gradient"] < ROUNDING[kind]
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.5, 2.0, 5.0])
+def test_focal_loss_of_a_clip_that_is_right(gamma):
+    """``1 − p`` was clamped at 10⁻⁶, in float64, too: the loss of a sure answer was far too large."""
+    for gap in (5.0, 12.0, 16.0):
+        logits = torch.tensor([[gap, 0.0]], dtype=torch.float64, requires_grad=True)
+        loss = mt.FocalLoss(gamma)(logits, torch.tensor([0]))
+        others = 1 / (1 + math.exp(gap))
+        torch.testing.assert_close(loss.item(), others**gamma * math.log1p(math.exp(-gap)), rtol=1e-6, atol=0)
+        slope = -(others ** (gamma + 1)) * (1 + gamma * (1 - others) * math.log1p(math.exp(-gap)) / others)
+        (got,) = torch.autograd.grad(loss, logits)
+        torch.testing.assert_close(got[0, 0].item(), slope, rtol=1e-5, atol=1e-300)
+
+
+@pytest.mark.parametrize(
+    "criterion", [nn.CrossEntropyLoss(), mt.AUPriorLoss(), mt.FocalLoss(), mt.LogitAdjustedLoss([1] * 7)]
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_not_finite_give_a_loss_of_nan(criterion, value):
+    """As cross entropy does, so that a GradScaler skips the step. The AU term used to stop with an error."""
+    logits = torch.zeros(3, 7)
+    logits[1, 2] = value
+    assert torch.isnan(criterion(logits, torch.tensor([0, 1, 2])))
+
+
+# --- key frames -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "clip", "truth"), [pytest.param(*m, id=m[0]) for m in far.movements()])
+def test_small_and_large_values_of_a_movement(name, clip, truth):
+    assert far.key_frames(clip, truth) == {"frames off": 0}
+
+
+@pytest.mark.parametrize(("name", "clip"), [pytest.param(*m, id=m[0]) for m in far.still_clips()])
+def test_nothing_moves(name, clip):
+    assert far.key_frames(clip, (0, 10, 19)) == {"frames off": 0}
+    for refine in (False, True):
+        keys = mt.select_keyframes(clip, 3, 9, 15, refine=refine)
+        if "lighter" not in name:
+            assert keys.score.item() == 0
+        if refine or "lighter" not in name:
+            assert [int(key) for key in keys[:3]] == [3, 9, 15]
+
+
+def test_one_grey_level_within_annotated_windows():
+    """A single value that rises by 1 of 255: the apex moves to the frame in which it does."""
+    frames = torch.full((1, 21, 3, 37, 29), 128, dtype=torch.uint8)
+    frames[0, 9:, 1, 5, 7] += 1
+    keys = mt.select_keyframes(frames, 0, 10, 20)
+    assert (int(keys.apex), float(keys.score)) == (10, 1.0)  # a tie with the annotation, which stays
+    frames[0, 10:, 1, 5, 7] -= 1
+    assert int(mt.select_keyframes(frames, 0, 10, 20).apex) == 9
+
+
+def test_values_too_large_are_refused():
+    frames = torch.rand(2, 9, 3, 37, 37, dtype=torch.float64)
+    frames[1] *= 1e200
+    for marks in ((), (0, 4, 8)):
+        with pytest.raises(ValueError, match="those of clip 1 are too large: scale them down"):
+            mt.select_keyframes(frames, *marks)
+
+
+def test_distances_and_strain_over_the_range():
+    torch.manual_seed(0)
+    frames = torch.randn(1, 5, 3, 7, dtype=torch.float64)
+    flow = torch.randn(2, 7, 5, dtype=torch.float64)
+    for scale in (1e-30, 1e-6, 1e6, 1e30):
+        torch.testing.assert_close(
+            mt.pairwise_distance(frames * scale) / scale, mt.pairwise_distance(frames), rtol=1e-9, atol=1e-12
+        )
+    for scale in (1e-15, 1e-6, 1e6, 1e15):
+        strain = mt.optical_strain((flow * scale).float()).double()
+        torch.testing.assert_close(strain / scale, mt.optical_strain(flow), rtol=1e-5, atol=0)
+    few = (flow * 1e-3).half()  # squares of which float16 does not hold
+    torch.testing.assert_close(mt.optical_strain(few).double(), mt.optical_strain(few.double()), rtol=2e-3, atol=0)
+
+
+# --- one clip, one frame, one class ---------------------------------------------------------------------------------
+
+
+def test_one_clip_in_training():
+    """Batch norm over the places of one map is fine; over one value per channel PyTorch says what is wrong."""
+    model = mt.TSFmicro(5, image_size=32, dims=(4, 8, 12, 16), hidden=11).train()
+    model(torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    fusion = mt.ParallelFusion(7, 11).train()
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        fusion(torch.randn(1, 7, 1, 1), torch.randn(1, 7, 1, 1))
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        mt.sync_batch_norm(mt.ParallelFusion(7, 11)).train()(torch.randn(1, 7, 1, 1), torch.randn(1, 7, 1, 1))
+
+
+def test_one_frame():
+    for causal in (True, False):
+        layer = mt.Retention(14, 7, causal=causal).double()
+        x = torch.randn(2, 1, 14, dtype=torch.float64)
+        torch.testing.assert_close(layer(x), layer(torch.cat([x, x], 1), lengths=[1, 1])[:, :1])
+    pool = mt.FramePool("attention", dim=3)
+    x = torch.randn(2, 1, 3)
+    torch.testing.assert_close(pool(x), x[:, 0])
+    assert torch.equal(mt.pool_frames(x), x[:, 0])
+    assert torch.equal(mt.resample_clip(x[0], 5, mode="cubic"), x[0].expand(5, 3))
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        mt.select_keyframes(x)
+    with pytest.raises(ValueError, match="at least 4 frames"):
+        mt.magnify_motion(torch.rand(1, 3, 19, 17), factor=2, fps=25, low=1, high=5)
+
+
+def test_a_frame_that_is_not_finite():
+    """It spreads as the page says: never to other clips, and frame by frame not to what came before."""
+    layer = mt.Retention(14, 7)
+    x = torch.randn(2, 150, 14)
+    expected = layer(x)
+    x[0, 100] = math.nan
+    for mode in ("parallel", "chunkwise", "recurrent"):
+        got = layer(x, mode=mode)
+        torch.testing.assert_close(got[1], expected[1], atol=1e-5, rtol=1e-5)
+        assert got[0, 100:].isnan().all()
+        if mode == "recurrent":
+            torch.testing.assert_close(got[0, :100], expected[0, :100], atol=1e-5, rtol=1e-5)
+
+
+def test_one_class():
+    target = torch.zeros(3, dtype=torch.int64)
+    assert mt.class_weights([17]).tolist() == [1.0]
+    assert (mt.uf1(target, target), mt.uar(target, target), mt.war(target, target)) == (1, 1, 1)
+    assert mt.uar(target, target, num_classes=3, absent="zero") == pytest.approx(1 / 3)
+    with pytest.raises(ValueError, match="0/0 for the classes 1, 2"):
+        mt.uf1(target, target, num_classes=3, absent="error")
+    logits = torch.randn(3, 1, requires_grad=True)
+    for criterion in (mt.LogitAdjustedLoss([17]), mt.FocalLoss(), mt.AUPriorLoss(mt.au_prior(["fear"]))):
+        loss = criterion(logits, target)
+        (slope,) = torch.autograd.grad(loss, logits)
+        assert abs(loss.item()) < 1e-6
+        assert slope.abs().max() < 1e-6
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0]])
+    prior = mt.estimate_au_prior(labels, target, num_classes=3)
+    torch.testing.assert_close(prior, torch.tensor([[4 / 5, 2 / 5], [0.5, 0.5], [0.5, 0.5]]))
+    assert torch.isfinite(mt.estimate_pos_weight(labels, target, num_classes=3)).all()
+
+
+def test_counts_that_are_no_counts():
+    for wrong in (math.inf, math.nan, 0, -1):
+        with pytest.raises(ValueError, match="one positive number per class"):
+            mt.class_weights([3.0, wrong])
+    weight = mt.class_weights([1, 10**12], method="effective", beta=1 - 1e-9)
+    torch.testing.assert_close(weight[0] / weight[1], torch.tensor(1e9), rtol=1e-5, atol=0)
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_is_within_the_bounds():
+    for name, row in RECORD["retention"].items():
+        assert row["error"] < BOUNDS["bfloat16" if "bfloat16" in name else "float32"], name
+        assert abs(row["spread"] - 1) < 0.02, name
+    assert all(row["error"] < 1e-6 for row in RECORD["losses"].values())
+    assert all(row["frames off"] == 0 for row in RECORD["key frames"].values())
+
+
+def test_the_page_shows_the_record():
+    assert far.page(RECORD) in (ROOT / "docs" / "reliability.md").read_text()
