@@ -16,9 +16,8 @@ nothing why.
 """
 
 from __future__ import annotations
-
 import __future__
-import argparse
+
 import ast
 import importlib
 import inspect
@@ -39,8 +38,6 @@ from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvide
 from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
-
-from mertools.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -194,7 +191,9 @@ class Runner:
         with os.fdopen(reader) as file:
             covered = json.load(file)
         os.waitpid(child, 0)
-        print(f"{self.name}: {len(session.items)} tests, {sum(c[0] for c in covered):.0f} s; {len(self.chosen)} mutants")
+        print(
+            f"{self.name}: {len(session.items)} tests, {sum(c[0] for c in covered):.0f} s; {len(self.chosen)} mutants"
+        )
         for done, mutant in enumerate(self.chosen, start=1):
             items = list(self._coming_by(mutant, session.items, covered))
             limit = 5 + 3 * sum(seconds for seconds, _ in items)
@@ -293,5 +292,7 @@ if __name__ == "__main__":
         only = None
         fates = run(n, only)
         ms = mutants(ROOT / "mertools" / f"{n}.py")
-        Path(f"/tmp/mut/{n}.json").write_text(json.dumps([[m.function, m.lines[0], m.before, m.after, m.kind, fates[m.key]] for m in ms], indent=0))
+        Path(f"/tmp/mut/{n}.json").write_text(
+            json.dumps([[m.function, m.lines[0], m.before, m.after, m.kind, fates[m.key]] for m in ms], indent=0)
+        )
         print(n, len(ms), sum(fates[m.key] == "lived" for m in ms), time.time() - t, flush=True)

@@ -9,6 +9,7 @@ from brute_force import PRESETS, as_tuples, brute_clip, brute_windows, norm
 
 import mertools as mt
 
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("name", PRESETS)
 def test_windowed_search_equals_a_double_loop(name, dtype):
