@@ -6,7 +6,7 @@ string changed, ...), of every function and method of the files below. Unlike mu
 tests: one process imports everything, collects the tests and notes which of them run which lines; a fork of it per
 mutant exchanges the code of one function and runs the tests that come by, the quickest first, until one fails.
 
-    python -m reliability.mutants                     # all files, about an hour and a half on one core
+    python -m reliability.mutants                     # all files
     python -m reliability.mutants selection metrics   # some
     python -m reliability.mutants --survivors         # what lived last time, once more
     python -m reliability.mutants --show metrics      # what lived, as differences
@@ -18,6 +18,7 @@ nothing why.
 from __future__ import annotations
 import __future__
 
+import argparse
 import ast
 import importlib
 import inspect
@@ -29,6 +30,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,6 +40,8 @@ from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvide
 from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
+
+from mertools.files import write_whole
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -65,6 +69,7 @@ class Mutant(NamedTuple):
 
     function: str  # qualified name
     lines: range  # of the statement
+    statement: str
     before: str
     after: str
     source: str  # of the changed function, with the head of its class
@@ -94,7 +99,7 @@ def mutants(path: Path) -> list[Mutant]:
         compound = (cst.BaseCompoundStatement, cst.ExceptHandler)
         while not isinstance(statement, cst.BaseSmallStatement) and not isinstance(parents[statement], compound):
             statement = parents[statement]
-        if isinstance(statement, (cst.Parameters, cst.Decorator)):
+        if isinstance(statement, cst.Parameters):
             statement = function
         changed = function.deep_replace(mutation.original_node, mutation.mutated_node)
         assert isinstance(changed, cst.FunctionDef)
@@ -114,6 +119,7 @@ def mutants(path: Path) -> list[Mutant]:
             Mutant(
                 function=name,
                 lines=range(place.start.line, place.end.line + 1),
+                statement=_text(statement),
                 before=before,
                 after=after,
                 source=cst.Module([whole]).code,
@@ -201,7 +207,7 @@ class Runner:
             self.fates[mutant.key] = fate
             if done % 50 == 0:
                 lived = sum(f == "lived" for f in self.fates.values())
-                print(f"  {done} of {len(self.chosen)}, {lived} live, {time.process_time():.0f} s", flush=True)
+                print(f"  {done} of {len(self.chosen)}, {lived} live", flush=True)
         return True
 
     def _run(self, items: list[pytest.Item]) -> Iterator[pytest.Item]:
@@ -232,15 +238,15 @@ class Runner:
     def _coming_by(
         self, mutant: Mutant, items: list[pytest.Item], covered: list[tuple[float, list[int]]]
     ) -> list[tuple[float, pytest.Item]]:
-        compiled = "is_compiling" in mutant.source or "_exporting" in mutant.source
         chosen, graphs = [], []
         for item, (seconds, lines) in zip(items, covered, strict=True):
-            # What the compiler traces is read, not run: its tests come last, to functions that ask for it.
             if any(word in item.name for word in ("compile", "graph", "export")):
-                graphs += [(seconds, item)] * compiled
+                graphs.append((seconds, item))
             elif seconds < SLOW and any(line in mutant.lines for line in lines):
                 chosen.append((seconds, item))
-        return sorted(chosen, key=lambda pair: pair[0]) + sorted(graphs, key=lambda pair: pair[0])
+        # What a compiler traces is read, not run: its slow tests are for the lines that say so, or that no other meets.
+        compiled = not chosen or any(word in mutant.statement for word in ("is_compiling", "_exporting"))
+        return sorted(chosen, key=lambda pair: pair[0]) + sorted(graphs, key=lambda pair: pair[0]) * compiled
 
     def _fate(self, mutant: Mutant, module: Any, items: list[pytest.Item], limit: float) -> str:
         if not items:
@@ -255,6 +261,7 @@ class Runner:
             resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
             resource.setrlimit(resource.RLIMIT_CPU, (int(limit) + 1, int(limit) + 2))
             status = 1
+            items[0].config.pluginmanager.unregister(name="terminalreporter")
             try:
                 apply(mutant, module)
                 for _ in self._run(items):
@@ -281,18 +288,55 @@ def run(name: str, only: set[str] | None) -> dict[str, str]:
     chosen = [m for m in mutants(ROOT / "mertools" / f"{name}.py") if only is None or m.key in only]
     runner = Runner(name, chosen)
     tests = [ROOT / "tests" / f"{test}.py" for test in FILES[name]]
-    arguments = [str(test) for test in tests if test.exists()] + [str(ROOT / "mertools" / f"{name}.py")]
-    pytest.main([*arguments, "-q", "-p", "no:cacheprovider", "--tb=native", "--rootdir", str(ROOT)], plugins=[runner])
+    arguments = [*map(str, tests), str(ROOT / "mertools" / f"{name}.py"), "--rootdir", str(ROOT)]
+    pytest.main([*arguments, "-q", "-p", "no:cacheprovider", "--tb=native"], plugins=[runner])
+    if len(runner.fates) != len(chosen):
+        raise RuntimeError(f"the tests of {name} did not run: see above")
     return runner.fates
 
 
+def entry(found: list[Mutant], lived: dict[str, str]) -> dict[str, Any]:
+    """What the record says of a file: numbers, with strings apart, and each mutant that no test noticed."""
+
+    def numbers(kind: str | None) -> dict[str, int]:
+        some = [m for m in found if kind in (None, m.kind)]
+        return {"mutants": len(some), "killed": sum(m.key not in lived for m in some)}
+
+    survivors = [{"key": m.key, "line": m.lines[0], "kind": m.kind} for m in found if m.key in lived]
+    return numbers(None) | {"code": numbers("code"), "strings": numbers("string"), "lived": survivors}
+
+
+def main() -> None:
+    """Run, and write the record after every file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", metavar="FILE", help=f"of {', '.join(FILES)}; default all")
+    parser.add_argument("--survivors", action="store_true", help="only what lived the last time")
+    parser.add_argument("--show", action="store_true", help="list what lived the last time, and run nothing")
+    parser.add_argument("--record", type=Path, default=RECORD, help="the record to write (default: beside this script)")
+    options = parser.parse_args()
+    for name in options.files or FILES:
+        if name not in FILES:
+            parser.error(f"FILE must be among {', '.join(FILES)}, got {name!r}")
+        record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {"files": {}}
+        before = {mutant["key"] for mutant in record["files"].get(name, {}).get("lived", ())}
+        if options.show:
+            for mutant in record["files"][name]["lived"]:
+                print(f"{name}.py:{mutant['line']}  {mutant['key']}")
+            continue
+        found = mutants(ROOT / "mertools" / f"{name}.py")
+        start = time.monotonic()
+        fates = run(name, before if options.survivors else None)
+        lived = {key: fate for key, fate in fates.items() if fate == "lived"}
+        record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {"files": {}}
+        record["tool"] = f"mutmut {version('mutmut')}"
+        record["files"][name] = entry(found, lived) | {
+            "timed_out": sum(fate == "timed out" for fate in fates.values()),
+            "seconds": round(time.monotonic() - start),
+            "whole": not options.survivors,
+        }
+        write_whole(options.record, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        print(f"{name}: {len(fates) - len(lived)} of {len(fates)} killed", flush=True)
+
+
 if __name__ == "__main__":
-    for n in sys.argv[1:]:
-        t = time.time()
-        only = None
-        fates = run(n, only)
-        ms = mutants(ROOT / "mertools" / f"{n}.py")
-        Path(f"/tmp/mut/{n}.json").write_text(
-            json.dumps([[m.function, m.lines[0], m.before, m.after, m.kind, fates[m.key]] for m in ms], indent=0)
-        )
-        print(n, len(ms), sum(fates[m.key] == "lived" for m in ms), time.time() - t, flush=True)
+    main()

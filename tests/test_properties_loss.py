@@ -1,5 +1,6 @@
 """Laws of the AU prior, its loss and the answers to rare classes, whatever the classes, units and clips."""
 
+import itertools
 import math
 
 import pytest
@@ -324,6 +325,6 @@ def test_class_weights_have_mean_one_and_favour_the_rare(counts, beta):
     for weight in (mt.class_weights(counts), mt.class_weights(counts, method="effective", beta=beta)):
         assert weight.mean().item() == pytest.approx(1, rel=1e-5)
         order = sorted(range(len(counts)), key=lambda i: counts[i])
-        assert all(weight[i] >= weight[j] - 1e-6 for i, j in zip(order, order[1:], strict=False))
+        assert all(weight[i] >= weight[j] - 1e-6 for i, j in itertools.pairwise(order))
     inverse = mt.class_weights(counts) * torch.tensor(counts)
     torch.testing.assert_close(inverse, inverse[:1].expand(len(counts)))

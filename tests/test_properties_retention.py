@@ -194,7 +194,7 @@ def test_functions_are_the_recurrence(drawn, chunk_size, data):
     expected, last = by_loops(*drawn)
     output, after = chunkwise_retention(q, k, v, log_decay, memory=memory, chunk_size=chunk_size)
     torch.testing.assert_close((output, after), (expected, last), **EXACT)
-    output, nothing = chunkwise_retention(q, k, v, log_decay, memory=memory, chunk_size=chunk_size, remember=False)
+    output, _ = chunkwise_retention(q, k, v, log_decay, memory=memory, chunk_size=chunk_size, remember=False)
     torch.testing.assert_close(output, expected, **EXACT)
     torch.testing.assert_close(recurrent_retention(q, k, v, log_decay, memory=memory), (expected, last), **EXACT)
 
