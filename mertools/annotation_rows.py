@@ -57,8 +57,8 @@ def _positional(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str, i
                 f"{page.place(page.rows[0][0], column, name)} is missing: {schema.name} has no header and "
                 f"{len(where)} columns ({', '.join(where)}), this table has {width}"
             )
-    if "onset" in where and not re.fullmatch(r"-?\d+|/|", cell_text(_at(page.rows[0][1], where["onset"]))):
-        got = cell_text(_at(page.rows[0][1], where["onset"]))
+    got = cell_text(_at(page.rows[0][1], where["onset"])) if "onset" in where else ""
+    if got.casefold() not in schema.missing and not re.fullmatch(r"-?\d+(\.0+)?", got):
         raise ValueError(
             f"{page.place(page.rows[0][0], where['onset'], 'onset')} holds {got!r}, a frame number was expected: "
             f"the table of {schema.name} has no header row"

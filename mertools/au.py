@@ -255,10 +255,11 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
     values = presence.to(_float_dtype(presence))
     if values.is_floating_point() and not bool(((values >= 0) & (values <= 1) | values.isnan()).all()):
         raise ValueError("presence must hold 0 and 1 (or NaN, no face): binarise intensities first")
-    # Sums, not means: 3 of 5 frames is at least 0.6 of them, and no rounding of a mean may say otherwise.
+    # Sums in many bits, not means: 3 of 5 frames is at least 0.6 of them, and no rounding may say otherwise.
+    wide = torch.float32 if values.device.type == "mps" else torch.float64
     seen = (~values.isnan()).sum(-2)
-    present = values.nan_to_num(0.0).sum(-2)
-    label = (present + 1e-6 >= threshold * seen).to(values.dtype)
+    present = values.nan_to_num(0.0).sum(-2, dtype=wide)
+    label = (present + 1e-6 >= threshold * seen.to(wide)).to(values.dtype)
     return label.masked_fill(seen == 0, torch.nan)
 
 

@@ -209,6 +209,8 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
         raise TypeError(f"labels must map clip names to tensors, got {type(labels).__name__}")
     lines = []
     for name, row in labels.items():
+        if not isinstance(name, str):
+            raise TypeError(f"labels must have strings as names, got {name!r}")
         if not isinstance(row, Tensor):
             raise TypeError(f"labels[{name!r}] must be a torch.Tensor ({len(ACTION_UNITS)},), got {type(row).__name__}")
         if not name or name.split() != [name]:

@@ -86,7 +86,7 @@ def write_corrected(
     elif source.suffix.lower() in (".xlsx", ".xlsm"):
         data = _same_workbook(source, page, edits)
     else:
-        data = _new_workbook(page, edits)
+        data = _new_workbook(page, edits, schema.sheet)
     write_whole(out, data)
 
 
@@ -151,13 +151,13 @@ def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     return _same_every_time(data.getvalue(), modified)
 
 
-def _new_workbook(page: Sheet, edits: list[_Edit]) -> bytes:
+def _new_workbook(page: Sheet, edits: list[_Edit], sheet: str | None) -> bytes:
     import openpyxl
 
     book = openpyxl.Workbook()
     target = book.active
     assert target is not None
-    target.title = page.name or "Sheet1"
+    target.title = page.name or sheet or "Sheet1"  # where the schema looks for it
     for row in _grid(dict(page.rows), edits):
         target.append(row)
     for name, rows in page.others.items():

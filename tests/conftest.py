@@ -14,7 +14,9 @@ SHARED_CLIP = Path(__file__).parents[2] / "shared" / "data" / "single_face.mp4"
 # `make test` tries the same few examples every time; HYPOTHESIS_PROFILE=long tries many, new ones.
 _calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **_calm)
-settings.register_profile("long", max_examples=2000, print_blob=True, **_calm)
+settings.register_profile(
+    "long", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "2000")), print_blob=True, **_calm
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 

@@ -319,6 +319,15 @@ def test_a_header_where_none_belongs(tmp_path):
         mt.read_annotations(write_xlsx(tmp_path / "t.xlsx", rows, CASME_SQUARED_NAMING), "cas(me)2")
 
 
+@pytest.mark.parametrize("first", ["557.0", "-", "nan"])
+def test_a_first_row_without_header_is_read_like_the_others(tmp_path, first):
+    """A program that saw an empty cell in the column writes the rest of it with a point."""
+    path = tmp_path / "codes.csv"
+    path.write_text(f"1,anger1_1,{first},564,572,4+7,negative,macro\n1,anger1_2,600.0,605,610,4,negative,micro\n")
+    clips = mt.read_annotations(path, "cas(me)2")
+    assert [clip.onset for clip in clips] == [557 if first == "557.0" else None, 600]
+
+
 def test_too_few_columns_by_position(tmp_path):
     rows = [row[:6] for row in CASME_SQUARED]
     with pytest.raises(ValueError, match=r"row 1, column G \('label'\) is missing"):

@@ -181,6 +181,7 @@ def test_bad_caches(tmp_path, text, message):
         ({"a": torch.full((18,), 3.0)}, ValueError, r"in \[0, 1\]"),
         ({"a": [1] * 18}, TypeError, "must be a torch.Tensor"),
         ([1], TypeError, "labels must map"),
+        ({1: torch.ones(18)}, TypeError, "labels must have strings as names, got 1"),
     ],
 )
 def test_what_is_not_written(tmp_path, labels, error, message):

@@ -134,6 +134,14 @@ def test_other_kinds_of_files(tmp_path):
         assert (clips[0].onset, clips[0].apex, clips[0].offset, clips[1].onset) == (47, 60, 80, 131)
 
 
+def test_a_csv_becomes_the_sheet_its_dataset_is_read_from(tmp_path):
+    path, schema = write_table(tmp_path, "casme3-a", "csv"), SCHEMAS["casme3-a"]
+    clip = mt.read_annotations(path, schema)[0]
+    write_corrected(path, schema, [Correction(clip.row, 1, (176, 181, 191))], tmp_path / "out.xlsx")
+    found = mt.read_annotations(tmp_path / "out.xlsx", "casme3-a")[0]
+    assert (found.onset, found.apex, found.offset) == (176, 181, 191)
+
+
 def test_the_same_bytes_every_time(tmp_path):
     source = write_table(tmp_path, "casme3-a")
     written = []

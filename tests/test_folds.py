@@ -43,17 +43,6 @@ def test_leave_one_dataset_out():
         mt.lodo_folds(datasets, ["06", "06", "06", "07"])
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_groups_spread_over_folds(seed):
-    subjects, targets = table(seed=seed)
-    folds = mt.group_folds(subjects, targets, folds=3, seed=seed)
-    assert sorted(i for fold in folds for i in fold.test) == list(range(90))
-    for train, test in folds:
-        assert not whose(train, subjects) & whose(test, subjects)
-        assert whose(train, targets) == {0, 1, 2}
-    assert folds == mt.group_folds(np.array(subjects), torch.tensor(targets), folds=3, seed=seed)
-
-
 def test_the_seed_shuffles_groups():
     subjects, targets = table()
     assert len({str(mt.group_folds(subjects, targets, folds=3, seed=seed)) for seed in range(5)}) > 1
@@ -140,18 +129,6 @@ def test_bad_fixed_folds(entries, message):
 
 
 # --- the inner split -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(30))
-def test_inner_split(seed):
-    subjects, targets = table(n=150, subjects=11, classes=5, seed=seed)
-    outer = mt.loso_folds(subjects)[seed % 11]
-    inner = mt.inner_split(outer.train, subjects, targets, share=0.25, seed=seed)
-    assert sorted(inner.train + inner.test) == outer.train
-    assert not whose(inner.train, subjects) & whose(inner.test, subjects)
-    assert whose(inner.train, targets) == whose(outer.train, targets)
-    assert 1 <= len(whose(inner.test, subjects)) <= 3
-    assert inner == mt.inner_split(list(reversed(outer.train)), subjects, targets, share=0.25, seed=seed)
 
 
 def test_inner_splits_are_even():

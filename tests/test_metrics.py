@@ -1,58 +1,13 @@
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from sklearn import metrics as sk
 
 import mertools as mt
-from mertools.metrics import all_scores
-
-
-def draw(seed):
-    """Random labels of which some classes are never true, or never predicted, or neither."""
-    rng = np.random.default_rng(seed)
-    e = int(rng.integers(2, 9))
-    n = int(rng.integers(1, 60))
-    truth = rng.choice(rng.permutation(e)[: rng.integers(1, e + 1)], n)
-    guess = np.where(rng.random(n) < 0.5, truth, rng.choice(rng.permutation(e)[: rng.integers(1, e + 1)], n))
-    return truth, guess, e
-
-
-@pytest.mark.parametrize("seed", range(60))
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
-@pytest.mark.filterwarnings("ignore:A single label was found")
-def test_equal_to_scikit_learn(seed):
-    truth, guess, e = draw(seed)
-    every = list(range(e))
-    confusion = mt.confusion_matrix(guess, truth, num_classes=e)
-    assert confusion.tolist() == sk.confusion_matrix(truth, guess, labels=every).tolist()
-    for arguments in ((guess, truth), (confusion,)):
-        assert mt.uf1(*arguments) == pytest.approx(sk.f1_score(truth, guess, average="macro", zero_division=0))
-        assert mt.uar(*arguments) == pytest.approx(sk.balanced_accuracy_score(truth, guess))
-        assert mt.war(*arguments) == pytest.approx(sk.accuracy_score(truth, guess))
-    zero = {"labels": every, "average": "macro", "zero_division": 0}
-    assert mt.uf1(confusion, absent="zero") == pytest.approx(sk.f1_score(truth, guess, **zero))
-    assert mt.uar(confusion, absent="zero") == pytest.approx(sk.recall_score(truth, guess, **zero))
-    precision, recall, f1, support = sk.precision_recall_fscore_support(
-        truth, guess, labels=every, zero_division=np.nan
-    )
-    scores = mt.class_scores(confusion)
-    assert scores.precision.numpy() == pytest.approx(precision, nan_ok=True)
-    assert scores.recall.numpy() == pytest.approx(recall, nan_ok=True)
-    assert scores.support.tolist() == support.tolist()
-    there = (support > 0) | (np.bincount(guess, minlength=e) > 0)
-    assert scores.f1.numpy()[there] == pytest.approx(f1[there])
-    assert np.isnan(scores.f1.numpy()[~there]).all()
-
-
-def test_many_matrices_at_once_are_the_same_one_by_one():
-    counts = torch.randint(0, 4, (50, 5, 5)) * torch.randint(0, 2, (50, 5, 1))
-    counts = counts[counts.sum((1, 2)) > 0]
-    scores = all_scores(counts)
-    for name in ("uf1", "uar", "war"):
-        assert scores[name].tolist() == pytest.approx([getattr(mt, name)(one) for one in counts])
+from mertools.metrics import check_counts, macro_mean
 
 
 def test_written_out():
@@ -192,6 +147,64 @@ def test_bad_settings():
         mt.uf1([0], [0], absent="ignore")
     with pytest.raises(ValueError, match=r"to match num_classes, got 2"):
         mt.uf1([[1, 0], [0, 1]], num_classes=3)
+
+
+def test_counts_may_be_whole_numbers_of_any_type_and_size():
+    assert mt.uf1([[4.0, 1], [2, 3]]) == mt.uf1(np.array([[4, 1], [2, 3]], np.uint8)) == mt.uf1([[4, 1], [2, 3]])
+    assert check_counts([[2**53 + 1, 0], [0, 1]])[0, 0].item() == 2**53 + 1
+
+
+def test_two_thousand_classes_need_no_announcement():
+    assert mt.confusion_matrix([1999], [0]).shape == (2000, 2000)
+    assert mt.confusion_matrix([2000], [0], num_classes=2001).shape == (2001, 2001)
+
+
+ABSENT = (
+    "0/0 for the classes {}: no clip has them. absent='skip' leaves them out of the mean, absent='zero' counts them 0"
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mt.uf1([[1, 0, 0], [0, 0, 0], [0, 0, 0]], absent="error"), f"uf1 is {ABSENT.format('1, 2')}"),
+        (lambda: mt.uar([[1, 0, 0], [0, 0, 0], [0, 0, 0]], absent="error"), f"uar is {ABSENT.format('1, 2')}"),
+        (lambda: mt.war([[1, 0, 0], [0, 0, 0], [0, 0, 0]], absent="error"), f"war is {ABSENT.format('1, 2')}"),
+        (
+            lambda: macro_mean("uf1", torch.ones(3), torch.tensor([1, 0, 0]), "error", ["sad", "fear", "disgust"]),
+            f"uf1 is {ABSENT.format('fear, disgust')}",
+        ),
+        (
+            lambda: mt.uf1([0, 1, 1]),
+            "confusion must be (e, e) counts, rows true, got shape (3,): pass target too to score predictions",
+        ),
+        (lambda: mt.uf1([[0, 0], [0, 0]]), "confusion must count at least one clip, it is all zero"),
+        (
+            lambda: mt.uf1([[0.5, 0], [0, 0]]),
+            "confusion must hold counts, got fractions: score the counts, not the normalised matrix",
+        ),
+        (
+            lambda: mt.uf1("abc"),
+            "confusion must be an (e, e) matrix of counts, got str: map class names to indices first",
+        ),
+        (
+            lambda: mt.uf1(["sad"], [0]),
+            "predicted must be class indices (n,) or logits (n, e), got list of <U3: map class names to indices first",
+        ),
+        (
+            lambda: mt.confusion_matrix([2000], [0]),
+            "the largest class index is 2000, is that a class? Pass num_classes=2001 if so",
+        ),
+    ],
+)
+def test_messages_in_full(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_a_ragged_list_is_named_by_its_type():
+    with pytest.raises(TypeError, match="^predicted must be class indices .*, got list: "):
+        mt.confusion_matrix([[0], [0, 1]], [0])
 
 
 def test_scores_need_no_scikit_learn():

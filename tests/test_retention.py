@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from brute_force import naive_retention as naive
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import mertools as mt
@@ -11,31 +12,6 @@ from mertools.retention import default_decay
 from mertools.retention_forms import chunkwise_retention, two_sided_retention
 
 FORMS = [("parallel", 1), ("chunkwise", 1), ("chunkwise", 7), ("chunkwise", 64), ("recurrent", 1), ("auto", 4)]
-
-
-def naive(layer, x, causal=True):
-    """REFERENCE §4 written out, weights to output: explicit D, complex rotation, no chunks."""
-    n, dk = layer.num_heads, layer.dim // layer.num_heads
-    b, t, _ = x.shape
-    weights = layer.in_proj.weight.split([layer.dim, layer.dim, layer.value_dim] + [layer.value_dim] * layer.gate)
-    q, k, v, *gate = ((x @ w.T).view(b, t, n, len(w) // n).transpose(1, 2) for w in weights)
-    q = q / dk**0.5
-    step = torch.arange(t, dtype=x.dtype)
-    if layer.rotary:
-        angle = 10000.0 ** -torch.linspace(0, 1, dk // 2, dtype=x.dtype)
-        turn = torch.polar(torch.ones((), dtype=x.dtype), step[:, None] * angle)
-        q, k = (torch.view_as_complex(y.reshape(b, n, t, dk // 2, 2).contiguous()) * turn for y in (q, k))
-        scores = (q @ k.conj().mT).real
-    else:
-        scores = q @ k.mT
-    apart = step[:, None] - step
-    gamma = layer.log_decay.exp() if layer.log_decay is not None else layer.decay_logit.sigmoid()
-    mask = gamma.to(x.dtype)[:, None, None] ** apart.abs()
-    y = (scores * (mask * (apart >= 0) if causal else mask)) @ v
-    y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()
-    if gate:
-        y = y * torch.nn.functional.silu(gate[0])
-    return y.transpose(1, 2).reshape(b, t, layer.value_dim) @ layer.out_proj.weight.T
 
 
 def layer_and_clip(t=37, dtype=torch.float64, **settings):
