@@ -380,10 +380,9 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _check_decay(decay: Tensor | Sequence[float] | None, num_heads: int, *, below_one: bool) -> list[float]:
-    if decay is None:
-        return default_decay(num_heads).tolist()
     try:
-        gamma = torch.as_tensor(decay, dtype=torch.float64)
+        with torch.device("cpu"):  # its values are read here, whatever device the layer is built on
+            gamma = default_decay(num_heads) if decay is None else torch.as_tensor(decay, dtype=torch.float64)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"decay must be ({num_heads},) numbers, one per head, got {decay!r}") from error
     if gamma.shape != (num_heads,):

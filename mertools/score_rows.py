@@ -36,15 +36,21 @@ class Prediction(NamedTuple):
     predicted: int
 
 
-def natural(text: str) -> tuple[list[str | int], str]:
+def natural(text: str) -> tuple[list[str | tuple[int, str]], str]:
     """A key that sorts s2 before s10; names that differ only in leading zeros keep a fixed order.
 
     Examples:
         >>> sorted(["s10", "s2", "s02"], key=natural)
         ['s02', 's2', 's10']
     """
-    parts = re.split(r"(\d+)", text)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+    parts = re.split(r"([0-9]+)", text)
+    return [_size(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """What sorts as the number does, of any length: Python makes no integers of thousands of digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def row_order(row: Prediction) -> tuple[Any, ...]:
