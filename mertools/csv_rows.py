@@ -66,3 +66,13 @@ def plain_cell(cell: str) -> str:
         ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f')
     """
     return "'" + cell if cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None else cell
+
+
+def bare_cell(cell: str) -> str:
+    """What :func:`plain_cell` was given.
+
+    Examples:
+        >>> bare_cell("'=1+1"), bare_cell("'tis")
+        ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and plain_cell(cell[1:]) == cell else cell

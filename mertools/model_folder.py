@@ -40,7 +40,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
         SpatialTransformer, TSFmicro, TwoBranch,
     )
 }  # fmt: skip
-_LARGEST, _MODULES = 1 << 20, 100_000
+_LARGEST, _MODULES = 1 << 20, 10_000
 _CLASS, _CONFIG, _WEIGHTS = "class", "config.json", "model.safetensors"
 
 
@@ -141,11 +141,14 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
         weights = safetensors.load_file(path / _WEIGHTS)
     except Exception as error:  # safetensors raises its own type, which is a bare Exception
         raise ValueError(f"{path / _WEIGHTS} can't be read: {error}") from error
-    if model_class is None:  # the config decides: without memory first, it may ask for more than there is
-        _check_sizes(config, path / _CONFIG)
-        with torch.device("meta"), _counted_modules():
-            _check_fit(_build(None, config), weights, path / _WEIGHTS)
-    model = _build(model_class, config)
+    try:
+        if model_class is None:  # the config decides: without memory first, it may ask for more than there is
+            _check_sizes(config)
+            with torch.device("meta"), _counted_modules():
+                _check_fit(_build(None, config), weights, path / _WEIGHTS)
+        model = _build(model_class, config)
+    except ValueError as error:
+        raise ValueError(f"{path / _CONFIG}: {error}") from error.__cause__
     _check_fit(model, weights, path / _WEIGHTS)
     model.load_state_dict(weights, assign=True)
     return model.eval()
@@ -169,11 +172,11 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> N
         )
 
 
-def _check_sizes(value: object, path: Path) -> None:
+def _check_sizes(value: object) -> None:
     if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
-        raise ValueError(f"{path} holds {value:g}, sizes of a model of this library are at most {_LARGEST}")
+        raise ValueError(f"config holds {str(value)[:20]}, sizes of a model of this library are at most {_LARGEST}")
     for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_sizes(part, path)
+        _check_sizes(part)
 
 
 @contextlib.contextmanager

@@ -86,7 +86,7 @@ def check_text(name: str, value: object, *, empty: bool = False) -> str:
         raise TypeError(f"{name} must be strings, got {value!r}: use str() to make names of numbers")
     if not value and not empty:
         raise ValueError(f"{name} must be names, got an empty one")
-    if any(ord(letter) < 32 or letter == "\x7f" or "\ud800" <= letter <= "\udfff" for letter in value):
+    if any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{name} must be text without control characters, got {value!r}")
     return str(value)  # NumPy's strings are strings, but do not look like it
 

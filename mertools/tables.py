@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mertools.csv_rows import csv_rows
+from mertools.csv_rows import bare_cell, csv_rows
 from mertools.workbooks import MAX_BYTES, MAX_CELLS, MAX_TEXT, read_xls, read_xlsx
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
@@ -148,7 +148,9 @@ def _from_text(path: Path, whitespace: bool) -> Sheet:
         return _checked(Sheet(str(path), None, [(i, list(cells)) for i, cells in lines if cells]))
     delimiter = guess_delimiter(text)
     found = csv_rows(text, str(path), delimiter=delimiter)
-    rows: list[tuple[int, list[object]]] = [(i, list(cells)) for i, cells in found if any(map(str.strip, cells))]
+    rows: list[tuple[int, list[object]]] = [
+        (i, [bare_cell(cell) for cell in cells]) for i, cells in found if any(map(str.strip, cells))
+    ]
     return _checked(Sheet(str(path), None, rows, delimiter=delimiter))
 
 

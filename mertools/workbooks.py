@@ -15,7 +15,8 @@ from typing import Any
 from xml.parsers import expat
 
 MAX_BYTES = 1 << 28  # of a workbook, unfolded
-MAX_CELLS = 2_000_000  # filled, formatted or merged, of all sheets together
+MAX_CELLS = 1_000_000  # filled or formatted, of all sheets together
+MAX_MERGED = 100_000  # cells under merged ones; openpyxl takes its time over each
 MAX_TEXT = 32_767  # characters in a cell; Excel's own limit
 
 Rows = list[tuple[int, list[object]]]
@@ -127,7 +128,7 @@ class _Weighed:
 
     def __init__(self, path: Path) -> None:
         self.path, self.part = path, ""
-        self.bytes = self.cells = 0
+        self.bytes = self.cells = self.merged = 0
         self.formulas: dict[str, str] = {}  # part to the first cell without a value
         self.sheets: dict[str, str] = {}  # relation to the sheet's name
         self.targets: dict[str, str] = {}  # relation to part
@@ -164,15 +165,12 @@ class _Weighed:
     def _doctype(self, *_: Any) -> None:
         self._refuse("declares XML entities")
 
-    def _count(self, cells: int) -> None:
-        self.cells += cells
-        if self.cells > MAX_CELLS:
-            self._refuse(f"holds more than {MAX_CELLS} cells")
-
     def _start(self, name: str, values: dict[str, str]) -> None:
         name = name.rpartition(" ")[2]
         if name == "c":
-            self._count(1)
+            self.cells += 1
+            if self.cells > MAX_CELLS:
+                self._refuse(f"holds more than {MAX_CELLS} cells")
             self._cell, self._formula, self._value = values.get("r", ""), False, False
         elif name == "f":
             self._formula = True
@@ -183,7 +181,9 @@ class _Weighed:
             if match is not None:
                 first, top, last, bottom = match.groups()
                 width = max(_column(last) - _column(first), 0) + 1
-                self._count(width * (max(int(bottom) - int(top), 0) + 1))
+                self.merged += width * (max(int(bottom) - int(top), 0) + 1)
+                if self.merged > MAX_MERGED:
+                    self._refuse(f"merges more than {MAX_MERGED} cells")
         elif name == "sheet":
             relation = next((value for key, value in values.items() if key.endswith(" id")), "")
             self.sheets[relation] = values.get("name", "")
