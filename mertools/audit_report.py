@@ -116,9 +116,8 @@ def _verdict(tests: Sequence[SpreadTest]) -> str:
             continue
         if paired.p_corrected < 0.05:
             word = "more" if paired.effect > 0 else "less"
-            lines.append(
-                f"{_PLURAL[a]} scatter {word} than {_PLURAL[b]} (ratio {ratio.effect:.2f}, p {_p(paired.p_corrected)})"
-            )
+            times = f"ratio {ratio.effect:.2f}, " if np.isfinite(ratio.effect) else ""  # by what does not move at all
+            lines.append(f"{_PLURAL[a]} scatter {word} than {_PLURAL[b]} ({times}p {_p(paired.p_corrected)})")
         else:
             lines.append(
                 f"no difference in spread of {_PLURAL[a]} and {_PLURAL[b]} is shown (p {_p(paired.p_corrected)})"

@@ -7,7 +7,6 @@ and so on, so that a reader of the old layout reads the new file too.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
-from mertools.csv_rows import csv_rows, csv_text
+from mertools.csv_rows import csv_line, csv_rows, csv_text
 from mertools.files import write_whole
 from mertools.schemas import AnnotationSchema
 from mertools.tables import Sheet, read_sheet, read_text
@@ -153,11 +152,9 @@ def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     ending = "\r\n" if "\r\n" in whole else "\n"
     delimiter = page.delimiter or ","
     changes = _by_row(edits)
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=ending)
-    for number, cells in csv_rows(whole, str(source), delimiter=delimiter):
-        writer.writerow(_changed(cells, changes.get(number, {})))
-    return text.getvalue().encode(encoding)
+    rows = csv_rows(whole, str(source), delimiter=delimiter)
+    lines = [csv_line(_changed(cells, changes.get(number, {})), delimiter) + ending for number, cells in rows]
+    return "".join(lines).encode(encoding)
 
 
 def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
