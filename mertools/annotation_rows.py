@@ -85,6 +85,9 @@ def _at(cells: Sequence[object], column: int | None) -> object:
     return cells[column] if column is not None and column < len(cells) else None
 
 
+_LONGEST = 4096  # characters of a clip's name; a list's may hold the path of another machine
+
+
 class Row:
     """One row of a table on its way to annotations."""
 
@@ -108,6 +111,14 @@ class Row:
         """The fields of each expression of the row."""
         subject = self._padded("subject", self.schema.subject_width)
         clip = self._padded("clip", self.schema.clip_width)
+        spare = [cell for cell in self.cells[len(self.schema.columns) :] if cell_text(cell)]
+        if self.schema.whitespace and spare:
+            self.issues.append(("clip", f"is followed by {len(self.cells) - 1} more, are there blanks in a name?"))
+        for name, text in (("subject", subject), ("clip", clip)):
+            if not text.isprintable() or len(text) > _LONGEST:
+                what = f"{len(text)} characters" if len(text) > _LONGEST else repr(text)
+                self.issues.append((name, f"holds {what}, a name on one line of at most {_LONGEST} was expected"))
+                return []
         if not clip or ("subject" in self.where and not subject):
             name = "subject" if clip else "clip"
             self.issues.append((name, f"is empty, every row needs a {name}"))
@@ -189,20 +200,19 @@ class Row:
 
     def _decimal(self, name: str) -> float | None:
         text = self._text(name)
-        try:
-            return float(text) if text else None
-        except ValueError:
-            self.issues.append((name, f"holds {text!r}, a number was expected"))
+        if text and not (re.fullmatch(r"\d{1,9}(\.\d*)?", text) and float(text) > 0):
+            self.issues.append((name, f"holds {text[:80]!r}, a positive number was expected"))
             return None
+        return float(text) if text else None
 
     def _frame(self, name: str) -> int | None:
         text = self._text(name)
         if text.casefold() in self.schema.missing or (name == "offset" and text == "0"):
             return None
-        if re.fullmatch(r"\d+(\.0+)?", text) is None:
-            self.issues.append((name, f"holds {text!r}, a frame number was expected"))
+        if re.fullmatch(r"0*\d{1,9}(\.0+)?", text, re.ASCII) is None:
+            self.issues.append((name, f"holds {text[:80]!r}, a frame number was expected"))
             return None
-        return int(float(text))
+        return int(text.partition(".")[0])
 
 
 def folder_codes(
@@ -215,24 +225,25 @@ def folder_codes(
         match = re.fullmatch(schema.naming[name], text)
         stems.add(normal(match[1] if match else text))
     for sheet in page.others.values():
-        width = max((len(row) for row in sheet), default=0)
-        columns = [[cell_text(_at(row, i)) for row in sheet] for i in range(width)]
-        named = [i for i in range(width) if stems <= {normal(text) for text in columns[i]}]
+        columns: dict[int, dict[int, str]] = {}  # what is filled: a sheet may be wide and sparse
+        for n, row in enumerate(sheet):
+            for i, cell in enumerate(row):
+                if text := cell_text(cell):
+                    columns.setdefault(i, {})[n] = text
+        named = [i for i in sorted(columns) if stems <= {"", *map(normal, columns[i].values())}]
         # The code is a number that no other row has; a column that merely counts the rows is none.
-        coded = [i for i in range(width) if _is_code(columns[i])]
+        coded = [i for i in sorted(columns) if _is_code(list(columns[i].values()))]
         pairs = [(i, j) for i in named for j in coded if i != j]
         if len(pairs) > 1:
-            pairs = [(i, j) for i, j in pairs if columns[j] != [str(n) for n in range(1, len(sheet) + 1)]] or pairs
+            counts = {n: str(n + 1) for n in range(len(sheet))}
+            pairs = [(i, j) for i, j in pairs if columns[j] != counts] or pairs
         if pairs:
             i, j = pairs[0]
-            width = max(len(text) for text in columns[j]) if name == "clip" else 0
-            return {
-                normal(key): code.zfill(width) for key, code in zip(columns[i], columns[j], strict=True) if key and code
-            }
+            width = max(map(len, columns[j].values())) if name == "clip" else 0
+            return {normal(key): columns[j][n].zfill(width) for n, key in columns[i].items() if n in columns[j]}
     return {}
 
 
-def _is_code(column: Sequence[str]) -> bool:
-    values = [text for text in column if text]
+def _is_code(values: Sequence[str]) -> bool:
     numbers = [text for text in values if text.isdigit()]
     return len(numbers) > 0.5 * len(values) > 0 and len(set(numbers)) == len(numbers)

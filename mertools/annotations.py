@@ -160,7 +160,8 @@ def read_annotations(
         FileNotFoundError: there is nothing at ``path``.
         ImportError: the reader of such a file is missing (extra ``data``).
         TypeError: an argument is of the wrong kind.
-        ValueError: a column is missing, a cell holds no frame number, a row has no clip, a label is unknown; the
+        ValueError: a column is missing, a cell holds no frame number, a row has no clip, a label is unknown, or the
+            file is damaged or beyond what tables are (1 000 000 cells, 32 767 characters in one, 256 MiB unfolded); the
             message names path, sheet, row and column.
 
     Examples:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import io
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,15 @@ import torch
 from torch import Tensor
 
 from mertools.au import ACTION_UNITS
+from mertools.csv_rows import csv_rows
+from mertools.files import write_whole
+from mertools.tables import read_text
 
 __all__ = ["OpenFaceAUs", "facs_labels", "read_au_labels", "read_openface", "write_au_labels"]
 
 _COLUMN = re.compile(r"AU(\d{2})_([rc])")  # not a bare `_r`, which p_rx would match too
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)  # no inf, no nan, no 1_000
+_LARGEST = 2**31 - 1
 _INTENSITY_UNITS = tuple(unit for unit in ACTION_UNITS if unit != "AU28")  # OpenFace has no intensity for it
 # One code of an annotation: an optional side or part (L, R, T, B, U), AU, the number, intensity A-E, a doubt.
 _CODE = re.compile(r"(?:L|R|T|B|U|M)?(?:AU)?(\d{1,2})[A-E]?\??", re.IGNORECASE)
@@ -76,20 +80,22 @@ def read_openface(path: str | os.PathLike[str], *, face: int | None = None) -> O
     Source: OpenFace 2 (Baltrušaitis et al., 2018). Feed ``presence`` to :func:`clip_au_labels`.
     """
     source = _existing(path)
-    with source.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        lines = csv.reader(file, skipinitialspace=True)
-        header = [cell.strip() for cell in next(lines, [])]
-        column = {name: i for i, name in enumerate(header)}
-        wanted = ["frame", "confidence", "success"]
-        wanted += [f"{unit}_c" for unit in ACTION_UNITS] + [f"{unit}_r" for unit in _INTENSITY_UNITS]
-        missing = [name for name in wanted if name not in column]
-        if missing:
-            have = sum(_COLUMN.fullmatch(name) is not None for name in header)
-            raise ValueError(
-                f"path must be an OpenFace table with AUs (run FeatureExtraction with -aus), {source} has {have} AU "
-                f"columns and lacks {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}"
-            )
-        rows = [(number, row) for number, row in enumerate(lines, start=2) if any(cell.strip() for cell in row)]
+    lines = csv_rows(read_text(source)[0], str(source))
+    header = [cell.strip() for cell in next(lines, (1, []))[1]]
+    column = {name: i for i, name in enumerate(header)}
+    wanted = ["frame", "confidence", "success"]
+    wanted += [f"{unit}_c" for unit in ACTION_UNITS] + [f"{unit}_r" for unit in _INTENSITY_UNITS]
+    missing = [name for name in wanted if name not in column]
+    if missing:
+        have = sum(_COLUMN.fullmatch(name) is not None for name in header)
+        raise ValueError(
+            f"path must be an OpenFace table with AUs (run FeatureExtraction with -aus), {source} has {have} AU "
+            f"columns and lacks {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}"
+        )
+    twice = [name for name in (*wanted, "face_id") if header.count(name) > 1]
+    if twice:
+        raise ValueError(f"path must name each column once, {source} has {', '.join(twice[:4])} more than once")
+    rows = [(number, row) for number, row in lines if any(cell.strip() for cell in row)]
     rows = _one_face(rows, column.get("face_id"), face, source)
     if not rows:
         raise ValueError(f"path holds a header and no frames: {source}")
@@ -99,7 +105,7 @@ def read_openface(path: str | os.PathLike[str], *, face: int | None = None) -> O
     )
     success = table[:, 2] > 0
     units = table[:, 3:].masked_fill(~success[:, None], torch.nan)
-    frame = torch.tensor([int(_number(row, column["frame"], "frame", number, source)) for number, row in rows])
+    frame = torch.tensor([_whole(row, column["frame"], "frame", number, source) for number, row in rows])
     return OpenFaceAUs(units[:, :18], units[:, 18:], table[:, 1], success, frame)
 
 
@@ -165,23 +171,22 @@ def read_au_labels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     source = _existing(path)
     labels: dict[str, Tensor] = {}
-    with source.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            name, *values = line.split()
-            try:
-                row = torch.tensor([float(value) for value in values])
-            except ValueError as error:
-                raise ValueError(f"path has a value that is no number in line {number} of {source}: {error}") from error
-            if len(row) != len(ACTION_UNITS) or not bool(((row >= 0) & (row <= 1) | row.isnan()).all()):
-                raise ValueError(
-                    f"path must hold a name and {len(ACTION_UNITS)} values in [0, 1] a line, got {len(row)} in line "
-                    f"{number} of {source}: {line.strip()[:80]!r}"
-                )
-            if name in labels:
-                raise ValueError(f"path holds {name!r} twice, again in line {number} of {source}")
-            labels[name] = row
+    for number, line in enumerate(io.StringIO(read_text(source)[0], newline=None), start=1):
+        if not line.strip():
+            continue
+        name, *values = line.split()
+        wrong = [value for value in values if _NUMBER.fullmatch(value) is None and value != "nan"]
+        if wrong:
+            raise ValueError(f"path has a value that is no number in line {number} of {source}: {wrong[0][:80]!r}")
+        row = torch.tensor([float(value) for value in values])
+        if len(row) != len(ACTION_UNITS) or not bool(((row >= 0) & (row <= 1) | row.isnan()).all()):
+            raise ValueError(
+                f"path must hold a name and {len(ACTION_UNITS)} values in [0, 1] a line, got {len(row)} in line "
+                f"{number} of {source}: {line.strip()[:80]!r}"
+            )
+        if name in labels:
+            raise ValueError(f"path holds {name!r} twice, again in line {number} of {source}")
+        labels[name] = row
     return labels
 
 
@@ -221,15 +226,7 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
                 f"labels[{name!r}] must be ({len(ACTION_UNITS)},) in [0, 1], got {tuple(row.shape)}: {row}"
             )
         lines.append(f" {name} " + " ".join(f"{value:.9g}" for value in row.tolist()) + "\n")
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.absolute().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(Path(path), "".join(lines).encode())
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
@@ -246,7 +243,7 @@ def _one_face(
         if face not in (None, 0):
             raise ValueError(f"face={face} was asked for, {source} has no face_id column: leave face out")
         return rows
-    ids = [int(_number(row, face_column, "face_id", number, source)) for number, row in rows]
+    ids = [_whole(row, face_column, "face_id", number, source) for number, row in rows]
     if face is None and len(set(ids)) > 1:
         raise ValueError(f"face must be given, {source} holds several: {sorted(set(ids))}")
     if face is not None and rows and face not in ids:
@@ -255,11 +252,18 @@ def _one_face(
 
 
 def _number(row: list[str], column: int, name: str, line: int, source: Path) -> float:
-    try:
-        return float(row[column])
-    except (IndexError, ValueError):
-        got = repr(row[column]) if column < len(row) else "nothing"
-        raise ValueError(f"path has {got} in column {name} of line {line}, a number was expected: {source}") from None
+    got = row[column].strip() if column < len(row) else ""
+    if _NUMBER.fullmatch(got) is None:
+        what = repr(got[:80]) if got else "nothing"
+        raise ValueError(f"path has {what} in column {name} of line {line}, a number was expected: {source}")
+    return float(got)
+
+
+def _whole(row: list[str], column: int, name: str, line: int, source: Path) -> int:
+    value = _number(row, column, name, line, source)
+    if not value.is_integer() or abs(value) > _LARGEST:
+        raise ValueError(f"path has {value:g} in column {name} of line {line}, a whole number was expected: {source}")
+    return int(value)
 
 
 def _units(code: str, clip: int) -> list[tuple[int, float]]:

@@ -12,8 +12,6 @@ to.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +26,7 @@ from mertools.audit_search import SEARCHES, ClipTask, search_clip
 from mertools.audit_statistics import KEYS, Group, SpreadTest, group_shifts, spread_tests
 from mertools.audit_workers import run_tasks
 from mertools.checks import check_choice, check_number
+from mertools.csv_rows import csv_text
 from mertools.files import write_whole
 from mertools.frame_folders import FrameFolders, Frames
 from mertools.schemas import AnnotationSchema
@@ -177,14 +176,15 @@ class AnnotationAudit:
         return sorted(self.done, key=lambda e: -max(map(abs, e.relative(name))))[:count]
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a row per clip: annotation, what each search found, the shifts, or why it was skipped."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        """Write a row per clip: annotation, what each search found, the shifts, or why it was skipped.
+
+        A name that a spreadsheet would run as a formula has an apostrophe in front.
+        """
         head = ["dataset", "subject", "clip", "expression", "label", "table", "sheet", "row", *KEYS]
         for name in self.searches:
             head += [f"{key}_{name}" for key in KEYS]
             head += [f"{key}_shift_{name}" for key in KEYS] + [f"{key}_relative_{name}" for key in KEYS]
-        writer.writerow([*head, "frames", "error"])
+        rows: list[list[Any]] = [[*head, "frames", "error"]]
         for entry in self.clips:
             clip = entry.clip
             row: list[Any] = [clip.dataset, clip.subject, clip.clip, clip.expression, clip.label, clip.table]
@@ -194,8 +194,8 @@ class AnnotationAudit:
                     row += [""] * 9
                 else:
                     row += [*entry.found[name], *entry.shift(name), *(f"{x:.6g}" for x in entry.relative(name))]
-            writer.writerow([*row, entry.frames, entry.error])
-        write_whole(Path(path), text.getvalue().encode())
+            rows.append([*row, entry.frames, entry.error])
+        write_whole(Path(path), csv_text(rows).encode())
 
     def write_report(
         self,

@@ -7,16 +7,17 @@ dies, however it dies, keeps a second run out.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from mertools.annotations import ClipAnnotation
+from mertools.files import json_object
 
 
 def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str) -> str:
@@ -85,8 +86,11 @@ class Journal:
         assert self._file is not None
         self._file.close()
         (self.folder / "journal.jsonl").unlink(missing_ok=True)
-        # The lock goes with the folder, still held: whoever comes next makes a new one.
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # The lock goes with the folder, still held: whoever comes next makes a new one. What others have put into the
+        # folder stays.
+        (self.folder / "lock").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
 
     def _open(self) -> IO[str]:
         path = self.folder / "journal.jsonl"
@@ -94,29 +98,49 @@ class Journal:
         if path.exists() and not self.restart:
             data = path.read_bytes()
             whole = data.rfind(b"\n") + 1  # a killed run may leave half a line
-            lines = data[:whole].decode().splitlines()
-            if lines and json.loads(lines[0]).get("run") != self.identity:
+            lines = [json_object(line, f"{path} (--restart forgets it)") for line in data[:whole].splitlines()]
+            if lines and lines[0].get("run") != self.identity:
                 if len(lines) > 1:
                     raise ValueError(
                         f"{self.folder} holds the unfinished run of another table, folder of frames, version or set of "
                         "options: finish that one with its own options, or start anew (restart=True, --restart)"
                     )
                 whole, lines = 0, []
-            for line in lines[1:]:
-                entry = json.loads(line)
-                self.done[int(entry.pop("clip"))] = entry
-        with path.open("ab") as tail:
-            tail.truncate(whole)
-        file = path.open("a", encoding="utf-8")
+            for entry in lines[1:]:
+                index = entry.pop("clip", None)
+                if not isinstance(index, int) or not _is_result(entry):
+                    raise ValueError(f"{path} holds what no audit writes: start anew (restart=True, --restart)")
+                self.done[index] = entry
+        file = _open_own(path)
+        file.truncate(whole)
         if not whole:
             file.write(json.dumps({"run": self.identity}) + "\n")
             file.flush()
         return file
 
 
+def _is_result(entry: Mapping[str, Any]) -> bool:
+    if "error" in entry:
+        return isinstance(entry["error"], str)
+    return all(
+        isinstance(keys, list) and len(keys) == 3 and all(type(k) is int for k in keys) for keys in entry.values()
+    )
+
+
+def _open_own(path: Path) -> IO[str]:
+    """Open a file of the work folder for reading and appending; where a link was planted in its place, not."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link, which no audit makes: remove it, or give another output") from error
+        raise
+
+
 def _hold(path: Path) -> IO[str]:
     """Lock a file for this process, or say who has it."""
-    file = path.open("a+", encoding="utf-8")
+    file = _open_own(path)
     try:
         if os.name == "nt":  # pragma: no cover
             import msvcrt

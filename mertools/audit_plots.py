@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mertools.audit_statistics import KEYS, Group
+from mertools.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
                 share, y = 100 * found.share, i + nudge
                 axes.plot([100 * found.low, 100 * found.high], [y, y], color=_COLOURS[key], lw=2, alpha=0.45)
                 axes.plot(share, y, "o", color=_COLOURS[key], ms=6, label=key if i == 0 else None)
-    axes.set_yticks(range(len(groups)), [f"{group.name} ({group.n})" for group in groups])
+    axes.set_yticks(range(len(groups)), [f"{shown(group.name, 40)} ({group.n})" for group in groups], parse_math=False)
     axes.set(xlim=(-2, 102), ylim=(len(groups) - 0.5, -0.5))
     axes.set_xlabel(f"clips with an uncertain key frame, %, by {title}", color=_MUTED)
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)

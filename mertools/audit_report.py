@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
-import csv
 import io
 from collections.abc import Iterable, Sequence
-from html import escape
+from html import escape as escaped
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,10 @@ import numpy as np
 from mertools.audit import AnnotationAudit, ClipAudit
 from mertools.audit_plots import plot_contact_sheet, plot_shifts, plot_uncertain
 from mertools.audit_statistics import KEYS, Distribution, Group, SpreadTest
+from mertools.csv_rows import csv_text
 from mertools.files import write_whole
 from mertools.frame_folders import FrameFolders, decode_frames
+from mertools.shown import shown
 
 _PLURAL = {"onset": "onsets", "apex": "apexes", "offset": "offsets"}
 _GROUPS = 25  # rows of a table by subject; the csv has all
@@ -115,9 +116,8 @@ def _verdict(tests: Sequence[SpreadTest]) -> str:
             continue
         if paired.p_corrected < 0.05:
             word = "more" if paired.effect > 0 else "less"
-            lines.append(
-                f"{_PLURAL[a]} scatter {word} than {_PLURAL[b]} (ratio {ratio.effect:.2f}, p {_p(paired.p_corrected)})"
-            )
+            times = f"ratio {ratio.effect:.2f}, " if np.isfinite(ratio.effect) else ""  # by what does not move at all
+            lines.append(f"{_PLURAL[a]} scatter {word} than {_PLURAL[b]} ({times}p {_p(paired.p_corrected)})")
         else:
             lines.append(
                 f"no difference in spread of {_PLURAL[a]} and {_PLURAL[b]} is shown (p {_p(paired.p_corrected)})"
@@ -203,27 +203,28 @@ def _embedded(data: io.BytesIO, kind: str, words: str) -> str:
 
 
 def _groups_csv(audit: AnnotationAudit) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("search", "by", "group", "clips", "key", *Distribution._fields))
+    rows: list[tuple[object, ...]] = [("search", "by", "group", "clips", "key", *Distribution._fields)]
     for search in audit.searches if audit.done else ():
         for by in ("all", "dataset", "label", "subject"):
             for group in audit.groups(by, search):
                 for key in KEYS:
                     values = (f"{value:.6g}" for value in getattr(group, key))
-                    writer.writerow((search, by, group.name, group.n, key, *values))
-    return text.getvalue()
+                    rows.append((search, by, group.name, group.n, key, *values))
+    return csv_text(rows)
 
 
 def _tests_csv(audit: AnnotationAudit) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("search", "unit", *SpreadTest._fields))
+    rows: list[tuple[object, ...]] = [("search", "unit", *SpreadTest._fields)]
     for search in audit.searches if audit.done else ():
         for unit in ("phase", "frames"):
             for test in audit.tests(search, unit=unit):
-                writer.writerow((search, unit, *(f"{x:.6g}" if isinstance(x, float) else x for x in test)))
-    return text.getvalue()
+                rows.append((search, unit, *(f"{x:.6g}" if isinstance(x, float) else x for x in test)))
+    return csv_text(rows)
+
+
+def escape(text: str) -> str:
+    """Text for HTML, in an attribute too: no mark-up, and nothing in it that does not print."""
+    return escaped(shown(text))
 
 
 def _percent(share: float) -> str:

@@ -13,7 +13,7 @@ from mertools.audit import AnnotationAudit, AuditOptions, audit_clips
 from mertools.audit_journal import Journal, fingerprint
 from mertools.audit_search import SEARCHES
 from mertools.checks import check_choice
-from mertools.corrected_table import Correction, check_output, write_corrected
+from mertools.corrected_table import Correction, check_output, corrected_table, write_corrected
 from mertools.frame_folders import FrameFolders
 from mertools.repairs import Repair
 from mertools.schemas import AnnotationSchema, dataset_schema
@@ -122,6 +122,7 @@ def audit_table(
     clips = read_annotations(source, schema, repair=repair)
     if not clips or all(clip.onset is None for clip in clips):
         raise ValueError(f"table holds no key frames to audit: {source}")
+    corrected_table(source, schema, [], target)  # what can't be written is said before the work, not after it
     folders = FrameFolders(frames)
     pages = Path(report) if report is not None else target.with_name(f"{target.stem}-report")
     if pages.exists() and not pages.is_dir():

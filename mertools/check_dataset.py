@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mertools.annotations import Annotations, ClipAnnotation, load_annotations
+from mertools.csv_rows import csv_text
 from mertools.files import write_whole
 from mertools.frame_folders import FrameFolder, FrameFolders, Frames
 from mertools.problems import Problem, annotation_problems
@@ -68,12 +67,9 @@ class DatasetReport:
 
     def write_csv(self, path: str | os.PathLike[str]) -> None:
         """Write all findings as csv, whole or not at all."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("kind", "table", "sheet", "row", "clip", "column", "problem"))
-        for p in self.problems:
-            writer.writerow((p.kind, p.table, p.sheet or "", p.row or "", p.clip, p.column, p.problem))
-        write_whole(Path(path), text.getvalue().encode())
+        rows: list[tuple[object, ...]] = [("kind", "table", "sheet", "row", "clip", "column", "problem")]
+        rows += [(p.kind, p.table, p.sheet or "", p.row or "", p.clip, p.column, p.problem) for p in self.problems]
+        write_whole(Path(path), csv_text(rows).encode())
 
 
 def check_dataset(

@@ -11,9 +11,10 @@ import io
 import os
 import pickle
 import random
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -90,7 +91,15 @@ def load_checkpoint(
         raise ValueError(f"{path} is not a checkpoint of save_checkpoint: weights are read with load_weights")
     drawn = state.pop(_RANDOM)
     if restore_random:
-        _set_random_state(drawn)
+        before = _random_state()
+        try:
+            _set_random_state(drawn)
+        except Exception as error:  # whatever PyTorch, NumPy and Python make of a damaged state
+            _set_random_state(before)
+            raise ValueError(
+                f"{path} holds a random state that can't be set ({type(error).__name__}): read it with "
+                "restore_random=False"
+            ) from None
     return state
 
 
@@ -156,7 +165,9 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         except Exception as error:  # safetensors has an error type of its own, made in Rust
             raise ValueError(f"{path} can't be read as safetensors, it may be damaged: {error}") from None
     weights = _unpack(path, "cpu")
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
         raise ValueError(f"{path} must hold the weights of a model, it holds {type(weights).__name__} of other things")
     return weights
 
@@ -181,9 +192,21 @@ def _unpack(path: Path, map_location: str | torch.device) -> Any:
         raise FileNotFoundError(f"there is no file {path}")
     with path.open("rb") as file:
         try:
+            _check_unfolded(file)
             return torch.load(file, map_location=map_location, weights_only=True)
-        except (pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # a damaged file brings up whatever the unpickler stumbles over
             raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
+
+
+def _check_unfolded(file: BinaryIO) -> None:
+    """Refuse an archive with compressed parts: PyTorch writes none, and a megabyte of them can unfold to a gigabyte."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                    raise ValueError(f"its part {entry.filename!r} is compressed, which torch.save never does")
+    file.seek(0)
 
 
 def _safetensors() -> Any:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 import mertools as mt
 from mertools.cli_audit import add_audit
+from mertools.files import write_whole
+from mertools.shown import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +108,7 @@ def _select(args: argparse.Namespace) -> int:
             print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
         else:
             marks = "  ".join(f"{name} {frame}" for name, frame in found.items())
-            print(f"{clip}: {marks}  ({len(frames)} frames)", flush=True)
+            print(f"{shown(clip)}: {marks}  ({len(frames)} frames)", flush=True)
         if args.plot is not None:
             annotated = args.onset is not None and args.offset is not None
             truth = (args.onset, args.apex, args.offset) if annotated else None
@@ -140,15 +142,10 @@ def save_figure(figure: Any, path: Path) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
-    handle, name = tempfile.mkstemp(suffix=suffix, prefix=f".{path.stem}-", dir=folder)
-    os.close(handle)
-    temporary = Path(name)
-    try:
+    with tempfile.TemporaryDirectory() as drawn:
+        temporary = Path(drawn) / f"figure{suffix}"
         figure.savefig(temporary, format=suffix[1:])
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        write_whole(path, temporary.read_bytes())
 
 
 def silence_decoders() -> None:
@@ -167,4 +164,4 @@ def _fail(message: str) -> int:
 
 
 def _one_line(message: str) -> str:
-    return " ".join(message.split())
+    return shown(" ".join(message.split()))

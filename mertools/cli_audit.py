@@ -12,6 +12,7 @@ from typing import Any
 import mertools as mt
 from mertools.audit_search import SEARCHES
 from mertools.repairs import REPAIRS
+from mertools.shown import shown
 
 
 def add_audit(commands: Any) -> None:
@@ -72,9 +73,10 @@ def _audit(args: argparse.Namespace) -> int:
         print("mertools: stopped; the same command goes on from here", file=sys.stderr, flush=True)
         return 130
     for entry in done.repairs:
-        print(f"repaired: {entry}", file=sys.stderr)
+        print(shown(f"repaired: {entry}"), file=sys.stderr)
     for skipped in done.audit.broken:
-        print(f"mertools: skipped: {skipped.clip.place} ({skipped.clip.name}): {skipped.error}", file=sys.stderr)
+        words = f"{skipped.clip.place} ({skipped.clip.name}): {skipped.error}"
+        print(f"mertools: skipped: {shown(words)}", file=sys.stderr)
     _summary(done, args.correct or searches[-1])
     return 0
 
@@ -90,7 +92,8 @@ def _summary(done: mt.AuditedTable, search: str) -> None:
                     f"{name:>6}: mean |shift| {found.mean_abs:.1f} frames, median {found.median:+.1f}; uncertain in "
                     f"{100 * found.share:.0f} % of {found.n} clips ({100 * found.low:.0f}-{100 * found.high:.0f} %)"
                 )
-    print(f"corrected table ({search} search): {done.out}\nreport: {done.report / 'index.html'}", flush=True)
+    print(f"corrected table ({search} search): {shown(str(done.out))}")
+    print(f"report: {shown(str(done.report / 'index.html'))}", flush=True)
 
 
 def _processors() -> int:
@@ -105,5 +108,5 @@ def _can_show_progress() -> bool:
 
 
 def _fail(message: str) -> int:
-    print(f"mertools: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    print(f"mertools: error: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return 2

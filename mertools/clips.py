@@ -16,9 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mertools.images import MAX_PIXELS, decode_image
+
 __all__ = ["read_clip"]
 
 _LARGEST = 16384  # pixels a side that frames are resized to
+# Text that FFmpeg follows to other files and addresses: a concat script, HLS, DASH or IMF, an SDP.
+_PLAYLIST = re.compile(rb"\A\s*(?:ffconcat|#EXTM3U)|<MPD|<CompositionPlaylist|^c=IN IP", re.MULTILINE)
 _IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
@@ -140,12 +144,21 @@ def _resize(image: np.ndarray, shape: tuple[int, int] | None) -> np.ndarray:
 def _video(path: Path, start: int, stop: int | None) -> Iterator[tuple[str, np.ndarray]]:
     if path.stat().st_size == 0:
         raise ValueError(f"path is an empty file: {path}")
+    with path.open("rb") as file:
+        if _PLAYLIST.search(file.read(4096)):  # FFmpeg would open what it names, wherever that is
+            raise ValueError(f"path is a list of other files, not a video: {path}")
     import cv2
 
-    capture = cv2.VideoCapture(str(path.absolute()))  # a relative name with a colon would be read as a protocol
+    # An absolute name: a relative one with a colon would be read as a protocol. Of the backends the one for files:
+    # the others would open it for writing (a camera?), or as the first of a row of images.
+    backend = cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends() else cv2.CAP_ANY
+    capture = cv2.VideoCapture(str(path.absolute()), backend)
     try:
         if not capture.isOpened():
             raise ValueError(f"path is no video that OpenCV can decode: {path}")
+        height, width = (int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"path promises frames of {height}x{width}, at most {MAX_PIXELS} pixels are read: {path}")
         promised = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         # Decoded from the beginning: seeking by frame number lands beside it in many containers.
         position = 0
@@ -185,16 +198,11 @@ def _numbered(path: Path) -> list[Path]:
 
 
 def _decoded(files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
-    import cv2
-
     for file in files:
-        data = np.fromfile(file, dtype=np.uint8)  # cv2.imread can't open every name on every system
         try:
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-        except cv2.error as error:  # a header that promises gigapixels
-            raise ValueError(f"path holds an image that OpenCV refuses to decode: {file}") from error
-        if image is None:
-            raise ValueError(f"path holds an image that can't be decoded: {file}")
+            image = decode_image(file)
+        except ValueError as error:
+            raise ValueError(f"path holds an image that can't be decoded: {file} ({error})") from None
         yield str(file), image
 
 

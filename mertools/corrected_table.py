@@ -7,7 +7,6 @@ and so on, so that a reader of the old layout reads the new file too.
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import zipfile
@@ -16,10 +15,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
+from mertools.csv_rows import csv_line, csv_rows, csv_text
 from mertools.files import write_whole
 from mertools.schemas import AnnotationSchema
 from mertools.tables import Sheet, read_sheet, read_text
 
+_COLUMNS = 16_384  # of a sheet
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _KEYS = ("onset", "apex", "offset")
 
 
@@ -63,7 +65,28 @@ def write_corrected(
     *,
     sheet: str | None = None,
 ) -> None:
-    """Write a copy of a table with new key frames, whole or not at all.
+    """Write a copy of a table with new key frames, whole or not at all; see :func:`corrected_table`.
+
+    Raises:
+        FileNotFoundError: the folder of ``out`` does not exist.
+        ValueError: as :func:`corrected_table`.
+    """
+    check_output(source, out)
+    write_whole(Path(out), corrected_table(source, schema, corrections, out, sheet=sheet))
+
+
+def corrected_table(
+    source: str | Path,
+    schema: AnnotationSchema,
+    corrections: Iterable[Correction],
+    out: str | Path,
+    *,
+    sheet: str | None = None,
+) -> bytes:
+    """A copy of a table with new key frames, as the content of a file.
+
+    Text stays text: a cell that is no formula in the table is none in the copy, whatever it begins with. A csv of a csv
+    has the cells that it had; a spreadsheet program runs those of either.
 
     Args:
         source: the table: xlsx, xls or csv. It is not changed.
@@ -74,20 +97,29 @@ def write_corrected(
         sheet: another sheet than the schema's.
 
     Raises:
-        FileNotFoundError: the folder of ``out`` does not exist.
-        ValueError: ``out`` is the table itself, or neither xlsx nor csv.
+        ValueError: ``out`` is the table itself, or neither xlsx nor csv; a cell that an xlsx file can't hold.
     """
-    check_output(source, out)
     source, out = Path(source), Path(out)
     page = read_sheet(source, sheet=sheet or schema.sheet, whitespace=schema.whitespace)
     edits = _edits(page, schema, corrections)
     if out.suffix.lower() == ".csv":
-        data = _csv(source, page, edits)
-    elif source.suffix.lower() in (".xlsx", ".xlsm"):
-        data = _same_workbook(source, page, edits)
-    else:
-        data = _new_workbook(page, edits, schema.sheet)
-    write_whole(out, data)
+        return _csv(source, page, edits)
+    right = max((edit.column for edit in edits), default=0)
+    if right >= _COLUMNS:
+        raise ValueError(f"{page.place()}: the corrected table would have {right + 1} columns, xlsx has {_COLUMNS}")
+    _check_characters(page)
+    if source.suffix.lower() in (".xlsx", ".xlsm"):
+        return _same_workbook(source, page, edits)
+    return _new_workbook(page, edits, schema.sheet)
+
+
+def _check_characters(page: Sheet) -> None:
+    for number, cells in page.rows:
+        for column, cell in enumerate(cells):
+            if isinstance(cell, str) and _UNWRITABLE.search(cell):
+                raise ValueError(
+                    f"{page.place(number, column)} holds {cell[:80]!r}, which xlsx can't: write csv instead"
+                )
 
 
 def _edits(page: Sheet, schema: AnnotationSchema, corrections: Iterable[Correction]) -> list[_Edit]:
@@ -117,25 +149,14 @@ def _edits(page: Sheet, schema: AnnotationSchema, corrections: Iterable[Correcti
 
 def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     if source.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        text = io.StringIO()
-        rows = _grid(dict(page.rows), edits)
-        csv.writer(text, lineterminator="\n").writerows(rows)
-        return text.getvalue().encode("utf-8-sig")
+        return csv_text(_grid(dict(page.rows), edits)).encode("utf-8-sig")
     whole, encoding = read_text(source)
     ending = "\r\n" if "\r\n" in whole else "\n"
     delimiter = page.delimiter or ","
-    reader = csv.reader(io.StringIO(whole, newline=""), delimiter=delimiter, skipinitialspace=True)
-    lines: list[tuple[int, list[Any]]] = []
-    start = 1
-    for cells in reader:
-        lines.append((start, list(cells)))
-        start = reader.line_num + 1
     changes = _by_row(edits)
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter=delimiter, lineterminator=ending)
-    for number, cells in lines:
-        writer.writerow(_changed(cells, changes.get(number, {})))
-    return text.getvalue().encode(encoding)
+    rows = csv_rows(whole, str(source), delimiter=delimiter)
+    lines = [csv_line(_changed(cells, changes.get(number, {})), delimiter) + ending for number, cells in rows]
+    return "".join(lines).encode(encoding)
 
 
 def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
@@ -145,10 +166,16 @@ def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     modified = book.properties.modified
     target = book[page.name]
     for row, column, value in edits:
-        target.cell(row, column + 1).value = value
+        _set(target.cell(row, column + 1), value)
     data = io.BytesIO()
     book.save(data)
     return _same_every_time(data.getvalue(), modified)
+
+
+def _set(cell: Any, value: Any) -> None:
+    cell.value = value
+    if isinstance(value, str):
+        cell.data_type = "s"  # openpyxl takes text that begins with = for a formula
 
 
 def _new_workbook(page: Sheet, edits: list[_Edit], sheet: str | None) -> bytes:
@@ -158,12 +185,13 @@ def _new_workbook(page: Sheet, edits: list[_Edit], sheet: str | None) -> bytes:
     target = book.active
     assert target is not None
     target.title = page.name or sheet or "Sheet1"  # where the schema looks for it
-    for row in _grid(dict(page.rows), edits):
-        target.append(row)
-    for name, rows in page.others.items():
-        other = book.create_sheet(name)
-        for row in rows:
-            other.append(row)
+    sheets = {target: _grid(dict(page.rows), edits)}
+    sheets |= {book.create_sheet(name): rows for name, rows in page.others.items()}
+    for other, rows in sheets.items():
+        for i, row in enumerate(rows, start=1):
+            for j, value in enumerate(row, start=1):
+                if value is not None:
+                    _set(other.cell(i, j), value)
     data = io.BytesIO()
     book.save(data)
     return _same_every_time(data.getvalue(), None)

@@ -19,6 +19,7 @@ import numpy as np
 
 from mertools.annotations import ClipAnnotation
 from mertools.clips import frame_number
+from mertools.images import decode_image
 
 __all__ = ["FrameFolder", "FrameFolders", "find_frames"]
 
@@ -91,12 +92,9 @@ def decode_frames(
     clip: np.ndarray | None = None
     for i, file in enumerate(files):
         try:
-            with Path(file).open("rb") as data:  # cv2.imread can't open every name on every system
-                image = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_COLOR)
-        except cv2.error:  # an empty file, or a header that promises gigapixels
-            image = None
-        if image is None:
-            raise ValueError(f"{file} can't be decoded as an image")
+            image = decode_image(file)
+        except ValueError as error:
+            raise ValueError(f"{file} can't be decoded as an image ({error})") from None
         wanted = shape or image.shape[:2]
         if shape is None and longest is not None and max(wanted) > longest:
             scale = longest / max(wanted)
@@ -156,6 +154,7 @@ class FrameFolders:
         if not self.root.is_dir():
             raise FileNotFoundError(f"frames must be the folder that holds the clips' frames, there is none at {root}")
         self._files = dict(_image_folders(self.root.absolute()))
+        self._deepest = max((len(Path(path).parts) for path in self._files), default=0)
 
     @property
     def paths(self) -> list[str]:
@@ -193,6 +192,8 @@ class FrameFolders:
 
     def _lookup(self, parts: tuple[str, ...]) -> list[str]:
         depth = len(parts)
+        if depth > self._deepest:  # a name of a thousand slashes: no folder lies as deep
+            return []
         if depth not in self._by_tail:
             tails: dict[tuple[str, ...], list[str]] = {}
             for path in self._files:

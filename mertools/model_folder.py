@@ -7,18 +7,20 @@ imported by a path. ``PyTorchModelHubMixin`` of huggingface_hub reads and writes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from mertools.au_head import AUHead
 from mertools.backbone import ManhattanRetNet
-from mertools.files import write_whole
+from mertools.files import json_object, write_whole
 from mertools.fusion import ParallelFusion
 from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
@@ -38,6 +40,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
         SpatialTransformer, TSFmicro, TwoBranch,
     )
 }  # fmt: skip
+_LARGEST, _MODULES = 1 << 20, 10_000
 _CLASS, _CONFIG, _WEIGHTS = "class", "config.json", "model.safetensors"
 
 
@@ -129,26 +132,69 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path} holds no {name}: is it a folder that save_model wrote?")
     try:
-        config = json.loads((path / _CONFIG).read_text())
+        config = json_object((path / _CONFIG).read_bytes(), path / _CONFIG)
     except ValueError as error:
-        raise ValueError(f"{path / _CONFIG} is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise ValueError(f"{path / _CONFIG} must hold the constructor's arguments by name, got {config!r}")
-    model = _build(model_class, config)
+        raise ValueError(
+            f"{path / _CONFIG} is no JSON object, it must hold the constructor's arguments by name: {error}"
+        ) from None
     try:
         weights = safetensors.load_file(path / _WEIGHTS)
     except Exception as error:  # safetensors raises its own type, which is a bare Exception
         raise ValueError(f"{path / _WEIGHTS} can't be read: {error}") from error
-    own = model.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
-    wrong = [name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape]
-    if missing or unknown or wrong:
-        raise ValueError(
-            f"{path / _WEIGHTS} does not fit {type(model).__name__} as {_CONFIG} builds it: missing "
-            f"{missing[:3] or 'none'}, not known {unknown[:3] or 'none'}, of another shape {wrong[:3] or 'none'}"
-        )
+    try:
+        if model_class is None:  # the config decides: without memory first, it may ask for more than there is
+            _check_sizes(config)
+            with torch.device("meta"), _counted_modules():
+                _check_fit(_build(None, config), weights, path / _WEIGHTS)
+        model = _build(model_class, config)
+    except ValueError as error:
+        raise ValueError(f"{path / _CONFIG}: {error}") from error.__cause__
+    _check_fit(model, weights, path / _WEIGHTS)
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    wrong = [
+        name
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+        or own[name].is_floating_point() != weights[name].is_floating_point()
+        or weights[name].is_complex()
+    ]
+    if missing or unknown or wrong:
+        raise ValueError(
+            f"{path} does not fit {type(model).__name__} as {_CONFIG} builds it: missing "
+            f"{missing[:3] or 'none'}, not known {unknown[:3] or 'none'}, "
+            f"of another shape {wrong[:3] or 'none'} or kind of number"
+        )
+
+
+def _check_sizes(value: object) -> None:
+    if isinstance(value, (int, float)) and not abs(value) <= _LARGEST:
+        raise ValueError(f"config holds {str(value)[:20]}, sizes of a model of this library are at most {_LARGEST}")
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_sizes(part)
+
+
+@contextlib.contextmanager
+def _counted_modules() -> Iterator[None]:
+    """Stop a constructor that a hostile depth keeps busy."""
+    count = 0
+
+    def add(*_: object) -> None:
+        nonlocal count
+        count += 1
+        if count > _MODULES:
+            raise ValueError(f"it builds more than {_MODULES} modules")
+
+    handle = register_module_module_registration_hook(add)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _build(model_class: type[nn.Module] | None, config: Mapping[str, Any]) -> nn.Module:
@@ -169,7 +215,7 @@ def _build(model_class: type[nn.Module] | None, config: Mapping[str, Any]) -> nn
     try:
         with torch.random.fork_rng(devices=[]):
             return model_class(**arguments)
-    except TypeError as error:
+    except Exception as error:  # a config from somebody else holds anything, and constructors stumble in any way
         raise ValueError(f"config does not fit {model_class.__name__}: {error}") from error
 
 

@@ -21,6 +21,7 @@ from mertools.keyframes import KeyFrames
 from mertools.metrics import check_counts, uar, uf1, war
 from mertools.score_book import ScoreBook
 from mertools.score_summary import NOT_STATED
+from mertools.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,7 +95,7 @@ def plot_keyframes(
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.6, strip))
     top, bottom = parts
     if title:
-        top.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
+        top.suptitle(_lines(title), x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     _draw_curve(top.subplots(), clip, found, marks, truth_name)
     _draw_images(bottom.subplots(1, 6), clip, found)
     return figure
@@ -158,7 +159,7 @@ def plot_au_prior(
         figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
         _draw_heat_map(figure, values.T, labels, names)
     if title:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
+        figure.suptitle(_lines(title), x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
     return figure
 
 
@@ -212,9 +213,9 @@ def plot_confusion(
         lines += [f"{len(book)} clips{subjects}", f"selection: {book.selection or NOT_STATED}"]
     else:
         lines.append(f"{int(counts.sum())} clips")
-    lines = [title, *lines] if title else lines
+    lines = [*_lines(title).split("\n"), *map(shown, lines)] if title else list(map(shown, lines))
     side = max(0.95 * len(names), 2.6)
-    width = max(side + 0.09 * max(map(len, names)) + 1.5, 0.085 * max(map(len, lines)))
+    width = max(side + 0.09 * max(len(shown(name, 60)) for name in names) + 1.5, 0.085 * max(map(len, lines)))
     size = (width, side + 0.9 + 0.22 * len(lines))
     figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
     heading = figure.suptitle("\n".join(lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False)
@@ -233,8 +234,8 @@ def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], norma
     share = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
     shade = share if normalise else counts / counts.max()
     axes.imshow(shade, cmap="GnBu", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, color=_INK, parse_math=False)
-    axes.set_yticks(range(len(names)), names, color=_INK, parse_math=False)
+    axes.set_xticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
+    axes.set_yticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
     if len(names) > 3 or max(map(len, names)) > 9:
         axes.tick_params(axis="x", labelrotation=35)
         for label in axes.get_xticklabels():
@@ -255,8 +256,8 @@ def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], norma
 def _draw_heat_map(figure: Figure, values: np.ndarray, labels: list[str], names: tuple[str, ...]) -> None:
     axes = figure.subplots()
     image = axes.imshow(values, cmap="GnBu", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(names)), names, color=_INK)
-    axes.set_yticks(range(len(labels)), labels, color=_INK)
+    axes.set_xticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
+    axes.set_yticks(range(len(labels)), [shown(name, 60) for name in labels], color=_INK, parse_math=False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -275,15 +276,16 @@ def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tupl
     place = np.arange(len(labels))
     axes.hlines(place, pair[0][order], pair[1][order], color=_GRID, lw=3, zorder=1)
     for row, name, colour in zip(pair, compare, (_COLOURS["apex"], _COLOURS["offset"]), strict=True):
-        axes.plot(row[order], place, "o", color=colour, ms=7, label=name, zorder=2)
-    axes.set_yticks(place, [labels[i] for i in order], color=_INK)
+        axes.plot(row[order], place, "o", color=colour, ms=7, label=shown(name, 60), zorder=2)
+    axes.set_yticks(place, [shown(labels[i], 60) for i in order], color=_INK, parse_math=False)
     axes.set(xlim=(0, 1))
     axes.set_xlabel("prior weight of the unit", color=_MUTED)
     axes.grid(axis="x", color=_GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.legend(loc="lower right", frameon=False)
+    for text in axes.legend(loc="lower right", frameon=False).get_texts():
+        text.set_parse_math(False)
 
 
 def _draw_curve(
@@ -320,7 +322,7 @@ def _draw_curve(
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
     if marks is not None:
-        text = f"▽ {truth_name}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
+        text = f"▽ {shown(truth_name, 60)}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
         axes.text(
             0.995,
             0.95,
@@ -382,6 +384,10 @@ def _moved(clip: Tensor, found: tuple[int, int, int]) -> np.ndarray:
     return clipped
 
 
+def _lines(title: str) -> str:
+    return "\n".join(map(shown, title.split("\n")))
+
+
 def _crowded(found: tuple[int, int, int], t: int) -> bool:
     return min(found[1] - found[0], found[2] - found[1]) < 0.1 * t
 
@@ -394,8 +400,8 @@ def _draw_images(panels: Any, clip: Tensor, found: tuple[int, int, int]) -> None
         axes.set_title(f"{name}  ·  {found[list(_COLOURS).index(name)]}", color=colour, fontsize=10)
     distance = _moved(clip, found)
     panels[3].imshow(apex.mean(0).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
-    shown = np.ma.masked_less(distance, 0.25 * max(float(distance.max()), 0.4))
-    panels[3].imshow(shown, cmap="YlOrRd", vmin=0, vmax=max(float(distance.max()), 0.4), alpha=0.65)
+    changed = np.ma.masked_less(distance, 0.25 * max(float(distance.max()), 0.4))
+    panels[3].imshow(changed, cmap="YlOrRd", vmin=0, vmax=max(float(distance.max()), 0.4), alpha=0.65)
     panels[3].set_title(f"moved up to {distance.max():.1f} px", color=_INK, fontsize=10)
     motions = [(apex - onset).mean(0), (apex - offset).mean(0)]
     limit = max(float(torch.stack(motions).abs().flatten().quantile(0.995)), 2 / 255) if onset.numel() < 5e6 else 0.1

@@ -381,10 +381,10 @@ def _at_least_float32(x: Tensor) -> Tensor:
 
 
 def _check_decay(decay: Tensor | Sequence[float] | None, num_heads: int, *, below_one: bool) -> list[float]:
-    if decay is None:
-        return default_decay(num_heads).tolist()
     try:
-        gamma = torch.as_tensor(decay, dtype=torch.float64, device="cpu")
+        with torch.device("cpu"):  # its values are read here, whatever device the layer is built on
+            wanted = default_decay(num_heads) if decay is None else decay
+            gamma = torch.as_tensor(wanted, dtype=torch.float64, device="cpu")
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"decay must be ({num_heads},) numbers, one per head, got {decay!r}") from error
     if gamma.shape != (num_heads,):

@@ -18,8 +18,6 @@ continues with the folds that are missing, and within a fold with the epoch afte
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -28,7 +26,8 @@ from typing import Any
 from urllib.parse import quote
 
 from mertools.checkpoints import load_checkpoint, save_checkpoint
-from mertools.files import write_whole
+from mertools.csv_rows import csv_text
+from mertools.files import json_object, write_whole
 from mertools.score_book import ScoreBook
 
 __all__ = ["FoldFolder", "RunFolder"]
@@ -191,14 +190,16 @@ class FoldFolder:
         if not file.exists():
             return
         kept = []
-        for line in file.read_text(encoding="utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
+        lines = file.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
+            if number == len(lines) and not line.endswith(b"\n"):
                 break
-            if entry.get("epoch", -1) < epoch:
-                kept.append(line + "\n")
-        write_whole(file, "".join(kept).encode())
+            found = json_object(line, f"{file}, line {number}").get("epoch", -1)
+            if isinstance(found, bool) or not isinstance(found, (int, float)):
+                raise ValueError(f"{file}, line {number}: epoch must be a number, got {found!r}")
+            if found < epoch:
+                kept.append(line)
+        write_whole(file, b"".join(kept))
 
     def finish(self, book: ScoreBook) -> None:
         """Write the fold's predictions; the checkpoint is no longer needed."""
@@ -216,16 +217,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} can't be read as JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} must hold a JSON object, it holds {type(value).__name__}")
-    return value
+    return json_object(path.read_bytes(), path)
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_whole(path, text.getvalue().encode())
+    write_whole(path, csv_text(rows).encode())

@@ -404,7 +404,7 @@ class ScoreBook:
             ValueError: it holds something else, or its summary is not that of its rows.
         """
         found = parse_json(read_text(Path(path)), Path(path))
-        book = cls._from(found)
+        book = cls._from(found, path)
         if found.summary.get("confusion") != book.confusion.tolist():
             raise ValueError(f"{path}: the confusion matrix of the summary is not that of the predictions")
         return book
@@ -429,11 +429,14 @@ class ScoreBook:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else; the message names the row.
         """
-        return cls._from(parse_csv(read_text(Path(path)), Path(path), class_names(classes)))
+        return cls._from(parse_csv(read_text(Path(path)), Path(path), class_names(classes)), path)
 
     @classmethod
-    def _from(cls, found: Contents) -> ScoreBook:
-        book = cls(found.classes, selection=found.selection)
+    def _from(cls, found: Contents, path: str | os.PathLike[str]) -> ScoreBook:
+        try:
+            book = cls(found.classes, selection=found.selection)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from None
         book._insert(found.rows)
         return book
 

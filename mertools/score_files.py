@@ -18,7 +18,7 @@ from mertools.score_rows import Prediction, check_text
 
 FORMAT = "mertools scores 1"
 COLUMNS = (*Prediction._fields, "selection")
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")
+_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")  # no control characters: names have none
 
 
 class Contents(NamedTuple):
@@ -57,6 +57,8 @@ def parse_json(text: str, path: str | Path) -> Contents:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno}: is no JSON ({error.msg})") from error
+    except (RecursionError, ValueError) as error:  # nested without end; an integer of thousands of digits
+        raise ValueError(f"{path}: is no JSON that can be read ({error})") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ValueError(f"{path} holds no scores: {FORMAT!r} was expected as its format")
     classes, rows = data.get("classes"), data.get("predictions")

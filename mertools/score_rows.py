@@ -36,15 +36,21 @@ class Prediction(NamedTuple):
     predicted: int
 
 
-def natural(text: str) -> tuple[list[str | int], str]:
+def natural(text: str) -> tuple[list[str | tuple[int, str]], str]:
     """A key that sorts s2 before s10; names that differ only in leading zeros keep a fixed order.
 
     Examples:
         >>> sorted(["s10", "s2", "s02"], key=natural)
         ['s02', 's2', 's10']
     """
-    parts = re.split(r"(\d+)", text)
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], text
+    parts = re.split(r"([0-9]+)", text)
+    return [_size(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def _size(digits: str) -> tuple[int, str]:
+    """What sorts as the number does, of any length: Python makes no integers of thousands of digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
 
 
 def row_order(row: Prediction) -> tuple[Any, ...]:
@@ -80,7 +86,7 @@ def check_text(name: str, value: object, *, empty: bool = False) -> str:
         raise TypeError(f"{name} must be strings, got {value!r}: use str() to make names of numbers")
     if not value and not empty:
         raise ValueError(f"{name} must be names, got an empty one")
-    if any(ord(letter) < 32 or letter == "\x7f" or "\ud800" <= letter <= "\udfff" for letter in value):
+    if any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in value):
         raise ValueError(f"{name} must be text without control characters, got {value!r}")
     return str(value)  # NumPy's strings are strings, but do not look like it
 

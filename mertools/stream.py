@@ -166,6 +166,8 @@ def _fitting(source: Source, memory: int) -> tuple[list[Tensor], Iterator[Tensor
             return held, frames
     if not held:
         raise ValueError("frames must yield at least 2 frames, there was none")
+    if len(held) < 2 and isinstance(source, (str, os.PathLike)):
+        raise ValueError(f"frames must hold at least 2 frames, there is 1 in {source}")
     return held, None
 
 

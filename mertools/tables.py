@@ -5,7 +5,6 @@ A cell keeps the row number and the column letter that a spreadsheet program sho
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import os
@@ -13,6 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from mertools.csv_rows import bare_cell, csv_rows
+from mertools.workbooks import MAX_BYTES, MAX_CELLS, MAX_TEXT, read_xls, read_xlsx
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
 
@@ -65,10 +67,10 @@ def read_sheet(table: Any, *, sheet: str | None = None, whitespace: bool = False
         raise ValueError(f"path must be a table ({', '.join(SUFFIXES)}) or a DataFrame, got {path}")
     if suffix in (".csv", ".tsv", ".txt"):
         return _from_text(path, whitespace)
-    sheets = _from_xls(path) if suffix == ".xls" else _from_xlsx(path)
+    sheets = read_xls(path) if suffix == ".xls" else read_xlsx(path)
     name = _choose(sheets, sheet, path)
     others = {other: [cells for _, cells in rows] for other, rows in sheets.items() if other != name}
-    return Sheet(str(path), name, sheets[name], others)
+    return _checked(Sheet(str(path), name, [row for row in sheets[name] if any(map(cell_text, row[1]))], others))
 
 
 def normal(value: object) -> str:
@@ -116,6 +118,8 @@ def column_letter(index: int) -> str:
 
 def read_text(path: Path) -> tuple[str, str]:
     """A text table and its encoding: UTF-8 with or without a mark, UTF-16 with one."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
     data = path.read_bytes()
     encoding = (
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
@@ -124,7 +128,7 @@ def read_text(path: Path) -> tuple[str, str]:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path} is not UTF-8 (row {line}): save the table as UTF-8 or xlsx") from error
+        raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
 
 
 def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:
@@ -140,17 +144,30 @@ def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:
 def _from_text(path: Path, whitespace: bool) -> Sheet:
     text, _ = read_text(path)
     if whitespace:
-        lines = ((i, line.split()) for i, line in enumerate(text.splitlines(), start=1))
-        return Sheet(str(path), None, [(i, list(cells)) for i, cells in lines if cells])
+        lines = ((i, line.split()) for i, line in enumerate(io.StringIO(text, newline=None), start=1))
+        return _checked(Sheet(str(path), None, [(i, list(cells)) for i, cells in lines if cells]))
     delimiter = guess_delimiter(text)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    rows: list[tuple[int, list[object]]] = []
-    start = 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            rows.append((start, list(cells)))
-        start = reader.line_num + 1
-    return Sheet(str(path), None, rows, delimiter=delimiter)
+    found = csv_rows(text, str(path), delimiter=delimiter)
+    rows: list[tuple[int, list[object]]] = [
+        (i, [bare_cell(cell) for cell in cells]) for i, cells in found if any(map(str.strip, cells))
+    ]
+    return _checked(Sheet(str(path), None, rows, delimiter=delimiter))
+
+
+def _checked(sheet: Sheet) -> Sheet:
+    """Refuse a sheet beyond what tables are, before anything is made of it."""
+    count = 0
+    for number, cells in sheet.rows:
+        count += len(cells)
+        if count > MAX_CELLS:
+            raise ValueError(f"{sheet.place(number)}: more than {MAX_CELLS} cells, is this an annotation table?")
+        for column, cell in enumerate(cells):
+            if isinstance(cell, str) and len(cell) > MAX_TEXT:
+                raise ValueError(
+                    f"{sheet.place(number, column)} holds {len(cell)} characters, a cell has at most {MAX_TEXT}: "
+                    "is a quotation mark left open above?"
+                )
+    return sheet
 
 
 def guess_delimiter(text: str) -> str:
@@ -163,39 +180,6 @@ def guess_delimiter(text: str) -> str:
     lines = text.splitlines()[:50]
     counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t"}
     return max(counts, key=lambda mark: (sum(count > 0 for count in counts[mark]), sum(counts[mark])))
-
-
-def _from_xlsx(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
-    try:
-        book = openpyxl.load_workbook(path, data_only=True)
-    except Exception as error:  # openpyxl lets zip, XML and key errors through
-        raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
-    sheets = {}
-    for page in book.worksheets:
-        rows = [list(row) for row in page.iter_rows(values_only=True)]
-        for merged in page.merged_cells.ranges:  # a merged cell speaks for all the cells it covers
-            for row in range(merged.min_row, merged.max_row + 1):
-                for column in range(merged.min_col, merged.max_col + 1):
-                    rows[row - 1][column - 1] = page.cell(merged.min_row, merged.min_col).value
-        sheets[page.title] = list(_numbered(rows))
-    book.close()
-    return sheets
-
-
-def _from_xls(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
-    try:
-        import xlrd
-    except ImportError as error:
-        raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
-    try:
-        book = xlrd.open_workbook(str(path), logfile=io.StringIO())
-    except Exception as error:  # xlrd lets struct, assertion and its own errors through
-        raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
-    return {page.name: list(_numbered([page.row_values(i) for i in range(page.nrows)])) for page in book.sheets()}
 
 
 def _from_dataframe(frame: Any) -> Sheet:

@@ -30,6 +30,7 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
         The layer, loaded in place.
 
     Raises:
+        TypeError: no layer, or no mapping of names to tensors.
         ValueError: the layer is built otherwise, weights are missing or left over, or a shape differs.
 
     Examples:
@@ -39,6 +40,10 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
 
     Source: Sun et al., "Retentive Network", 2023; https://github.com/microsoft/torchscale (the names of the weights).
     """
+    if not isinstance(layer, Retention):
+        raise TypeError(f"layer must be a Retention, got {type(layer).__name__}")
+    if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
+        raise TypeError(f"state_dict must map names to tensors, got {type(state_dict).__name__}")
     if not layer.gate or not layer.rotary:
         raise ValueError("layer must have gate=True and rotary=True, as torchscale's retention has")
     theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
@@ -49,6 +54,10 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
             f"state_dict must have just {', '.join(wanted)} under the prefix {prefix!r}: "
             f"missing {missing or 'none'}, not known {unknown or 'none'}"
         )
+    for key in wanted:
+        if not isinstance(theirs[key], Tensor) or not theirs[key].is_floating_point():
+            kind = theirs[key].dtype if isinstance(theirs[key], Tensor) else type(theirs[key]).__name__
+            raise TypeError(f"{prefix}{key} must be a floating tensor, got {kind}")
     shapes = [(width, layer.dim) for width in layer.widths] + [(layer.dim, layer.value_dim)]
     for key, shape in zip(wanted, shapes, strict=True):
         if tuple(theirs[key].shape) != shape:

@@ -1,0 +1,418 @@
+"""What SECURITY.md promises: nothing of a file is run, nothing is opened elsewhere, and names stay names."""
+
+import ast
+import csv
+import io
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from audit_data import make_dataset
+
+import mertools as mt
+from mertools.audit_journal import Journal
+from mertools.cli import main
+from mertools.files import write_whole
+
+ROOT = Path(__file__).parents[1]
+SOURCES = [*sorted((ROOT / "mertools").glob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    "javascript:alert(1)",
+    "</style></td><iframe src=//evil>",
+    "$\\frac{$",
+    "$x^2$",
+    "\x1b]0;owned\x07\x1b[2J",
+    "\u202egnp.1",
+    "=cmd|' /C calc'!A0",
+    "&lt;b&gt; &amp; \x00\x9b",
+)
+
+
+# --- the source -------------------------------------------------------------------------------------------------------
+
+_FORBIDDEN_MODULES = {
+    "pickle", "cPickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "subprocess", "socket", "socketserver", "ssl",
+    "urllib.request", "http", "ftplib", "smtplib", "requests", "httpx", "aiohttp", "yaml", "ctypes", "pty", "xmlrpc", "code",
+}  # fmt: skip
+_FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "execfile"}
+_FORBIDDEN_ATTRIBUTES = {
+    ("os", "system"), ("os", "popen"), ("os", "execv"), ("os", "execvp"), ("os", "spawnv"), ("os", "posix_spawn"), ("pickle", "load"),
+    ("pickle", "loads"), ("marshal", "loads"), ("np", "load"), ("numpy", "load"), ("tempfile", "mktemp"), ("torch.hub", "load"),
+    ("pd", "read_pickle"), ("yaml", "load"), ("builtins", "eval"), ("os", "tempnam"),
+}  # fmt: skip
+# What the two files use of such a module: the name of an error; torchrun's address.
+_ALLOWED = {("checkpoints.py", "pickle"), ("made_clips.py", "subprocess")}
+
+
+def findings(path, source):
+    """What is forbidden in a source, as text."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            for name in names:
+                if {name, name.split(".")[0]} & _FORBIDDEN_MODULES and (path.name, name) not in _ALLOWED:
+                    yield f"imports {name}"
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id in _FORBIDDEN_CALLS:
+            yield f"calls {node.func.id}"
+        if isinstance(node.func, ast.Attribute):
+            place = (ast.unparse(node.func.value), node.func.attr)
+            if place in _FORBIDDEN_ATTRIBUTES:
+                yield f"calls {'.'.join(place)}"
+            if place == ("torch", "load"):
+                safe = [
+                    k
+                    for k in node.keywords
+                    if k.arg == "weights_only" and isinstance(k.value, ast.Constant) and k.value.value is True
+                ]
+                if not safe:
+                    yield "torch.load without weights_only=True"
+        if any(k.arg == "shell" for k in node.keywords):
+            yield "a shell"
+        if any(
+            k.arg == "allow_pickle" and not (isinstance(k.value, ast.Constant) and k.value.value is False)
+            for k in node.keywords
+        ):
+            yield "allow_pickle"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+def test_no_code_from_data_no_shell_no_network_in_the_source(path):
+    assert list(findings(path, path.read_text(encoding="utf-8"))) == []
+
+
+@pytest.mark.parametrize("line", ["eval(x)", "import pickle", "from urllib.request import urlopen", "torch.load(f)", "os.system('x')",
+                                  "torch.load(f, weights_only=False)", "run(x, shell=True)", "np.load(f)", "np.loadtxt(f, allow_pickle=flag)",
+                                  "tempfile.mktemp()", "import requests.api", "torch.load(f, weights_only=safe)"])  # fmt: skip
+def test_the_check_of_the_source_finds(line):
+    assert list(findings(Path("x.py"), line))
+
+
+def test_pages_load_weights_only():
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
+        for call in re.findall(r"torch\.load\((?:[^()]|\([^()]*\))*\)", page.read_text(encoding="utf-8")):
+            assert "weights_only=True" in call, (page.name, call)
+
+
+# --- weights that run code --------------------------------------------------------------------------------------------
+
+
+class Evil:
+    """Unpickled the careless way, it makes a file."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def write_evil(path, marker, how):
+    state = {"weight": torch.zeros(2), "epoch": 1, "random_state": Evil(marker), "more": Evil(marker)}
+    if how == "pickle":
+        path.write_bytes(pickle.dumps(state))
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=how == "zip")
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy", "pickle"])
+@pytest.mark.parametrize("loader", ["load_checkpoint", "load_weights", "safetensors", "fold", "model"])
+def test_a_pickle_that_makes_a_file_is_refused_by_every_loader(tmp_path, how, loader):
+    marker = tmp_path / "owned"
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = {"safetensors": "w.safetensors", "fold": "checkpoint.pt", "model": "model.safetensors"}
+    path = folder / names.get(loader, "w.pt")
+    write_evil(path, marker, how)
+    (folder / "config.json").write_text('{"class": "AUHead", "in_features": 2, "num_aus": 1}')
+    load = {
+        "load_checkpoint": lambda: mt.load_checkpoint(path),
+        "load_weights": lambda: mt.load_weights(path),
+        "safetensors": lambda: mt.load_weights(path),
+        "fold": lambda: mt.FoldFolder(folder).load(),
+        "model": lambda: mt.load_model(folder),
+    }[loader]
+    with pytest.raises(ValueError, match=path.name):
+        load()
+    assert not marker.exists()
+    if loader == "load_weights":  # the file does what it is feared for, or the test would prove nothing
+        _ = pickle.loads(path.read_bytes()) if how == "pickle" else torch.load(path, weights_only=False)
+        assert marker.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["os.system", "builtins.eval", "torch.hub.load", "nn.Module", "Path", "mertools.models.TSFmicro"]
+)
+def test_a_config_names_no_class_by_its_path(tmp_path, name):
+    folder = mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})
+    (folder / "config.json").write_text(json.dumps({"class": name, "command": "touch owned"}))
+    with pytest.raises(ValueError, match=rf"config names the class '{name}', which is none of"):
+        mt.load_model(folder)
+
+
+# --- the network, processes, files elsewhere --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_nothing_is_opened_elsewhere_by_all_that_there_is():
+    environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "reliability.offline"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environ, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["found"] == []
+    assert len(told["done"]) == 8
+
+
+def test_the_watch_sees_what_it_should(tmp_path):
+    script = (
+        "import os, pathlib, pickle, socket, subprocess, sys, tempfile\n"
+        "from reliability.watch import watch\n"
+        "root = pathlib.Path(sys.argv[1]); (root / 'in').mkdir()\n"
+        "with watch([root / 'in']) as seen:\n"
+        "    socket.socket().close()\n"
+        "    try: socket.getaddrinfo('localhost', 9)\n"
+        "    except OSError: pass\n"
+        "    subprocess.run([sys.executable, '-c', ''])\n"
+        "    os.system('true')\n"
+        "    pickle.loads(pickle.dumps(pathlib.Path('x')))\n"
+        "    (root / 'out.txt').write_text('x'); (root / 'in' / 'ok.txt').write_text('x')\n"
+        "    os.listdir(root); os.rename(root / 'out.txt', root / 'b.txt')\n"
+        "    tempfile.TemporaryDirectory(dir=root / 'in').cleanup()\n"
+        "print(*seen.found, sep='\\n')\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, env=environ, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    for event in ("socket.__new__", "socket.getaddrinfo", "subprocess.Popen", "os.system", "pickle.find_class",
+                  f"opens for writing {tmp_path}/out.txt", f"os.listdir {tmp_path}", f"os.rename for writing {tmp_path}/b.txt"):  # fmt: skip
+        assert event in done.stdout, (event, done.stdout)
+    assert "ok.txt" not in done.stdout
+    assert f"{tmp_path}/in" not in done.stdout
+
+
+# --- names in reports, figures, tables, terminals ----------------------------------------------------------------------
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def hostile_audit(root, names=HOSTILE):
+    """An audit of clips whose every name is hostile, with frames for the contact sheets."""
+    clips = []
+    folder = root / "frames" / "clip"
+    folder.mkdir(parents=True)
+    for i in range(60):
+        cv2.imwrite(str(folder / f"img{i}.png"), np.full((24, 24, 3), i, np.uint8))
+    for i, name in enumerate(names * 2):
+        clip = mt.ClipAnnotation(
+            name, name, name, 10, 20, 40, name, (name,), table=name, sheet=name, row=i, folders=("clip",), fps=30.0
+        )
+        clips.append(mt.ClipAudit(clip, (10, 20, 40), {"robust": (10 + i % 5, 21, 40 - i % 7)}))
+        clips.append(mt.ClipAudit(clip, error=name))
+    return mt.AnnotationAudit(clips, ("robust",))
+
+
+def test_a_report_of_hostile_names_holds_them_as_text(tmp_path):
+    audit = hostile_audit(tmp_path)
+    audit.write_report(tmp_path / "report", frames=tmp_path / "frames", title=HOSTILE[0] + HOSTILE[1])
+    text = (tmp_path / "report" / "index.html").read_text()
+    page = Page(text)
+    known = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "b", "br", "small", "table", "thead", "tr", "th",
+             "td", "figure", "figcaption", "img", "ul", "li"}  # fmt: skip
+    assert {tag for tag, _ in page.tags} <= known
+    for tag, attributes in page.tags:
+        assert set(attributes) <= {"lang", "charset", "name", "content", "class", "alt", "src"}, (tag, attributes)
+        assert attributes.get("src", "data:image/").startswith("data:image/")
+    assert sum(tag == "img" for tag, _ in page.tags) >= 12
+    shown = "".join(page.text)
+    for name in HOSTILE[:7]:
+        assert name in shown  # as it is written in the table, and nothing else
+    assert all(letter.isprintable() or letter == "\n" for letter in text)
+    assert "\\x1b]0;owned" in shown
+    assert "\\u202egnp.1" in shown
+    assert "nan" not in "".join(page.text)
+
+
+@pytest.mark.parametrize("name", [*HOSTILE, "a" * 5000, "x\n" * 200])
+def test_figures_take_any_name_as_it_is(tmp_path, name):
+    book = mt.ScoreBook(["a", "b"])
+    book.add([0, 1], [0, 1], clips=["x", "y"], subjects=None)
+    frames = mt.synthetic_clip(num_frames=12, onset=2, apex=4, offset=10, hold=1, size=24).frames
+    names = [name.strip(), "other"]
+    figures = [
+        mt.plot_confusion(book, names, title=name.split("\n")[0][:50]),
+        mt.plot_keyframes(frames, (2, 4, 10), truth=(1, 4, 9), truth_name=name, title=name.split("\n")[0][:50]),
+        mt.plot_au_prior(mt.au_prior(["happy", "sad"]), classes=names, compare=tuple(names), title=name.split("\n")[0][:50]),
+    ]
+    for i, figure in enumerate(figures):
+        figure.savefig(tmp_path / f"{i}.png", dpi=60)
+        assert (tmp_path / f"{i}.png").stat().st_size < 1_000_000
+        texts = [
+            text for axes in figure.axes for text in [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts]
+        ]
+        assert not any("owned" in text.get_text() and "\x1b" in text.get_text() for text in texts)
+
+
+def test_no_cell_that_we_write_is_a_formula(tmp_path):
+    names = ("=cmd|' /C calc'!A0", "+1+1", "-1+1", "@SUM(1)", "\t=1", "\r=1")
+    audit = hostile_audit(tmp_path, names)
+    audit.write_report(tmp_path / "report")
+    audit.write_csv(tmp_path / "report" / "more.csv")
+    mt.check_dataset([entry.clip for entry in audit.clips]).write_csv(tmp_path / "report" / "problems.csv")
+    book = mt.ScoreBook(["=a", "+b"], selection="@now")
+    subjects = [name.strip() for name in names]
+    book.add([0] * 6, [1] * 6, clips=[f"{s}{i}" for i, s in enumerate(subjects)], subjects=subjects, fold="=f")
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    run.finish(book)
+    written = [*(tmp_path / "report").glob("*.csv"), *run.path.glob("*.csv")]
+    assert len(written) == 7
+    for path in written:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.reader(file):
+                for cell in row:
+                    assert not cell.startswith(("=", "@", "\t", "\r")), (path.name, cell)
+                    assert not cell.startswith(("+", "-")) or float(cell) is not None, (path.name, cell)
+    assert mt.ScoreBook.read_csv(run.path / "predictions.csv", classes=["=a", "+b"]) == book
+
+
+@pytest.mark.parametrize("bad", ["\x1b]0;owned\x07", "\x1b[2J", "\x9b31m", "\u202e", "\r"])
+def test_no_name_steers_the_terminal(tmp_path, bad, capsys):
+    folder = tmp_path / f"clip{bad}"
+    folder.mkdir()
+    frames = mt.synthetic_clip(num_frames=12, onset=2, apex=4, offset=10, hold=1, size=24).frames
+    for i, image in enumerate(frames.permute(0, 2, 3, 1).numpy()):
+        cv2.imwrite(str(tmp_path / "x.png"), image)
+        (folder / f"img{i}.png").write_bytes((tmp_path / "x.png").read_bytes())
+    assert main(["select", str(folder)]) == 0
+    assert main(["select", str(tmp_path / f"no{bad}.mp4")]) == 2
+    (folder / f"img{bad}.png").write_bytes(b"x")
+    assert main(["select", str(folder)]) == 2
+    assert main(["select", "--json", str(folder)]) == 2
+    said = capsys.readouterr()
+    assert bad not in said.out.replace("\n", "")
+    assert bad not in said.err.replace("\n", "")
+    assert len(said.err.splitlines()) == 3
+
+
+def test_no_name_of_a_table_steers_the_terminal(tmp_path, capsys):
+    make_dataset(tmp_path, 3)
+    table = tmp_path / "codes.csv"
+    rows = list(csv.reader(io.StringIO(table.read_text(), newline="")))
+    rows[2][3] = "/"  # repaired
+    rows[3][2] = "/"  # skipped
+    with (tmp_path / "c\x1b[2Jodes.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    command = [
+        "audit",
+        str(tmp_path / "c\x1b[2Jodes.csv"),
+        "--dataset",
+        "casme2",
+        "--frames",
+        str(tmp_path),
+        "--workers",
+        "0",
+    ]
+    assert (
+        main(
+            [*command, "--out", str(tmp_path / "o\x1b[2Jut.csv"), "--repair", "apex-midpoint", "--search", "annotated"]
+        )
+        == 0
+    )
+    said = capsys.readouterr()
+    assert "\\x1b[2J" in said.out
+    assert said.err.count("\\x1b[2J") >= 2
+    assert "\x1b[2J" not in said.out + said.err
+
+
+# --- files that are written -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+def test_a_planted_link_is_replaced_and_not_followed(tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "out.txt").symlink_to(victim)
+    write_whole(tmp_path / "out.txt", b"new")
+    assert victim.read_text() == "precious"
+    assert (tmp_path / "out.txt").read_text() == "new"
+    assert not (tmp_path / "out.txt").is_symlink()
+
+
+def test_temporary_names_differ_and_must_be_new(tmp_path, monkeypatch):
+    opened = []
+    real = Path.open
+
+    def note(self, mode="r", *args, **kwargs):
+        opened.append((self.name, mode))
+        return real(self, mode, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", note)
+    for _ in range(2):
+        write_whole(tmp_path / "out.txt", b"x")
+    (first, mode), (second, _) = opened
+    assert mode == "xb"
+    assert first != second
+    assert re.fullmatch(r"\.out\.txt-[0-9a-f]{16}", first)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
+@pytest.mark.parametrize("name", ["lock", "journal.jsonl"])
+def test_a_link_planted_in_the_work_folder_is_not_followed(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    work = tmp_path / ".out.audit"
+    work.mkdir()
+    (work / name).symlink_to(victim)
+    with pytest.raises(ValueError, match=rf"{name} is a link, which no audit makes"), Journal(work, "x", restart=True):
+        pass
+    assert victim.read_text() == "precious"
+
+
+def test_what_others_keep_in_the_work_folder_stays(tmp_path):
+    (tmp_path / "thesis.txt").write_text("precious")
+    with Journal(tmp_path, "x") as journal:
+        journal.add(0, {"error": "no"})
+        journal.finish()
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../..", "/etc", "a/../../b", "CON", "\0", "~", "C:\\x", "." * 3, "x/\x1b"]
+)
+def test_the_folder_of_a_fold_lies_in_the_run(tmp_path, name):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    run.fold(name).log(epoch=0)
+    (made,) = (run.path / "folds").iterdir()
+    assert made.is_dir()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
