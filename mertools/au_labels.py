@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from mertools.au import ACTION_UNITS
+from mertools.files import write_whole
 
 __all__ = ["OpenFaceAUs", "facs_labels", "read_au_labels", "read_openface", "write_au_labels"]
 
@@ -193,6 +193,8 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
         labels: values ``(18,)`` in [0, 1] (or NaN, no face) by name; names without blanks.
 
     Raises:
+        FileNotFoundError: there is no folder for the file.
+        OSError: it can't be written; what was there before is untouched.
         TypeError: labels is no mapping of names to tensors.
         ValueError: a name with blanks, or values that do not fit.
 
@@ -219,15 +221,7 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
                 f"labels[{name!r}] must be ({len(ACTION_UNITS)},) in [0, 1], got {tuple(row.shape)}: {row}"
             )
         lines.append(f" {name} " + " ".join(f"{value:.9g}" for value in row.tolist()) + "\n")
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.absolute().parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(lines)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(target)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    write_whole(Path(path), "".join(lines).encode())
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

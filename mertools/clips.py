@@ -188,7 +188,10 @@ def _decoded(files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
     import cv2
 
     for file in files:
-        data = np.fromfile(file, dtype=np.uint8)  # cv2.imread can't open every name on every system
+        try:
+            data = np.frombuffer(file.read_bytes(), np.uint8)  # cv2.imread can't open every name on every system
+        except OSError as error:  # a disk that fails while it is read does not say on which file
+            raise OSError(error.errno, error.strerror, str(file)) from error
         try:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         except cv2.error as error:  # a header that promises gigapixels

@@ -7,6 +7,7 @@ imported by a path. ``PyTorchModelHubMixin`` of huggingface_hub reads and writes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
     )
 }  # fmt: skip
 _CLASS, _CONFIG, _WEIGHTS = "class", "config.json", "model.safetensors"
+_NEXT = ".config.json.next"  # while a model is being saved
 
 
 def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
@@ -86,8 +88,13 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_whole(target / _WEIGHTS, safetensors.save(weights, metadata={"format": "pt"}))
+    data = safetensors.save(weights, metadata={"format": "pt"})
+    # Two files can't be replaced at once. Until both are, the new config lies beside them with a digest of the weights
+    # that it is for, so that whoever reads them after a kill does not build the old model around the new weights.
+    write_whole(target / _NEXT, json.dumps({"weights": _digest(data), "config": text}).encode())
+    write_whole(target / _WEIGHTS, data)
     write_whole(target / _CONFIG, text.encode())
+    (target / _NEXT).unlink()
     return target
 
 
@@ -126,10 +133,10 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
     safetensors = _safetensors("load_model")
     path = Path(folder)
     for name in (_CONFIG, _WEIGHTS):
-        if not (path / name).is_file():
+        if not (path / name).is_file() and not (name == _CONFIG and (path / _NEXT).is_file()):
             raise FileNotFoundError(f"{path} holds no {name}: is it a folder that save_model wrote?")
     try:
-        config = json.loads((path / _CONFIG).read_text())
+        config = json.loads(_config_of_weights(path))
     except ValueError as error:
         raise ValueError(f"{path / _CONFIG} is no JSON: {error}") from error
     if not isinstance(config, dict):
@@ -149,6 +156,19 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
         )
     model.load_state_dict(weights, assign=True)
     return model.eval()
+
+
+def _config_of_weights(folder: Path) -> str:
+    """The config that belongs to the weights: the one beside them, or the next if a kill came between the two."""
+    if (folder / _NEXT).is_file():
+        waiting = json.loads((folder / _NEXT).read_text(encoding="utf-8"))
+        if waiting["weights"] == _digest((folder / _WEIGHTS).read_bytes()):
+            return str(waiting["config"])
+    return (folder / _CONFIG).read_text(encoding="utf-8")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _build(model_class: type[nn.Module] | None, config: Mapping[str, Any]) -> nn.Module:
