@@ -22,15 +22,16 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
 
 import mertools as mt
-from mertools import audit_report, audit_table, cli, onnx_export
+from mertools import cli
 from mertools.audit import AuditOptions, ClipAudit
 from mertools.audit_journal import Journal
 from mertools.corrected_table import Correction, write_corrected
@@ -39,8 +40,10 @@ from mertools.locks import Lock
 from mertools.schemas import dataset_schema
 
 ROOT = Path(__file__).parents[1]
-UNFINISHED = re.compile(r"\..+-[0-9a-f]{16}\.part|\.config\.json\.next|\.?lock")
+UNFINISHED = re.compile(r"\..+-[0-9a-f]{16}\.part|\.config\.json\.next|\.?lock|\..+\.audit")
+MEANT = ("lock", ".next", ".audit")  # after an error these may stay: what comes next goes on from them
 NOBODY = 65534
+TABLES = Path(tempfile.gettempdir()) / f"faults-tables-{os.getpid()}"  # what the audits read, the same for all trials
 
 
 class Writer(NamedTuple):
@@ -70,9 +73,8 @@ CLIPS = [
 
 def table(suffix: str) -> Path:
     """An annotation table outside of the folder that is written to."""
-    folder = Path(tempfile.gettempdir()) / f"faults-tables-{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    path = folder / f"codes.{suffix}"
+    TABLES.mkdir(exist_ok=True)
+    path = TABLES / f"codes.{suffix}"
     if not path.exists():
         rows = [HEADER.split(","), *([i, f"EP0{i}", 110, 120, 136, "4", "disgust"] for i in (1, 2, 3))]
         if suffix == "csv":
@@ -103,8 +105,8 @@ def audit(version: int) -> mt.AnnotationAudit:
 
 
 def report(folder: Path, version: int) -> None:
-    audit_report._page = page  # the plots take a second each, and nothing is written meanwhile
-    audit(version).write_report(folder / "report", title=f"Version {version}")
+    with mock.patch("mertools.audit_report._page", page):  # the plots take seconds, and nothing is written meanwhile
+        audit(version).write_report(folder / "report", title=f"Version {version}")
 
 
 def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, worst: int) -> str:
@@ -113,13 +115,15 @@ def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, wor
 
 def audited(folder: Path, version: int) -> None:
     """The whole job of ``mertools audit``, with the searches and plots done before."""
-    audit_report._page = page
-    audit_table.audit_clips = functools.partial(searched, version)
-    audit_table.FrameFolders = type("Found", (), {"__init__": lambda *_: None, "name": "frames"})
-    mt.audit_table(
-        table("csv"), "casme2", folder, folder / "out.csv", searches=["annotated"], correct="annotated",
-        margin=0.5 + version, restart=not version,
-    )  # fmt: skip
+    job = sys.modules["mertools.audit_table"]
+    with (
+        mock.patch("mertools.audit_report._page", page),
+        mock.patch.object(job, "audit_clips", functools.partial(searched, version)),
+    ):
+        mt.audit_table(
+            table("csv"), "casme2", folder, folder / "out.csv", searches=["annotated"], correct="annotated",
+            margin=0.5 + version,
+        )  # fmt: skip
 
 
 def searched(
@@ -185,8 +189,9 @@ def read_model(folder: Path) -> object:
 
 
 def onnx(folder: Path, version: int) -> None:
-    onnx_export._translate, onnx_export._compare = graph, lambda *_: None  # seconds, in which nothing is written
-    mt.export_onnx(model(version), folder / "head.onnx", torch.zeros(2, 8 + version))
+    made = {"_translate": graph, "_compare": mock.DEFAULT}  # seconds, in which nothing is written
+    with mock.patch.multiple("mertools.onnx_export", **made):
+        mt.export_onnx(model(version), folder / "head.onnx", torch.zeros(2, 8 + version))
 
 
 def graph(net: torch.nn.Module, *_: object) -> bytes:
@@ -194,8 +199,9 @@ def graph(net: torch.nn.Module, *_: object) -> bytes:
 
 
 def checkpoint(folder: Path, version: int) -> None:
+    weights = model(version).state_dict()
     seeded(version)
-    mt.save_checkpoint(folder / "checkpoint.pt", {"epoch": version, "model": model(version).state_dict()})
+    mt.save_checkpoint(folder / "checkpoint.pt", {"epoch": version, "model": weights})
 
 
 def seeded(version: int) -> None:
@@ -231,17 +237,16 @@ class Drawn:
 
 
 def confusion(folder: Path, version: int) -> None:
-    mt.plot_confusion(book(version), path=folder / "confusion.png")
+    drawn = mock.MagicMock(savefig=Drawn(version).savefig)
+    with mock.patch("matplotlib.figure.Figure", return_value=drawn), mock.patch("mertools.plots._draw_confusion"):
+        mt.plot_confusion(book(version), path=folder / "confusion.png")
 
 
 def people(folder: Path, version: int) -> None:
-    from mertools import synthetic_dataset as made
-
-    made._act = functools.cache(made._act)  # what they look like is drawn once
-    made._someone = functools.cache(lambda draw: torch.zeros(3, 8, 8, dtype=torch.uint8))
-    made._act = lambda *_: made.SyntheticClip(still(), 3, 9, 20)
-    if not (folder / "people").exists():
-        mt.synthetic_dataset(folder / "people", subjects=2, clips=1, size=16, num_frames=32)
+    drawn = mock.Mock(frames=still(), onset=3, apex=9, offset=20)
+    with mock.patch.multiple("mertools.synthetic_dataset", _someone=mock.DEFAULT, _act=lambda *_: drawn):
+        if not (folder / "people").exists():
+            mt.synthetic_dataset(folder / "people", subjects=2, clips=1, size=16, num_frames=32)
 
 
 @functools.cache
@@ -256,12 +261,11 @@ def begun(folder: Path, version: int) -> None:
 
 
 def run_finished(folder: Path, version: int) -> None:
-    from mertools import plots
-
-    plots.plot_confusion = lambda _, path: write_whole(path, figure(version))
+    drawing = mock.patch("mertools.plots.plot_confusion", lambda _, path: write_whole(path, figure(version)))
     run = mt.RunFolder(folder / "run")
     run.begin({"lr": 0.1}, resume=True)
-    run.finish(book(version))
+    with drawing:
+        run.finish(book(version))
 
 
 def fold_saved(folder: Path, version: int) -> None:
@@ -291,20 +295,19 @@ def read_log(folder: Path) -> object:
 
 
 def fold_finished(folder: Path, version: int) -> None:
-    fold = mt.FoldFolder(folder / "fold")
+    """A fold's predictions take the place of its checkpoint; version 1 is what a resumed run does."""
+    run = mt.RunFolder(folder / "run")
+    run.begin({"lr": 0.1}, resume=True)
+    fold = run.fold("s1")
+    seeded(0)
     if not version:
-        fold_saved(folder, 0)
+        fold.save({"epoch": 0})
     elif not fold.done:
         fold.finish(book(1))
-    else:  # what a resumed run does with a fold that is done
-        run = mt.RunFolder(folder)
-        run._sweep_fold(folder / "fold") if hasattr(run, "_sweep_fold") else (
-            fold.path / "checkpoint.pt"
-        ).unlink(missing_ok=True)
 
 
 def read_finished(folder: Path) -> object:
-    fold = mt.FoldFolder(folder / "fold")
+    fold = mt.RunFolder(folder / "run").fold("s1")
     return fold.book() == book(1) if fold.done else fold.load() == {"epoch": 0}
 
 
@@ -312,15 +315,16 @@ def rows(folder: Path, version: int) -> None:
     """The corpus example's rows of a shard, with the searches and Parquet's encoding done before."""
     from examples import corpus
 
-    corpus.search = lambda root, clip, memory: {**dict.fromkeys(corpus.COLUMNS), "clip": clip, "seconds": 0.5}
-    corpus.write_rows = lambda path, rows: write_whole(path, repr(rows).encode())
+    made = {
+        "search": lambda root, clip, memory: {**dict.fromkeys(corpus.COLUMNS), "clip": clip, "seconds": 0.5},
+        "write_rows": lambda path, rows: write_whole(path, repr(rows).encode()),
+    }
     clips = ["a", "b", "c"]
     out = folder / "rows"
-    if version:
+    settings = {"root": "", "out": str(out), "memory": 1, "tries": 9}
+    with mock.patch.multiple("examples.corpus", **made):
         corpus.claim(out, clips, shard=3)
-        settings = {"root": "", "out": str(out), "memory": 1, "tries": 9}
         corpus.search_shard({"name": "00000000", "clips": clips}, settings)
-        shutil.rmtree(out / corpus.WORK, ignore_errors=True)
 
 
 def lines_added(folder: Path, version: int) -> None:
@@ -347,7 +351,7 @@ def locked(folder: Path, version: int) -> None:
 WRITERS: dict[str, Writer] = {
     "write_whole": Writer(
         lambda folder, version: write_whole(folder / "a.txt", b"one two three " * (3 + version)),
-        ("files.write_whole", "files._replace"),
+        ("files._replace",),
     ),
     "append_line": Writer(lines_added, ("files.append_line",), read=lambda folder: True, grows=True),
     "folder_whole": Writer(whole_folder, ("files.folder_whole",), fresh=True),
@@ -363,7 +367,7 @@ WRITERS: dict[str, Writer] = {
     "audit csv": Writer(
         lambda folder, version: audit(version).write_csv(folder / "clips.csv"), ("audit.AnnotationAudit.write_csv",)
     ),
-    "mertools audit": Writer(audited, ("audit_table.audit_table",)),
+    "mertools audit": Writer(audited, ()),
     "check_dataset csv": Writer(problems, ("check_dataset.DatasetReport.write_csv",)),
     "ScoreBook json": Writer(
         lambda folder, version: book(version).write_json(folder / "book.json"), ("score_book.ScoreBook.write_json",),
@@ -371,7 +375,7 @@ WRITERS: dict[str, Writer] = {
     ),
     "ScoreBook csv": Writer(
         lambda folder, version: book(version).write_csv(folder / "book.csv"), ("score_book.ScoreBook.write_csv",),
-        read=lambda folder: mt.ScoreBook.read_csv(folder / "book.csv", ("a", "b")).rows,
+        read=lambda folder: mt.ScoreBook.read_csv(folder / "book.csv", classes=("a", "b")).rows,
     ),
     "save_checkpoint": Writer(
         checkpoint, ("checkpoints._write",),
@@ -402,20 +406,20 @@ WRITERS: dict[str, Writer] = {
         people, ("synthetic_dataset.synthetic_dataset", "synthetic_dataset._write_frames", "synthetic_dataset._write_csv"),
         fresh=True,
     ),
-    "RunFolder.begin": Writer(begun, ("run_folder.RunFolder.begin", "run_folder._write_json"), fresh=True),
-    "RunFolder.finish": Writer(run_finished, ("run_folder.RunFolder.finish", "run_folder._write_csv")),
+    "RunFolder.begin": Writer(begun, ("run_folder._write_json",), fresh=True),
+    "RunFolder.finish": Writer(run_finished, ("run_folder._write_csv",)),
     "FoldFolder.save": Writer(fold_saved, ("run_folder.FoldFolder.save",), read=read_fold),
     "FoldFolder.log": Writer(
         logged, ("run_folder.FoldFolder.log", "run_folder.FoldFolder.rewind"), read=read_log, grows=True
     ),
     "FoldFolder.finish": Writer(fold_finished, ("run_folder.FoldFolder.finish",), read=read_finished),
     "examples/corpus.py": Writer(
-        rows, ("examples/corpus.claim", "examples/corpus.search_shard", "examples/corpus.write_rows"), grows=True,
+        rows, ("examples/corpus.claim", "examples/corpus.search_shard", "examples/corpus.search_shard.note", "examples/corpus.write_rows"), grows=True,
         fresh=True, read=lambda folder: True,
     ),
 }  # fmt: skip
 # Not whole: what the harness must find out.
-NAIVE = Writer(lambda folder, version: (folder / "a.txt").write_bytes(b"x" * (9000 + version)), ())
+NAIVE = Writer(lambda folder, version: (folder / "a.txt").write_bytes(b"x" * (9000 + 90000 * version)), ())
 
 
 # --- the faults ------------------------------------------------------------------------------------------------------
@@ -424,8 +428,10 @@ _STEPS = {
     "open", "write", "writelines", "flush", "close", "truncate", "ftruncate", "fsync", "fdatasync", "replace", "rename",
     "unlink", "remove", "mkdir", "rmdir", "chmod", "flock", "scandir", "__exit__", "write_bytes",
 }  # fmt: skip
+_ALSO_READING = ("open", "close", "__exit__", "flush")
 _OURS = (f"{ROOT}/mertools/", f"{ROOT}/examples/", __file__)
 _STDLIB = tuple(f"{Path(os.__file__).parent}/{name}" for name in ("pathlib.py", "shutil.py", "contextlib.py"))
+_PLACES = (*_OURS, *_STDLIB)
 
 
 def _is_step(function: Any) -> bool:
@@ -443,11 +449,10 @@ def at_step(which: int, act: Callable[[], None]) -> Iterator[list[int]]:
     count = [0]
 
     def see(frame: Any, event: str, arg: Any) -> None:
-        if event in ("c_call", "c_return") and _is_step(arg):
-            if frame.f_code.co_filename.startswith((*_OURS, *_STDLIB)):
-                count[0] += 1
-                if count[0] == which:
-                    act()
+        if event in ("c_call", "c_return") and _is_step(arg) and frame.f_code.co_filename.startswith(_PLACES):
+            count[0] += 1
+            if count[0] == which:
+                act()
 
     sys.setprofile(see)
     try:
@@ -458,12 +463,12 @@ def at_step(which: int, act: Callable[[], None]) -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def at_line(which: int, act: Callable[[], None]) -> Iterator[list[int]]:
-    """``act`` before the ``which``-th line of the package that is run from the first step that reaches the disk."""
+    """``act`` before the ``which``-th line of the package that is run from the first step that writes."""
     count = [0]
     begun = [False]
 
     def notice(frame: Any, event: str, arg: Any) -> None:
-        if event == "c_call" and _is_step(arg):
+        if event == "c_call" and _is_step(arg) and arg.__name__ not in _ALSO_READING:
             begun[0] = True
             sys.setprofile(None)
 
@@ -475,7 +480,7 @@ def at_line(which: int, act: Callable[[], None]) -> Iterator[list[int]]:
         return line
 
     def call(frame: Any, event: str, arg: Any) -> Any:
-        return line if frame.f_code.co_filename.startswith((*_OURS[:2], *_STDLIB)) else None
+        return line if frame.f_code.co_filename.startswith(_OURS[:2]) else None
 
     sys.setprofile(notice)
     sys.settrace(call)
@@ -560,6 +565,7 @@ class Bench:
 
     def __init__(self, name: str, writer: Writer, root: Path) -> None:
         self.name, self.writer, self.root = name, writer, root
+        self.counted: dict[Any, int] = {}
         self.before, self.after, self.folder = root / "before", root / "after", root / "folder"
         for folder in (self.before, self.after):
             folder.mkdir(parents=True)
@@ -598,7 +604,7 @@ class Bench:
             return f"{name} is gone"
         if finished and found != self.new:
             return f"the new files are not there although the writer said so: {sorted(found)}"
-        if tidy and (left := [name for name in leftovers(self.folder) if not name.endswith(("lock", ".next"))]):
+        if tidy and (left := [name for name in leftovers(self.folder) if not name.endswith(MEANT)]):
             return f"left over: {left}"
         if self.writer.read is not None:
             try:
@@ -616,13 +622,14 @@ class Bench:
         found = files_of(self.folder)
         if found != self.new:
             return f"the next run ends in other files: {sorted(found)}"
-        kept = [name for name in leftovers(self.after)]
-        if left := [name for name in leftovers(self.folder) if name not in kept]:
+        if left := sorted(set(leftovers(self.folder)) - set(leftovers(self.after))):
             return f"left over after the next run: {left}"
         return ""
 
     def steps(self, where: Any = at_step) -> int:
         """How many places there are for a fault."""
+        if where in self.counted:
+            return self.counted[where]
         self.begin()
 
         def count() -> list[int]:
@@ -632,6 +639,7 @@ class Bench:
 
         ended = trial(count)
         assert ended.how == "done", (self.name, ended.how)
+        self.counted[where] = ended.steps
         return ended.steps
 
     def at(self, which: int, act: Callable[[], None], where: Any = at_step) -> str:
@@ -649,10 +657,11 @@ class Bench:
         return wrong and f"step {which}, {ended.how}: {wrong}"
 
 
-def exhaust(bench: Bench, kind: str, every: int = 1) -> tuple[int, list[str]]:
-    """A kind of fault at every step, or at every few; how many were tried and what went wrong."""
+def exhaust(bench: Bench, kind: str, most: int | None = None) -> tuple[int, list[str]]:
+    """A kind of fault at every step, or at some spread over all; how many were tried and what went wrong."""
     act, where = STEPWISE[kind]
-    places = range(1, bench.steps(where) + 1, every)
+    steps = bench.steps(where)
+    places = range(1, steps + 1) if most is None else sorted({1 + i * (steps - 1) // most for i in range(most)})
     return len(places), [wrong for n in places if (wrong := bench.at(n, act, where))]
 
 
@@ -667,10 +676,10 @@ STEPWISE: dict[str, tuple[Callable[[], None], Any]] = {
 }
 
 
-def limited(bench: Bench, limits: int = 4, *, killed: bool) -> tuple[int, list[str]]:
+def limited(bench: Bench, *, killed: bool, most: int | None = None) -> tuple[int, list[str]]:
     """Files may not grow beyond some size: the write itself stops half way, with an error or with the process's end."""
     largest = max(map(len, bench.new.values()))
-    sizes = sorted({0, 1, largest // 2, largest - 1, *(largest * i // limits for i in range(1, limits))})
+    sizes = [0, 1, *(largest * i // 8 for i in range(1, 8)), largest - 1] if most is None else [largest // 2, 0][:most]
     wrong = []
     for size in sizes:
         folder = bench.begin()
@@ -702,17 +711,17 @@ def small_disk(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def full_disk(bench: Bench, kind: str) -> tuple[int, list[str]]:
+def full_disk(bench: Bench, kind: str, rooms: int = 3) -> tuple[int, list[str]]:
     """A real full disk: no room, no room for another file, or only room for a part; or one that can't be written."""
     tried, wrong = 0, []
-    for room in {"pages": (0, 1, 2), "inodes": (0, 1), "read-only": (0,)}[kind]:
+    for room in {"pages": (0, 1, 2), "inodes": (0, 1), "read-only": (0,)}[kind][:rooms]:
         shutil.rmtree(bench.folder, ignore_errors=True)
         with small_disk(bench.folder, "size=4m,nr_inodes=400"):
             shutil.copytree(bench.before, bench.folder, dirs_exist_ok=True)
             fill = bench.folder / ".fill"
             if kind == "pages":
                 _fill(fill)
-                os.truncate(fill, max(os.path.getsize(fill) - room * os.sysconf("SC_PAGE_SIZE"), 0))
+                os.truncate(fill, max(fill.stat().st_size - room * os.sysconf("SC_PAGE_SIZE"), 0))
             elif kind == "inodes":
                 _fill_inodes(fill, room)
             else:
@@ -762,11 +771,13 @@ def as_nobody() -> None:
     os.setuid(NOBODY)
 
 
-def whole(bench: Bench, faults: dict[str, int], *, mounts: bool) -> dict[str, tuple[int, list[str]]]:
-    """All faults for one writer: ``faults`` says at every how many steps."""
-    found = {kind: exhaust(bench, kind, every) for kind, every in faults.items()}
-    found["file size limit"] = limited(bench, killed=False)
-    found["killed in a write (SIGXFSZ)"] = limited(bench, killed=True)
+def whole(
+    bench: Bench, kinds: Iterable[str], *, mounts: bool, most: int | None = None
+) -> dict[str, tuple[int, list[str]]]:
+    """The faults for one writer; each of ``kinds`` at every step, or at ``most`` of them."""
+    found = {kind: exhaust(bench, kind, most) for kind in kinds}
+    found["file size limit"] = limited(bench, killed=False, most=most and 1)
+    found["killed in a write (SIGXFSZ)"] = limited(bench, killed=True, most=most and 1)
     if mounts:
         for kind, words in (("pages", "disk full"), ("inodes", "inodes used up"), ("read-only", "read-only disk")):
             found[words] = full_disk(bench, kind)
@@ -796,6 +807,7 @@ def benches(names: list[str] | None = None) -> Iterator[Iterator[Bench]]:
         Path(root).chmod(0o755)
         writers = WRITERS | {"naive": NAIVE}
         yield (
-            Bench(name, writers[name], Path(root) / str(i)) for i, name in enumerate(writers if names is None else names)
+            Bench(name, writers[name], Path(root) / str(i))
+            for i, name in enumerate(writers if names is None else names)
         )
-        shutil.rmtree(Path(tempfile.gettempdir()) / f"faults-tables-{os.getpid()}", ignore_errors=True)
+        shutil.rmtree(TABLES, ignore_errors=True)
