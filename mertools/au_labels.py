@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mertools.au import ACTION_UNITS
-from mertools.files import write_whole
+from mertools.files import reading, write_whole
 
 __all__ = ["OpenFaceAUs", "facs_labels", "read_au_labels", "read_openface", "write_au_labels"]
 
@@ -76,7 +76,7 @@ def read_openface(path: str | os.PathLike[str], *, face: int | None = None) -> O
     Source: OpenFace 2 (Baltrušaitis et al., 2018). Feed ``presence`` to :func:`clip_au_labels`.
     """
     source = _existing(path)
-    with source.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+    with reading(source), source.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         lines = csv.reader(file, skipinitialspace=True)
         header = [cell.strip() for cell in next(lines, [])]
         column = {name: i for i, name in enumerate(header)}
@@ -165,7 +165,7 @@ def read_au_labels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     source = _existing(path)
     labels: dict[str, Tensor] = {}
-    with source.open(encoding="utf-8", errors="replace") as file:
+    with reading(source), source.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue

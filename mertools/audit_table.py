@@ -153,9 +153,7 @@ def _check_pages(pages: Path, source: Path, target: Path) -> None:
         check_target(pages / name)
         for kind, table in (("table", source), ("out", target)):
             if os.path.realpath(pages / name) == os.path.realpath(table):
-                raise ValueError(
-                    f"report must be another folder: {name} of the report would be written over {kind} {table}"
-                )
+                raise ValueError(f"report must be another folder: its {name} would be written over {kind} {table}")
 
 
 def corrections(clips: Sequence[ClipAnnotation], audit: AnnotationAudit, search: str) -> list[Correction]:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mertools.files import reading
+
 __all__ = ["read_clip"]
 
 _LARGEST = 16384  # pixels a side that frames are resized to
@@ -188,10 +190,8 @@ def _decoded(files: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
     import cv2
 
     for file in files:
-        try:
+        with reading(file):
             data = np.frombuffer(file.read_bytes(), np.uint8)  # cv2.imread can't open every name on every system
-        except OSError as error:  # a disk that fails while it is read does not say on which file
-            raise OSError(error.errno, error.strerror, str(file)) from error
         try:
             image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         except cv2.error as error:  # a header that promises gigapixels

@@ -56,6 +56,24 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
 
 
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Whatever goes wrong with the disk while a file is read names the file, which the system does not tell.
+
+    Examples:
+        >>> with reading("a.txt"):
+        ...     raise OSError(5, "Input/output error")
+        Traceback (most recent call last):
+        OSError: [Errno 5] Input/output error: 'a.txt'
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+
+
 def append_line(file: FileIO, line: str) -> None:
     r"""Add a line to a file that is open for appending, all of it or nothing.
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from mertools.annotations import ClipAnnotation
 from mertools.clips import frame_number
+from mertools.files import reading
 
 __all__ = ["FrameFolder", "FrameFolders", "find_frames"]
 
@@ -91,12 +92,10 @@ def decode_frames(
     clip: np.ndarray | None = None
     for i, file in enumerate(files):
         try:
-            with Path(file).open("rb") as data:  # cv2.imread can't open every name on every system
+            with reading(file), Path(file).open("rb") as data:  # cv2.imread can't open every name on every system
                 image = cv2.imdecode(np.frombuffer(data.read(), np.uint8), cv2.IMREAD_COLOR)
         except cv2.error:  # an empty file, or a header that promises gigapixels
             image = None
-        except OSError as error:  # a disk that fails while it is read does not say on which file
-            raise OSError(error.errno, error.strerror, file) from error
         if image is None:
             raise ValueError(f"{file} can't be decoded as an image")
         wanted = shape or image.shape[:2]

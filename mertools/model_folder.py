@@ -19,7 +19,7 @@ from torch import nn
 
 from mertools.au_head import AUHead
 from mertools.backbone import ManhattanRetNet
-from mertools.files import write_whole
+from mertools.files import reading, write_whole
 from mertools.fusion import ParallelFusion
 from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
@@ -160,11 +160,12 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
 
 def _config_of_weights(folder: Path) -> str:
     """The config that belongs to the weights: the one beside them, or the next if a kill came between the two."""
-    if (folder / _NEXT).is_file():
-        waiting = json.loads((folder / _NEXT).read_text(encoding="utf-8"))
-        if waiting["weights"] == _digest((folder / _WEIGHTS).read_bytes()):
-            return str(waiting["config"])
-    return (folder / _CONFIG).read_text(encoding="utf-8")
+    with reading(folder):
+        if (folder / _NEXT).is_file():
+            waiting = json.loads((folder / _NEXT).read_text(encoding="utf-8"))
+            if waiting["weights"] == _digest((folder / _WEIGHTS).read_bytes()):
+                return str(waiting["config"])
+        return (folder / _CONFIG).read_text(encoding="utf-8")
 
 
 def _digest(data: bytes) -> str:

@@ -30,7 +30,7 @@ from typing import Any
 from urllib.parse import quote
 
 from mertools.checkpoints import load_checkpoint, save_checkpoint
-from mertools.files import append_line, remove_dead, write_whole
+from mertools.files import append_line, reading, remove_dead, write_whole
 from mertools.locks import SharedLock
 from mertools.score_book import ScoreBook
 
@@ -217,7 +217,9 @@ class FoldFolder:
         if not file.exists():
             return
         kept = []
-        for line in file.read_bytes().splitlines():
+        with reading(file):
+            lines = file.read_bytes().splitlines()
+        for line in lines:
             try:
                 entry = json.loads(line)
             except ValueError:  # no JSON, or no text
@@ -245,7 +247,8 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        with reading(path):
+            value = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} can't be read as JSON: {error}") from None
     if not isinstance(value, dict):

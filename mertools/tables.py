@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mertools.files import reading
+
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
 
 
@@ -116,7 +118,8 @@ def column_letter(index: int) -> str:
 
 def read_text(path: Path) -> tuple[str, str]:
     """A text table and its encoding: UTF-8 with or without a mark, UTF-16 with one."""
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     encoding = (
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
     )
@@ -171,8 +174,11 @@ def _from_xlsx(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
     try:
-        book = openpyxl.load_workbook(path, data_only=True)
+        with reading(path):
+            book = openpyxl.load_workbook(path, data_only=True)
     except Exception as error:  # openpyxl lets zip, XML and key errors through
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     sheets = {}
     for page in book.worksheets:
@@ -192,8 +198,11 @@ def _from_xls(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
     try:
-        book = xlrd.open_workbook(str(path), logfile=io.StringIO())
+        with reading(path):
+            book = xlrd.open_workbook(str(path), logfile=io.StringIO())
     except Exception as error:  # xlrd lets struct, assertion and its own errors through
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
     return {page.name: list(_numbered([page.row_values(i) for i in range(page.nrows)])) for page in book.sheets()}
 
