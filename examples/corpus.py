@@ -185,7 +185,7 @@ def claim(out: Path, clips: Sequence[str], **options: object) -> None:
             changed = [key for key in identity | there if identity.get(key) != there.get(key)]
             raise ValueError(f"{out} holds another run (other {', '.join(changed)}): repeat that, or use another --out")
         return
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):  # a kill may leave such a one
         raise ValueError(f"{out} holds something else already: use another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(identity, indent=1).encode())

@@ -198,6 +198,8 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
         labels: values ``(18,)`` in [0, 1] (or NaN, no face) by name; names without blanks.
 
     Raises:
+        FileNotFoundError: there is no folder for the file.
+        OSError: it can't be written; what was there before is untouched.
         TypeError: labels is no mapping of names to tensors.
         ValueError: a name with blanks, or values that do not fit.
 

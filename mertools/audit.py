@@ -366,7 +366,7 @@ def audit_clips(
             entries[i] = ClipAudit(clip, error=prepared)
             continue
         task, keys = prepared
-        if known is not None and "error" not in known:  # what went wrong may have been mended since
+        if known is not None and known.keys() == set(options.searches):  # what went wrong may have been mended since
             entries[i] = _entry(clip, keys, task, known)
         else:
             tasks.append(task)

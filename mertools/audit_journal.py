@@ -1,23 +1,26 @@
 """What a long run has done so far, on disk: a killed run goes on from there, and two at once are kept apart.
 
 The journal is a text file of one JSON object per finished clip. Its first line is the fingerprint of table, frames and
-options, so that results of one run never end up in another. A lock that the operating system releases when its process
-dies, however it dies, keeps a second run out.
+options, so that results of one run never end up in another. A line that a crash has spoilt is passed over and its clip
+searched again. A lock that the operating system releases when its process dies, however it dies, keeps a second run
+out.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from mertools.annotations import ClipAnnotation
-from mertools.files import json_object
+from mertools.files import append_line, json_object
+from mertools.locks import Lock, open_own
 
 
 def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str) -> str:
@@ -52,16 +55,15 @@ class Journal:
     def __init__(self, folder: Path, identity: str, *, restart: bool = False) -> None:
         self.folder, self.identity, self.restart = folder, identity, restart
         self.done: dict[int, Mapping[str, Any]] = {}
-        self._lock: IO[str] | None = None
-        self._file: IO[str] | None = None
+        self._lock: Lock | None = None
+        self._file: io.FileIO | None = None
 
     def __enter__(self) -> Journal:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _hold(self.folder / "lock")
+        self._lock = Lock(self.folder / "lock")
         try:
             self._file = self._open()
         except BaseException:
-            self._lock.close()
+            self._close()
             raise
         return self
 
@@ -70,15 +72,16 @@ class Journal:
     ) -> None:
         if not self.done and self.folder.exists():  # nothing to go on from
             self.finish()
-        for file in (self._file, self._lock):
-            if file is not None:
-                file.close()
+        self._close()
 
     def add(self, index: int, result: Mapping[str, Any]) -> None:
-        """Note that a clip is done."""
+        """Note that a clip is done.
+
+        Raises:
+            OSError: the disk is full, for instance; the journal is as it was before.
+        """
         assert self._file is not None
-        self._file.write(json.dumps({"clip": index, **result}) + "\n")
-        self._file.flush()
+        append_line(self._file, json.dumps({"clip": index, **result}))
         self.done[index] = result
 
     def finish(self) -> None:
@@ -92,14 +95,21 @@ class Journal:
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
-    def _open(self) -> IO[str]:
+    def _close(self) -> None:
+        for part in (self._file, self._lock):
+            if isinstance(part, Lock):
+                part.release()
+            elif part is not None:
+                part.close()
+
+    def _open(self) -> io.FileIO:
         path = self.folder / "journal.jsonl"
         whole = 0
         if path.exists() and not self.restart:
             data = path.read_bytes()
             whole = data.rfind(b"\n") + 1  # a killed run may leave half a line
-            lines = [json_object(line, f"{path} (--restart forgets it)") for line in data[:whole].splitlines()]
-            if lines and lines[0].get("run") != self.identity:
+            lines = [_entry(line) for line in data[:whole].splitlines()]
+            if lines and (lines[0] or {}).get("run") != self.identity:
                 if len(lines) > 1:
                     raise ValueError(
                         f"{self.folder} holds the unfinished run of another table, folder of frames, version or set of "
@@ -107,16 +117,25 @@ class Journal:
                     )
                 whole, lines = 0, []
             for entry in lines[1:]:
-                index = entry.pop("clip", None)
-                if not isinstance(index, int) or not _is_result(entry):
-                    raise ValueError(f"{path} holds what no audit writes: start anew (restart=True, --restart)")
-                self.done[index] = entry
-        file = _open_own(path)
-        file.truncate(whole)
-        if not whole:
-            file.write(json.dumps({"run": self.identity}) + "\n")
-            file.flush()
+                if entry is not None and isinstance(index := entry.pop("clip", None), int) and _is_result(entry):
+                    self.done[index] = entry
+        file = io.FileIO(open_own(path, os.O_APPEND), "ab")
+        try:
+            file.truncate(whole)
+            if not whole:
+                append_line(file, json.dumps({"run": self.identity}))
+        except BaseException:
+            file.close()
+            raise
         return file
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line's object; None for one that a crash of the machine has spoilt. Its clip is searched again."""
+    try:
+        return json_object(line, "journal")
+    except ValueError:
+        return None
 
 
 def _is_result(entry: Mapping[str, Any]) -> bool:
@@ -125,41 +144,3 @@ def _is_result(entry: Mapping[str, Any]) -> bool:
     return all(
         isinstance(keys, list) and len(keys) == 3 and all(type(k) is int for k in keys) for keys in entry.values()
     )
-
-
-def _open_own(path: Path) -> IO[str]:
-    """Open a file of the work folder for reading and appending; where a link was planted in its place, not."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
-    try:
-        return os.fdopen(os.open(path, flags, 0o666), "a+", encoding="utf-8", errors="replace")
-    except OSError as error:
-        if path.is_symlink():
-            raise ValueError(f"{path} is a link, which no audit makes: remove it, or give another output") from error
-        raise
-
-
-def _hold(path: Path) -> IO[str]:
-    """Lock a file for this process, or say who has it."""
-    file = _open_own(path)
-    try:
-        if os.name == "nt":  # pragma: no cover
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise RuntimeError(
-            f"{path.parent} is in use by {holder}: two runs on the same output would mix. Wait for it, or give "
-            "another output"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()}")
-    file.flush()
-    return file

@@ -20,6 +20,7 @@ from mertools.frame_folders import FrameFolders, decode_frames
 from mertools.shown import shown
 
 _PLURAL = {"onset": "onsets", "apex": "apexes", "offset": "offsets"}
+REPORT_FILES = ("clips.csv", "groups.csv", "tests.csv", "index.html")
 _GROUPS = 25  # rows of a table by subject; the csv has all
 _STYLE = """
 :root { color-scheme: light; --ink: #22262b; --muted: #6b737c; --line: #e4e7ea; --back: #f6f7f8; }
@@ -49,10 +50,11 @@ def write_report(
     """Write ``index.html``, ``clips.csv``, ``groups.csv`` and ``tests.csv``; see ``AnnotationAudit.write_report``."""
     page = _page(audit, search, frames, title, worst)
     folder.mkdir(parents=True, exist_ok=True)
-    audit.write_csv(folder / "clips.csv")
-    write_whole(folder / "groups.csv", _groups_csv(audit).encode())
-    write_whole(folder / "tests.csv", _tests_csv(audit).encode())
-    write_whole(folder / "index.html", page.encode())
+    clips, groups, tests, index = (folder / name for name in REPORT_FILES)
+    audit.write_csv(clips)
+    write_whole(groups, _groups_csv(audit).encode())
+    write_whole(tests, _tests_csv(audit).encode())
+    write_whole(index, page.encode())
 
 
 def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, title: str, worst: int) -> str:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from mertools.annotations import ClipAnnotation, read_annotations
 from mertools.audit import AnnotationAudit, AuditOptions, audit_clips
 from mertools.audit_journal import Journal, fingerprint
+from mertools.audit_report import REPORT_FILES
 from mertools.audit_search import SEARCHES
 from mertools.checks import check_choice
 from mertools.corrected_table import Correction, check_output, corrected_table, write_corrected
+from mertools.files import check_target
 from mertools.frame_folders import FrameFolders
 from mertools.repairs import Repair
 from mertools.schemas import AnnotationSchema, dataset_schema
@@ -125,8 +127,7 @@ def audit_table(
     corrected_table(source, schema, [], target)  # what can't be written is said before the work, not after it
     folders = FrameFolders(frames)
     pages = Path(report) if report is not None else target.with_name(f"{target.stem}-report")
-    if pages.exists() and not pages.is_dir():
-        raise NotADirectoryError(f"report must be a folder, {pages} is a file")
+    _check_pages(pages, source, target)
     work = target.with_name(f".{target.name}.audit")
     identity = fingerprint(clips, folders.name, f"{options.words} {correct} {source.resolve()}")
     with Journal(work, identity, restart=restart) as journal:
@@ -138,6 +139,22 @@ def audit_table(
         write_corrected(source, schema, corrections(clips, audit, correct), target)
         journal.finish()
     return AuditedTable(audit, clips.repairs, target, pages)
+
+
+def _check_pages(pages: Path, source: Path, target: Path) -> None:
+    """Refuse a report that could not be written, before hours of work, or would be written over a table."""
+    if pages.is_symlink() and not pages.exists():
+        raise FileNotFoundError(f"report must be a folder, {pages} is a link to {pages.readlink()}, which is not there")
+    if pages.exists() and not pages.is_dir():
+        raise NotADirectoryError(f"report must be a folder, {pages} is a file")
+    there = next(folder for folder in (pages, *pages.absolute().parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"report must be a folder that can be written to, {there} can't")
+    for name in REPORT_FILES if pages.exists() else ():
+        check_target(pages / name)
+        for kind, table in (("table", source), ("out", target)):
+            if os.path.realpath(pages / name) == os.path.realpath(table):
+                raise ValueError(f"report must be another folder: its {name} would be written over {kind} {table}")
 
 
 def corrections(clips: Sequence[ClipAnnotation], audit: AnnotationAudit, search: str) -> list[Correction]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -61,6 +62,9 @@ def run_tasks(
                         yield _index(running.pop(future)), result
             except BrokenProcessPool:
                 doubtful += running.values()
+            except BaseException:  # interrupted: what is in hand is finished, what waits is not begun
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     for task in doubtful:
         with _pool(1) as pool:
             try:
@@ -83,6 +87,7 @@ def _start() -> None:
     import cv2
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the parent is the one to stop
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     parent = multiprocessing.parent_process()

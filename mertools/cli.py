@@ -11,7 +11,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 
 import mertools as mt
 from mertools.cli_audit import add_audit
-from mertools.files import write_whole
+from mertools.files import check_target, write_whole
 from mertools.shown import shown
 
 
@@ -44,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # what went wrong with a clip or a file is caught where it is known by name
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _fail(f"the output could not be written: {error.strerror or error}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +96,8 @@ def _select(args: argparse.Namespace) -> int:
         return _fail("--preset sets the windows around an annotation: give --onset and --apex, or leave it out")
     if args.refine and (args.onset is None or args.preset is not None):
         return _fail("--refine searches around an annotation: give --onset and --apex, and no --preset")
+    if args.plot is not None and (message := _in_the_way(args.plot, Path(args.clips[0]))):
+        return _fail(message)
     selector = mt.FrameSelector(refine=True) if args.refine else mt.FrameSelector.preset(args.preset or "full")
     status = 0
     for clip in args.clips:
@@ -121,6 +125,15 @@ def _select(args: argparse.Namespace) -> int:
     return status
 
 
+def _in_the_way(plot: Path, clip: Path) -> str:
+    """Why a figure must not be written there: it would replace the clip, or be read as one of its frames."""
+    if clip.is_file() and plot.exists() and plot.samefile(clip):
+        return f"--plot {plot} is the clip itself, which is never written to"
+    if clip.is_dir() and plot.parent.is_dir() and plot.parent.samefile(clip):
+        return f"--plot {plot} would lie among the frames of the clip: name a file in another folder"
+    return ""
+
+
 def _read(clip: str, size: int | None) -> Tensor:
     """The clip's frames; what read_clip warns about becomes a line on standard error."""
     with warnings.catch_warnings(record=True) as caught:
@@ -134,18 +147,15 @@ def _read(clip: str, size: int | None) -> Tensor:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole or not at all: to a temporary file beside ``path``, then moved into place."""
+    """Write a figure whole or not at all, see :func:`write_whole`."""
     suffix = path.suffix or ".png"
     if suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
         known = ", ".join(f".{name}" for name in ("png", "pdf", "svg", "jpg"))
         raise ValueError(f"the file's suffix must be one that matplotlib writes ({known}, ...), got {suffix!r}")
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    with tempfile.TemporaryDirectory() as drawn:
-        temporary = Path(drawn) / f"figure{suffix}"
-        figure.savefig(temporary, format=suffix[1:])
-        write_whole(path, temporary.read_bytes())
+    check_target(path)
+    data = io.BytesIO()
+    figure.savefig(data, format=suffix[1:])
+    write_whole(path, data.getvalue())
 
 
 def silence_decoders() -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
 from mertools.csv_rows import csv_line, csv_rows, csv_text
-from mertools.files import write_whole
+from mertools.files import check_target, write_whole
 from mertools.schemas import AnnotationSchema
 from mertools.tables import Sheet, read_sheet, read_text
 
@@ -46,6 +46,7 @@ def check_output(source: str | Path, out: str | Path) -> None:
 
     Raises:
         FileNotFoundError: its folder does not exist.
+        OSError: it is a folder, a device or a pipe.
         ValueError: not xlsx or csv, or the input itself.
     """
     out, source = Path(out), Path(source)
@@ -53,6 +54,7 @@ def check_output(source: str | Path, out: str | Path) -> None:
         raise ValueError(f"out must be an .xlsx or .csv file, got {out}")
     if not out.absolute().parent.is_dir():
         raise FileNotFoundError(f"out must lie in an existing folder, there is none at {out.absolute().parent}")
+    check_target(out)
     if out.exists() and source.exists() and out.samefile(source):
         raise ValueError(f"out must be another file than the table: {source} is never written to")
 

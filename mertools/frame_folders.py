@@ -153,7 +153,8 @@ class FrameFolders:
         self.name = str(self.root.absolute())
         if not self.root.is_dir():
             raise FileNotFoundError(f"frames must be the folder that holds the clips' frames, there is none at {root}")
-        self._files = dict(_image_folders(self.root.absolute()))
+        self._closed: list[OSError] = []
+        self._files = dict(_image_folders(self.root.absolute(), self._closed))
         self._deepest = max((len(Path(path).parts) for path in self._files), default=0)
 
     @property
@@ -185,9 +186,12 @@ class FrameFolders:
                 )
             if found:
                 return self._folder(found[0])
+        closed = (
+            f"; {len(self._closed)} folders could not be read, the first: {self._closed[0]}" if self._closed else ""
+        )
         raise FileNotFoundError(
             f"{clip.place}: no folder of frames for clip {clip.name} below {self.root}, "
-            f"looked for {', '.join(patterns)}"
+            f"looked for {', '.join(patterns)}{closed}"
         )
 
     def _lookup(self, parts: tuple[str, ...]) -> list[str]:
@@ -272,9 +276,11 @@ def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFold
     return FrameFolders(root).find(clip)
 
 
-def _image_folders(root: Path) -> list[tuple[str, list[str]]]:
+def _image_folders(root: Path, closed: list[OSError]) -> list[tuple[str, list[str]]]:
+    """Folders with their images; what can't be listed is added to ``closed``."""
     found, seen = [], set()
-    for path, folders, files in os.walk(root, followlinks=True):  # datasets are often linked into place
+    walk = os.walk(root, onerror=closed.append, followlinks=True)  # datasets are often linked into place
+    for path, folders, files in walk:
         real = os.path.realpath(path)
         if real in seen:
             folders.clear()

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mertools.files import reading
+
 MAX_PIXELS = 1 << 26
 MAX_BYTES = 16 * MAX_PIXELS  # four channels of 32 bits a pixel: no honest file of that size is larger
 _NO_LENGTH = {0x01, *range(0xD0, 0xD8)}  # JPEG markers that stand alone
@@ -46,7 +48,8 @@ def decode_image(file: str | Path) -> np.ndarray:
         raise ValueError("it is no regular file")
     if about.st_size > MAX_BYTES:
         raise ValueError(f"it has {about.st_size} bytes, at most {MAX_BYTES} are read")
-    data = Path(file).read_bytes()  # cv2.imread can't open every name on every system
+    with reading(file):
+        data = Path(file).read_bytes()  # cv2.imread can't open every name on every system
     try:
         size = image_size(data)
     except (IndexError, struct.error):

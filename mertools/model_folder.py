@@ -8,6 +8,7 @@ imported by a path. ``PyTorchModelHubMixin`` of huggingface_hub reads and writes
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from mertools.au_head import AUHead
 from mertools.backbone import ManhattanRetNet
-from mertools.files import json_object, write_whole
+from mertools.files import json_object, reading, write_whole
 from mertools.fusion import ParallelFusion
 from mertools.manhattan import ManhattanRetention
 from mertools.models import TSFmicro, TwoBranch
@@ -42,6 +43,7 @@ _CLASSES: dict[str, type[nn.Module]] = {
 }  # fmt: skip
 _LARGEST, _MODULES = 1 << 20, 10_000
 _CLASS, _CONFIG, _WEIGHTS = "class", "config.json", "model.safetensors"
+_NEXT = ".config.json.next"  # while a model is being saved
 
 
 def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
@@ -89,8 +91,13 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    write_whole(target / _WEIGHTS, safetensors.save(weights, metadata={"format": "pt"}))
+    data = safetensors.save(weights, metadata={"format": "pt"})
+    # Two files can't be replaced at once. Until both are, the new config lies beside them with a digest of the weights
+    # that it is for, so that whoever reads them after a kill does not build the old model around the new weights.
+    write_whole(target / _NEXT, json.dumps({"weights": _digest(data), "config": text}).encode())
+    write_whole(target / _WEIGHTS, data)
     write_whole(target / _CONFIG, text.encode())
+    (target / _NEXT).unlink()
     return target
 
 
@@ -129,10 +136,10 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
     safetensors = _safetensors("load_model")
     path = Path(folder)
     for name in (_CONFIG, _WEIGHTS):
-        if not (path / name).is_file():
+        if not (path / name).is_file() and not (name == _CONFIG and (path / _NEXT).is_file()):
             raise FileNotFoundError(f"{path} holds no {name}: is it a folder that save_model wrote?")
     try:
-        config = json_object((path / _CONFIG).read_bytes(), path / _CONFIG)
+        config = json_object(_config_of_weights(path), path / _CONFIG)
     except ValueError as error:
         raise ValueError(
             f"{path / _CONFIG} is no JSON object, it must hold the constructor's arguments by name: {error}"
@@ -195,6 +202,20 @@ def _counted_modules() -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _config_of_weights(folder: Path) -> bytes:
+    """The config that belongs to the weights: the one beside them, or the next if a kill came between the two."""
+    with reading(folder):
+        if (folder / _NEXT).is_file():
+            waiting = json_object((folder / _NEXT).read_bytes(), folder / _NEXT)
+            if waiting.get("weights") == _digest((folder / _WEIGHTS).read_bytes()):
+                return str(waiting.get("config")).encode()
+        return (folder / _CONFIG).read_bytes()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _build(model_class: type[nn.Module] | None, config: Mapping[str, Any]) -> nn.Module:

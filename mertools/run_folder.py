@@ -1,6 +1,7 @@
 """The folder of a training run: settings, one folder a fold, pooled scores; whole at every moment.
 
     run/
+      .lock                       while a process works on the run: a second one is refused
       settings.json               what the run was started with; another run may not continue it
       folds/<name>/
         log.jsonl                 a line per epoch
@@ -13,7 +14,8 @@
       confusion.png               with the extra "plot"
 
 What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
-continues with the folds that are missing, and within a fold with the epoch after the last checkpoint.
+continues with the folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes
+with its process, however that ends (:mod:`mertools.locks`).
 """
 
 from __future__ import annotations
@@ -27,10 +29,13 @@ from urllib.parse import quote
 
 from mertools.checkpoints import load_checkpoint, save_checkpoint
 from mertools.csv_rows import csv_text
-from mertools.files import json_object, write_whole
+from mertools.files import append_line, json_object, reading, remove_dead, write_whole
+from mertools.locks import SharedLock
 from mertools.score_book import ScoreBook
 
 __all__ = ["FoldFolder", "RunFolder"]
+
+_sync = getattr(os, "fdatasync", os.fsync)
 
 
 class RunFolder:
@@ -41,6 +46,7 @@ class RunFolder:
 
     Raises:
         FileExistsError: in :meth:`begin`, there is a run here and it is not to be continued.
+        RuntimeError: in :meth:`begin`, another process is at work on the run here.
         ValueError: in :meth:`begin`, the run here was started with other settings.
 
     Examples:
@@ -58,9 +64,15 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self._lock: SharedLock | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None}  # a lock stays with its process
 
     def begin(self, settings: Mapping[str, Any], *, resume: bool = False) -> None:
-        """Start a run here, or continue one.
+        """Start a run here, or continue one; from now on no other process can, until this one ends or :meth:`finish`.
+
+        Where several processes train one run, the first of them begins it.
 
         Args:
             settings: all that decides the outcome, as plain values.
@@ -68,17 +80,28 @@ class RunFolder:
 
         Raises:
             FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
+            RuntimeError: another process is at work on the run here.
             ValueError: the run here was started with other settings, which are named.
         """
-        file = self.path / "settings.json"
         wanted = json.loads(json.dumps(settings))
+        if not resume and (self.path / "settings.json").exists():
+            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        lock = SharedLock.take(self.path / ".lock")
+        try:
+            self._begin(wanted, resume)
+        except BaseException:
+            del lock  # not kept by the traceback
+            raise
+        self._lock = lock
+
+    def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
+        file = self.path / "settings.json"
         if not file.exists():
             if any((self.path / "folds").glob("*")):
                 raise FileExistsError(
                     f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be pooled "
                     "with them: choose another folder"
                 )
-            self.path.mkdir(parents=True, exist_ok=True)
             _write_json(file, wanted)
             return
         if not resume:
@@ -95,7 +118,7 @@ class RunFolder:
         for folder in (self.path / "folds").glob("*/"):
             names = ("checkpoint.pt", "predictions.json", "log.jsonl", "weights.pt", "weights.safetensors")
             for half in (path for name in names for path in folder.glob(f".{name}-*")):
-                half.unlink()
+                remove_dead(half)
             if FoldFolder(folder).done:
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -135,6 +158,8 @@ class RunFolder:
         except ImportError:
             summary["confusion_plot"] = "matplotlib is missing: pip install 'mertools[plot]'"
         _write_json(self.path / "scores.json", summary)
+        if self._lock is not None:
+            self._lock.release()
         return summary
 
 
@@ -178,11 +203,12 @@ class FoldFolder:
         return load_checkpoint(file) if file.exists() else None
 
     def log(self, **entry: Any) -> None:
-        """Append a line to the log."""
+        """Append a line to the log, all of it or nothing."""
         self.path.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry, allow_nan=False) + "\n"
-        with (self.path / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(line)
+        line = json.dumps(entry, allow_nan=False)
+        with (self.path / "log.jsonl").open("ab", buffering=0) as file:
+            append_line(file, line)
+            _sync(file.fileno())  # a checkpoint that outlives a power cut finds its epochs in the log
 
     def rewind(self, epoch: int) -> None:
         """Drop what the log has of ``epoch`` and later, and a line that a kill cut off."""
@@ -190,7 +216,8 @@ class FoldFolder:
         if not file.exists():
             return
         kept = []
-        lines = file.read_bytes().splitlines(keepends=True)
+        with reading(file):
+            lines = file.read_bytes().splitlines(keepends=True)
         for number, line in enumerate(lines, start=1):
             if number == len(lines) and not line.endswith(b"\n"):
                 break
@@ -217,7 +244,9 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    return json_object(path.read_bytes(), path)
+    with reading(path):
+        data = path.read_bytes()
+    return json_object(data, path)
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.expressions import class_names
+from mertools.files import reading
 from mertools.score_rows import Prediction, check_text
 
 FORMAT = "mertools scores 1"
@@ -138,7 +139,8 @@ def read_text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file of scores, there is none at {path}")
     try:
-        return path.read_bytes().decode()
+        with reading(path):
+            return path.read_bytes().decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mertools.checks import check_choice, check_count, check_number
+from mertools.files import folder_whole
 from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 
 __all__ = ["SyntheticDataset", "synthetic_dataset"]
@@ -94,6 +93,7 @@ def synthetic_dataset(
 
     Examples:
         >>> from mertools import ClipDataset, apply_protocol, read_annotations
+        >>> import tempfile
         >>> made = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=32, num_frames=32)
         >>> table = read_annotations(made.table, made.dataset)
         >>> found = apply_protocol(table, "megc2019")
@@ -112,9 +112,7 @@ def synthetic_dataset(
     target = Path(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"root must be a new or empty folder, {target} holds something")
-    target.absolute().parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.absolute().parent))
-    try:
+    with folder_whole(target) as building:
         rows: list[tuple[int, int, str, SyntheticClip]] = []
         for subject in range(1, subjects + 1):
             portrait = _someone(np.random.default_rng([seed, subject]))
@@ -129,12 +127,6 @@ def synthetic_dataset(
                 _write_frames(made.frames, building, place)
                 rows.append((subject, number, movement, made))
         where = (_casme2_table if layout == "casme2" else _dfew_lists)(building, rows, clips)
-        building.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        building.replace(target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return SyntheticDataset(target / where.table, target / where.frames, layout)
 
 
@@ -188,9 +180,9 @@ def _write_frames(frames: Tensor, root: Path, place: str) -> None:
     if place.endswith("/"):
         (root / place).mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(frames.permute(0, 2, 3, 1).numpy(), start=1):
-        path = f"{root}/{place}{number}.png"
-        if not cv2.imwrite(path, np.ascontiguousarray(image[..., ::-1])):
-            raise OSError(f"could not write {path}")
+        # Not by cv2.imwrite, which does not notice a disk that is full.
+        data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1]
+        Path(f"{root}/{place}{number}.png").write_bytes(data.tobytes())
 
 
 def _casme2_table(root: Path, rows: list[tuple[int, int, str, SyntheticClip]], clips: int) -> SyntheticDataset:

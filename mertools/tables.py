@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mertools.csv_rows import bare_cell, csv_rows
+from mertools.files import reading
 from mertools.workbooks import MAX_BYTES, MAX_CELLS, MAX_TEXT, read_xls, read_xlsx
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
@@ -120,7 +121,8 @@ def read_text(path: Path) -> tuple[str, str]:
     """A text table and its encoding: UTF-8 with or without a mark, UTF-16 with one."""
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
-    data = path.read_bytes()
+    with reading(path):
+        data = path.read_bytes()
     encoding = (
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
     )

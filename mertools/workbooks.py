@@ -6,6 +6,7 @@ is weighed: how much it unfolds to, how many cells it holds and merges, whether 
 
 from __future__ import annotations
 
+import errno
 import io
 import re
 import zipfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from posixpath import basename
 from typing import Any
 from xml.parsers import expat
+
+from mertools.files import reading
 
 MAX_BYTES = 1 << 28  # of a workbook, unfolded
 MAX_CELLS = 1_000_000  # filled or formatted, of all sheets together
@@ -41,6 +44,7 @@ def read_xlsx(path: Path) -> dict[str, Rows]:
         sheets = {page.title: _xlsx_rows(page) for page in book.worksheets}
         book.close()
     except Exception as error:  # openpyxl lets zip, XML and key errors through
+        _raise_again(error, path)
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     if not sheets:
         raise ValueError(f"{path} holds no sheet with cells")
@@ -72,10 +76,18 @@ def read_xls(path: Path) -> dict[str, Rows]:
                 for page in book.sheets()
             }
     except Exception as error:  # xlrd lets struct, assertion and its own errors through
+        _raise_again(error, path)
         raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
     if not sheets:
         raise ValueError(f"{path} holds no sheet with cells")
     return sheets
+
+
+def _raise_again(error: Exception, path: Path) -> None:
+    """A failing disk is no damaged workbook. What can't be sought (EINVAL) is: a hostile place in its directory."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        with reading(path):
+            raise error
 
 
 def _xlsx_rows(page: Any) -> Rows:
@@ -115,6 +127,7 @@ def weigh_xlsx(path: Path) -> _Weighed:
     except _Refused as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # zip, zlib and XML errors, and what zipfile does not know how to unfold
+        _raise_again(error, path)
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     return weighed
 

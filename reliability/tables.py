@@ -1,6 +1,6 @@
 """The tables of docs/reliability.md that come from the records of ``properties`` and ``mutants``.
 
-    python -m reliability.tables    # prints them
+python -m reliability.tables    # prints them
 """
 
 from __future__ import annotations

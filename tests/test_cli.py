@@ -66,8 +66,8 @@ def test_a_figure_is_written_whole_or_not_at_all(tmp_path):
     class Broken:
         canvas = Figure().canvas
 
-        def savefig(self, path, **_):
-            path.write_bytes(b"half")
+        def savefig(self, file, **_):
+            file.write(b"half")
             raise OSError("disk full")
 
     target = tmp_path / "figure.png"

@@ -1,0 +1,412 @@
+"""Outputs that are folders, links, pipes or somebody else's; several processes at one file or folder; what a file keeps."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+if sys.platform == "win32":
+    pytest.skip("links, pipes and permissions are POSIX's", allow_module_level=True)
+
+import faults
+import torch
+from audit_data import make_dataset
+
+import mertools as mt
+from mertools import files
+from mertools.cli import main, save_figure
+from mertools.corrected_table import Correction, write_corrected
+from mertools.files import remove_unfinished, write_whole
+from mertools.locks import Lock, SharedLock
+from mertools.schemas import dataset_schema
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+ONE_FILE = {  # everything that writes one file at a path of the user's choice
+    "write_whole": ("a.txt", lambda path: write_whole(path, b"new")),
+    "write_corrected": (
+        "a.csv",
+        lambda path: write_corrected(
+            faults.table("csv"), dataset_schema("casme2"), [Correction(2, 1, (1, 2, 3))], path
+        ),
+    ),
+    "save_checkpoint": ("a.pt", lambda path: mt.save_checkpoint(path, {"epoch": 1})),
+    "save_weights": ("a.safetensors", lambda path: mt.save_weights(path, torch.nn.Linear(2, 2))),
+    "write_au_labels": ("a.txt", lambda path: mt.write_au_labels(path, {"1": torch.ones(18)})),
+    "ScoreBook.write_json": ("a.json", lambda path: faults.book(0).write_json(path)),
+    "ScoreBook.write_csv": ("a.csv", lambda path: faults.book(0).write_csv(path)),
+    "DatasetReport.write_csv": ("a.csv", lambda path: mt.DatasetReport((), 0, 0).write_csv(path)),
+    "AnnotationAudit.write_csv": ("a.csv", lambda path: faults.audit(0).write_csv(path)),
+    "export_onnx": ("a.onnx", lambda path: _onnx(path)),
+    "save_figure": ("a.png", lambda path: save_figure(faults.Drawn(1), path)),
+}
+
+
+def _onnx(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mertools.onnx_export._translate", lambda *_: b"graph")
+        patch.setattr("mertools.onnx_export._compare", lambda *_: None)
+        mt.export_onnx(mt.AUHead(8), path, torch.zeros(2, 8))
+
+
+@pytest.fixture(params=ONE_FILE)
+def writer(request):
+    return ONE_FILE[request.param]
+
+
+def test_a_path_that_is_no_file_is_refused_and_left_alone(writer, tmp_path):
+    name, write = writer
+    folder, pipe, lost = (tmp_path / f"{kind}-{name}" for kind in ("folder", "pipe", "lost"))
+    folder.mkdir()
+    os.mkfifo(pipe)
+    lost.symlink_to(tmp_path / "nowhere" / name)
+    for path, message in ((folder, "is a folder"), (pipe, "device or a pipe"), (lost, "there is no folder")):
+        with pytest.raises(OSError, match=message):
+            write(path)
+    (tmp_path / name).symlink_to(tmp_path / name)
+    with pytest.raises(OSError, match=r"(?i)symbolic link|too many levels"):
+        write(tmp_path / name)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert not list(folder.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, folder.name, pipe.name, lost.name])
+
+
+def test_links_are_followed_and_permissions_kept(writer, tmp_path):
+    name, write = writer
+    real = tmp_path / "elsewhere" / name
+    real.parent.mkdir()
+    (tmp_path / name).symlink_to(real)
+    before = os.umask(0o027)
+    try:
+        write(tmp_path / name)  # the link leads nowhere yet
+        assert stat.S_IMODE(real.stat().st_mode) == 0o640
+        real.chmod(0o606)
+        write(tmp_path / name)
+    finally:
+        os.umask(before)
+    assert (tmp_path / name).readlink() == real
+    assert stat.S_IMODE(real.stat().st_mode) == 0o606
+    assert names_in(real.parent) == [name]
+
+
+def test_devices_are_not_replaced():
+    """As root, a file moved to /dev/null would be what every program of the machine writes to."""
+    with pytest.raises(OSError, match="device or a pipe"):
+        write_whole(Path(os.devnull), b"")
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
+
+
+def test_a_name_as_long_as_the_disk_takes(tmp_path):
+    path = tmp_path / ("ü" * 125 + ".txt")  # 254 bytes: a temporary name must not be longer than that
+    write_whole(path, b"x")
+    assert path.read_bytes() == b"x"
+
+
+def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.os, "fsync", lambda _: faults.fail(28)())
+    with pytest.raises(OSError, match="No space left on device: .*a.txt'") as caught:
+        write_whole(tmp_path / "a.txt", b"x")
+    assert caught.value.filename == str(tmp_path / "a.txt")
+
+
+def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path):
+    names = [".a.txt-0123456789abcdef.part", ".a.txt-fedcba9876543210.part"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    others = [".a.txt-notes", ".a.txt-0123456789abcdef.part.bak", ".b.txt-0123456789abcdef.part"]
+    for name in others:
+        (tmp_path / name).write_text("somebody's")
+    (tmp_path / ".a.txt-aaaaaaaaaaaaaaaa.part").symlink_to(tmp_path / others[0])
+    os.utime(tmp_path / names[0], (4e9, 4e9))  # the clock was set back since: age decides nothing
+    with (tmp_path / names[1]).open() as live:
+        assert files.try_lock(live.fileno())
+        write_whole(tmp_path / "a.txt", b"x")
+        assert {path.name for path in tmp_path.iterdir()} == {
+            "a.txt", names[1], ".a.txt-aaaaaaaaaaaaaaaa.part", *others,
+        }  # fmt: skip
+    remove_unfinished(tmp_path / "a.txt")
+    assert not (tmp_path / names[1]).exists()
+    assert (tmp_path / others[0]).read_text() == "somebody's"
+
+
+def test_many_writers_of_one_file_and_a_reader(tmp_path):
+    path = tmp_path / "a.txt"
+    write_whole(path, b"0" * 70000)
+
+    def write(which):
+        for _ in range(25):
+            write_whole(path, str(which).encode() * 70000)
+
+    workers = []
+    for which in range(1, 4):
+        if (pid := os.fork()) == 0:
+            code = 1
+            try:
+                write(which)
+                code = 0
+            finally:
+                os._exit(code)
+        workers.append(pid)
+    seen = set()
+    while len(workers) > 0:
+        data = path.read_bytes()
+        assert len(data) == 70000
+        assert len(set(data)) == 1
+        seen.add(data[:1])
+        pid, status = os.waitpid(workers[0], os.WNOHANG)
+        if pid:
+            assert status == 0
+            workers.pop(0)
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+# --- locks and run folders -------------------------------------------------------------------------------------------
+
+HOLD = """
+import sys, time
+import mertools as mt
+run = mt.RunFolder(sys.argv[1])
+run.begin({"lr": 0.1}, resume=True)
+run.fold("s1").save({"epoch": 3})
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_second_process_is_kept_out_of_a_run_until_the_first_is_dead(tmp_path):
+    """Also when it left a worker of a loader behind, which lives on for some seconds."""
+    code = HOLD.replace('print("held"', 'import os; os.fork() or time.sleep(60); print("held"')
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        run = mt.RunFolder(tmp_path / "run")
+        with pytest.raises(RuntimeError, match=rf"run is in use by process {other.pid} on .*two runs .* would mix"):
+            run.begin({"lr": 0.1}, resume=True)
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    run.begin({"lr": 0.1}, resume=True)
+    assert run.fold("s1").load() == {"epoch": 3}
+    run.finish(faults.book(0))
+    assert not (run.path / ".lock").exists()
+
+
+def test_one_process_may_begin_a_run_again(tmp_path):
+    first, second = mt.RunFolder(tmp_path / "run"), mt.RunFolder(tmp_path / "run")
+    first.begin({"lr": 0.1})
+    second.begin({"lr": 0.1}, resume=True)  # a notebook's cell run twice
+    with pytest.raises(ValueError, match="other settings"):
+        mt.RunFolder(tmp_path / "run").begin({"lr": 0.2}, resume=True)
+    del first
+    assert (tmp_path / "run" / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+    del second
+    assert not (tmp_path / "run" / ".lock").exists()
+
+
+def test_what_a_live_run_is_writing_is_not_swept_away(tmp_path):
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    run.fold("s1").save({"epoch": 1})
+    half = run.fold("s1").path / ".checkpoint.pt-0123456789abcdef.part"
+    with half.open("wb") as file:
+        assert files.try_lock(file.fileno())
+        run.begin({}, resume=True)
+        assert half.exists()
+    run.begin({}, resume=True)
+    assert not half.exists()
+
+
+def test_a_lock_and_its_file(tmp_path):
+    path = tmp_path / "work" / "lock"
+    lock = Lock(path)
+    with pytest.raises(RuntimeError, match=f"in use by process {os.getpid()}"):
+        Lock(path)
+    assert path.exists()
+    lock.release()
+    lock.release()
+    assert not path.exists()
+    path.write_text("process 1 on a machine that was switched off")
+    os.utime(path, (4e9, 4e9))
+    lock = Lock(path)  # nobody holds it, whatever it says and however young it looks
+    path.unlink()
+    other = Lock(path)  # somebody has removed the file by hand: the next one is another lock
+    lock.release()
+    assert path.exists()
+    other.release()
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    import fcntl
+
+    def unsupported(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    for _ in range(2):
+        write_whole(tmp_path / "a.txt", b"x")
+    (tmp_path / ".a.txt-0123456789abcdef.part").touch()
+    write_whole(tmp_path / "a.txt", b"x")
+    assert len(names_in(tmp_path)) == 2  # who left it can't be told: it stays
+    mt.RunFolder(tmp_path / "run").begin({})
+    with mt.audit_journal.Journal(tmp_path / "work", "a") as journal:
+        journal.add(0, {"robust": [1, 2, 3]})
+
+
+def test_a_run_folder_travels_without_its_lock(tmp_path):
+    import copy
+    import pickle
+
+    run = mt.RunFolder(tmp_path / "run")
+    run.begin({})
+    for other in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
+        assert other.path == run.path
+        del other
+    assert (run.path / ".lock").exists()
+    assert SharedLock.take(run.path / ".lock") is run._lock
+
+
+# --- audits ----------------------------------------------------------------------------------------------------------
+
+
+JOB = sys.modules["mertools.audit_table"]  # the name in the package is the function's
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    make_dataset(root, 3)
+    return root
+
+
+def audit(data, out, **options):
+    options = {"searches": ["annotated"], "correct": "annotated", **options}
+    return mt.audit_table(data / "codes.csv", "casme2", data, out, **options)
+
+
+def test_an_audit_looks_at_its_outputs_before_the_work(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(JOB, "audit_clips", lambda *_, **__: pytest.fail("hours of work"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        audit(data, tmp_path / "folder.csv")
+    (tmp_path / "lost.csv").symlink_to(tmp_path / "nowhere" / "x.csv")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        audit(data, tmp_path / "lost.csv")
+    (tmp_path / "pages").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="report must be a folder, .* is a link to"):
+        audit(data, tmp_path / "a.csv", report=tmp_path / "pages")
+    (tmp_path / "other" / "index.html").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match="index.html is a folder"):
+        audit(data, tmp_path / "a.csv", report=tmp_path / "other")
+
+
+def test_a_report_is_not_written_over_the_table(data, tmp_path):
+    for name in ("clips.csv", "groups.csv", "tests.csv"):
+        table = tmp_path / name
+        table.write_bytes((data / "codes.csv").read_bytes())
+        with pytest.raises(ValueError, match=f"report must be another folder: its {name} would be written over table"):
+            mt.audit_table(table, "casme2", data, tmp_path / "a.csv", report=tmp_path)
+        assert table.read_bytes() == (data / "codes.csv").read_bytes()
+        table.unlink()
+    with pytest.raises(ValueError, match=r"its clips.csv would be written over out"):
+        audit(data, tmp_path / "clips.csv", report=tmp_path)
+
+
+SPOILT = [
+    b"\0" * 40, b"\xff\xfe", b"", b"[1, 2]", b'{"clip": 1}', b'{"clip": 1, "annotated": [3]}', b'{"clip": 1, "anno',
+    b'{"clip": "x", "annotated": [1, 2, 3]}', b'{"robust": 1}', b'{"clip": 1, "robust": [1, 2, 3]}',
+]  # fmt: skip
+
+
+def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, monkeypatch):
+    from mertools import audit as module
+
+    monkeypatch.setattr("mertools.audit_report._page", faults.page)
+    clean = audit(data, tmp_path / "clean.csv").out.read_bytes()
+    journal, searched, search = tmp_path / ".out.csv.audit" / "journal.jsonl", [], module.search_clip
+    monkeypatch.setattr(module, "search_clip", lambda task: searched.append(task.which) or search(task))
+    with monkeypatch.context() as full:
+        full.setattr(JOB, "write_corrected", lambda *_: faults.fail(28)())
+        with pytest.raises(OSError, match="No space"):
+            audit(data, tmp_path / "out.csv")
+        lines = journal.read_bytes().splitlines(keepends=True)
+        assert len(lines) == 4
+        for spoilt in SPOILT:
+            journal.write_bytes(b"".join((*lines[:2], spoilt, b"\n", lines[3])))
+            searched.clear()
+            with pytest.raises(OSError, match="No space"):
+                audit(data, tmp_path / "out.csv")
+            assert searched == [1], spoilt
+    assert audit(data, tmp_path / "out.csv").out.read_bytes() == clean
+    assert not journal.parent.exists()
+
+
+def test_a_disk_that_is_full_does_not_lock_the_journal_up(tmp_path, monkeypatch):
+    """After an error the same process may go on: nothing half written, and the lock given back."""
+    from mertools import audit_journal
+
+    def run():
+        with audit_journal.Journal(tmp_path / "work", "a") as journal:
+            journal.add(0, {"robust": [1, 2, 3]})
+            monkeypatch.setattr(audit_journal, "append_line", lambda *_: faults.fail(28)())
+            journal.add(1, {"robust": [1, 2, 3]})
+
+    with pytest.raises(OSError, match="No space"):
+        run()
+    monkeypatch.undo()
+    with audit_journal.Journal(tmp_path / "work", "a") as journal:
+        assert journal.done == {0: {"robust": [1, 2, 3]}}
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def test_a_figure_is_not_written_over_the_clip_or_among_its_frames(data, tmp_path, capsys):
+    clip = tmp_path / "clip"
+    clip.write_bytes(b"a video")
+    assert main(["select", str(clip), "--plot", str(clip)]) == 2
+    assert "is the clip itself" in capsys.readouterr().err
+    assert clip.read_bytes() == b"a video"
+    frames = data / "sub01" / "EP00"
+    before = names_in(frames)
+    assert main(["select", str(frames), "--plot", str(frames / "keys1.png")]) == 2
+    assert "among the frames of the clip" in capsys.readouterr().err
+    assert names_in(frames) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_an_output_that_is_full_is_one_line(data, capsys, monkeypatch):
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(["select", str(data / "sub01" / "EP00"), "--json"]) == 2
+        monkeypatch.undo()
+    assert capsys.readouterr().err == "mertools: error: the output could not be written: No space left on device\n"
+
+
+def test_interrupted_from_the_keyboard_with_workers(data, tmp_path):
+    """Ctrl-C goes to the workers as well: one line, no tracebacks of theirs, and the same command goes on."""
+    command = [sys.executable, "-m", "mertools", "audit", str(data / "codes.csv"), "--dataset", "casme2",
+               "--frames", str(data), "--out", str(tmp_path / "out.csv"), "--workers", "1"]  # fmt: skip
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    journal = tmp_path / ".out.csv.audit" / "journal.jsonl"
+    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert out == ""
+    assert "Traceback" not in errors
+    assert errors.rstrip().endswith("mertools: stopped; the same command goes on from here")
+    assert json.loads(journal.read_text().splitlines()[1])["clip"] == 0
