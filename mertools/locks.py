@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
+import platform
 import sys
 import weakref
 from pathlib import Path
@@ -101,7 +101,7 @@ class Lock:
         _HELD.add(self)
         with contextlib.suppress(OSError):  # a full disk: the lock holds, only its text is missing
             os.ftruncate(self._handle, 0)
-            os.write(self._handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            os.write(self._handle, f"process {os.getpid()} on {platform.node()}".encode())
 
     def release(self) -> None:
         """Give it back; a second time does nothing."""

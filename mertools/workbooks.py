@@ -6,7 +6,6 @@ is weighed: how much it unfolds to, how many cells it holds and merges, whether 
 
 from __future__ import annotations
 
-import errno
 import io
 import re
 import zipfile
@@ -38,13 +37,13 @@ def read_xlsx(path: Path) -> dict[str, Rows]:
         import openpyxl
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
-    weighed = weigh_xlsx(path)
+    data = _content(path)  # once: what is weighed is what is read
+    weighed = weigh_xlsx(data, path)
     try:
-        book = openpyxl.load_workbook(path, data_only=True, keep_links=False)
+        book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, keep_links=False)
         sheets = {page.title: _xlsx_rows(page) for page in book.worksheets}
         book.close()
     except Exception as error:  # openpyxl lets zip, XML and key errors through
-        _raise_again(error, path)
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     if not sheets:
         raise ValueError(f"{path} holds no sheet with cells")
@@ -67,27 +66,25 @@ def read_xls(path: Path) -> dict[str, Rows]:
         import xlrd
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
+    data = _content(path)
     try:
-        with xlrd.open_workbook(str(path), logfile=io.StringIO(), ragged_rows=True) as book:
+        with xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True) as book:
             sheets = {
                 page.name: [(i + 1, list(page.row_values(i))) for i in range(page.nrows) if page.row_len(i)]
                 for page in book.sheets()
             }
     except Exception as error:  # xlrd lets struct, assertion and its own errors through
-        _raise_again(error, path)
         raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
     if not sheets:
         raise ValueError(f"{path} holds no sheet with cells")
     return sheets
 
 
-def _raise_again(error: Exception, path: Path) -> None:
-    """A failing disk is no damaged workbook. What can't be sought (EINVAL) is: a hostile place in its directory."""
-    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-        with reading(path):
-            raise error
+def _content(path: Path) -> bytes:
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
+    with reading(path):
+        return path.read_bytes()
 
 
 def _xlsx_rows(page: Any) -> Rows:
@@ -112,22 +109,21 @@ def _xlsx_rows(page: Any) -> Rows:
 # --- weighing ------------------------------------------------------------------------------------------------------
 
 
-def weigh_xlsx(path: Path) -> _Weighed:
-    """Run through the XML of a workbook before anything is built of it.
+def weigh_xlsx(data: bytes, path: Path) -> _Weighed:
+    """Run through the XML of a workbook before anything is built of it; the path is for errors.
 
     Raises:
         ValueError: no zip archive of XML, more than ``MAX_BYTES`` or ``MAX_CELLS``, or XML that declares entities.
     """
     weighed = _Weighed(path)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for entry in archive.infolist():
                 weighed.part = entry.filename
                 weighed.run(archive.open(entry))
     except _Refused as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # zip, zlib and XML errors, and what zipfile does not know how to unfold
-        _raise_again(error, path)
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     return weighed
 

@@ -286,12 +286,10 @@ def test_clips_numbered_beyond_pythons_integers_are_sorted():
 @pytest.mark.parametrize(
     "line", ["[]", "{}", '{"clip": "x"}', '{"clip": 0, "robust": [1, 2]}', '{"clip": 0, "robust": "abc"}', "\\"]
 )
-def test_a_journal_that_no_audit_wrote(tmp_path, line):
-    (tmp_path / "journal.jsonl").write_text('{"run": "x"}\n' + line + "\n")
-    with pytest.raises(ValueError, match=r"journal.jsonl.*restart"), Journal(tmp_path, "x"):
-        pass
-    with Journal(tmp_path, "x", restart=True) as journal:
-        assert not journal.done
+def test_a_line_of_the_journal_that_no_audit_wrote_is_searched_again(tmp_path, line):
+    (tmp_path / "journal.jsonl").write_text('{"run": "x"}\n' + line + '\n{"clip": 3, "robust": [1, 2, 4]}\n')
+    with Journal(tmp_path, "x") as journal:
+        assert journal.done == {3: {"robust": [1, 2, 4]}}
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

@@ -360,31 +360,38 @@ def test_no_name_of_a_table_steers_the_terminal(tmp_path, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
-def test_a_planted_link_is_replaced_and_not_followed(tmp_path):
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    (tmp_path / "out.txt").symlink_to(victim)
-    write_whole(tmp_path / "out.txt", b"new")
-    assert victim.read_text() == "precious"
-    assert (tmp_path / "out.txt").read_text() == "new"
-    assert not (tmp_path / "out.txt").is_symlink()
+def test_links_are_followed_but_for_those_that_others_left_where_everybody_writes(tmp_path):
+    real, shared = tmp_path / "real.txt", tmp_path / "shared"
+    real.write_text("old")
+    shared.mkdir()
+    (shared / "out.txt").symlink_to(real)
+    shared.chmod(0o1777)
+    write_whole(shared / "out.txt", b"new")
+    assert real.read_text() == "new"
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a link of another user")
+    os.lchown(shared / "out.txt", 65534, 65534)
+    with pytest.raises(PermissionError, match=r"out.txt is a link of another user in a folder of everybody's"):
+        write_whole(shared / "out.txt", b"newer")
+    assert real.read_text() == "new"
+    assert len(list(shared.iterdir())) == 1
 
 
 def test_temporary_names_differ_and_must_be_new(tmp_path, monkeypatch):
     opened = []
-    real = Path.open
+    real = os.open
 
-    def note(self, mode="r", *args, **kwargs):
-        opened.append((self.name, mode))
-        return real(self, mode, *args, **kwargs)
+    def note(path, flags, *args, **kwargs):
+        opened.append((Path(path).name, flags))
+        return real(path, flags, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", note)
+    monkeypatch.setattr(os, "open", note)
     for _ in range(2):
         write_whole(tmp_path / "out.txt", b"x")
-    (first, mode), (second, _) = opened
-    assert mode == "xb"
-    assert first != second
-    assert re.fullmatch(r"\.out\.txt-[0-9a-f]{16}", first)
+    made = [(name, flags) for name, flags in opened if flags & os.O_CREAT]
+    assert len({name for name, _ in made}) == len(made) == 2
+    assert all(flags & os.O_EXCL for _, flags in made)
+    assert all(re.fullmatch(r"\.out\.txt-[0-9a-f]{16}\.part", name) for name, _ in made)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need a privilege there")
@@ -395,7 +402,7 @@ def test_a_link_planted_in_the_work_folder_is_not_followed(tmp_path, name):
     work = tmp_path / ".out.audit"
     work.mkdir()
     (work / name).symlink_to(victim)
-    with pytest.raises(ValueError, match=rf"{name} is a link, which no audit makes"), Journal(work, "x", restart=True):
+    with pytest.raises(ValueError, match=rf"{name} is a link, which no run makes"), Journal(work, "x", restart=True):
         pass
     assert victim.read_text() == "precious"
 
