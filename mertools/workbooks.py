@@ -14,10 +14,10 @@ from posixpath import basename
 from typing import Any
 from xml.parsers import expat
 
-MAX_BYTES = 1 << 28  # of a workbook, unfolded
+from mertools.csv_rows import MAX_BYTES
+
 MAX_CELLS = 1_000_000  # filled or formatted, of all sheets together
 MAX_MERGED = 100_000  # cells under merged ones; openpyxl takes its time over each
-MAX_TEXT = 32_767  # characters in a cell; Excel's own limit
 
 Rows = list[tuple[int, list[object]]]
 

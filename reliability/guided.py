@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the parsers in pure Python: ``python -m reliability.guided [--seconds S] [TARGET...]``.
 
-Needs atheris (extra ``reliability``). libFuzzer changes inputs towards code that none has reached yet; each target runs in
-a process of its own, and any exception but those that docstrings name ends it. The record goes to
+Needs atheris (extra ``reliability``). libFuzzer changes inputs towards code that none has reached yet; each target has
+a process of its own, and any exception but those that docstrings name ends it. The record is
 ``reliability/guided.json``.
 """
 
