@@ -79,6 +79,21 @@ def test_no_image(data, tmp_path):
         mt.read_clip(tmp_path)
 
 
+@pytest.mark.parametrize("length", [0x7FFFFFFF, 0x80000199, 0xFFFFFFFF])
+def test_a_chunk_longer_than_its_file_takes_no_memory(tmp_path, length):
+    data = bytearray(picture(".png"))
+    struct.pack_into(">I", data, 33, length)  # of the pixels; OpenCV makes room for them before it looks
+    (tmp_path / "img1.png").write_bytes(data)
+    with pytest.raises(ValueError, match=r"img1\.png \(it is damaged"):
+        mt.read_clip(tmp_path)
+
+
+def test_an_image_cut_off_is_damaged(tmp_path):
+    (tmp_path / "img1.png").write_bytes(picture(".png", 300, 200)[:-20])
+    with pytest.raises(ValueError, match=r"img1\.png \(it is damaged"):
+        mt.read_clip(tmp_path)
+
+
 def test_pixels_that_nobody_can_count(tmp_path):
     (tmp_path / "img1.png").write_bytes(huge_image(".png", 0, 5))
     with pytest.raises(ValueError, match="promises 5x0 pixels"):

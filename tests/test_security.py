@@ -262,7 +262,7 @@ def test_a_report_of_hostile_names_holds_them_as_text(tmp_path):
     assert "nan" not in "".join(page.text)
 
 
-@pytest.mark.parametrize("name", [*HOSTILE, "a" * 5000, "x\n" * 200])
+@pytest.mark.parametrize("name", ["$\\frac{$", "\x1b]0;owned\x07$x^2$", "a" * 5000, "x\n" * 200])
 def test_figures_take_any_name_as_it_is(tmp_path, name):
     book = mt.ScoreBook(["a", "b"])
     book.add([0, 1], [0, 1], clips=["x", "y"], subjects=None)

@@ -84,7 +84,7 @@ def test_entities_in_another_encoding_are_refused(book):
 def test_a_bomb_is_weighed_and_not_unfolded(book, part):
     with zipfile.ZipFile(book, "a", zipfile.ZIP_DEFLATED) as archive, archive.open(part, "w") as file:
         file.write(b"<x>" if part.endswith("xml") else b"")
-        for _ in range(300):
+        for _ in range(257):
             file.write(b" " * (1 << 20))
     assert book.stat().st_size < 1 << 20
     with pytest.raises(ValueError, match=rf"codes.xlsx unfolds to more than 256 MiB \({part}\)"):
