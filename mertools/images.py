@@ -142,6 +142,8 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+    if start > len(data):  # beyond what Python counts to, perhaps
+        return None
     count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
     first, step, place = start + (8 if big else 2), 20 if big else 12, 12 if big else 8
     sides: dict[int, int] = {}

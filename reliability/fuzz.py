@@ -226,6 +226,17 @@ def _follow(process: subprocess.Popen[str], at: int) -> tuple[int, dict[str, Any
     return at, result
 
 
+def page(record: dict[str, Any]) -> str:
+    """The record as the table of docs/reliability.md."""
+    head = "| target | inputs | accepted | refused | worst, ms | most memory, MiB |\n|---|---|---|---|---|---|\n"
+    rows = []
+    for name, found in record["targets"].items():
+        numbers = (found["inputs"], found["accepted"], sum(found["refused"].values()))
+        cells = (f"`{name}`", *numbers, f"{found['worst_ms']:.0f}", f"{found['peak_mib']:.0f}")
+        rows.append(f"| {' | '.join(map(str, cells))} |\n")
+    return head + "".join(rows)
+
+
 def main() -> None:
     """Run what was asked for, print a line per target, write the record of a full run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -234,12 +245,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--breaks", type=Path, help="folder for inputs that break something")
+    parser.add_argument("--table", action="store_true", help="print the record as it stands on the page, and no more")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--stop", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         child(args.child.split(","), args.seed, args.start, args.stop, args.breaks)
+        return
+    if args.table:
+        print(page(json.loads(RECORD.read_text())), end="")
         return
     from mertools.files import write_whole
     from reliability.fuzz_targets import TARGETS

@@ -58,6 +58,7 @@ def test_sizes_of_tiff_in_both_orders_and_of_its_tiles():
     big = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2)
     big += b"".join(struct.pack("<HHQQ", tag, 16, 1, value) for tag, value in ((256, 2**40), (257, 2)))
     assert image_size(big) == (2, 2**40)
+    assert image_size(b"II+\0\x08\0\0\0" + b"\xff" * 22) is None  # a place that Python can't count to
 
 
 @pytest.mark.parametrize("kind", [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif"])

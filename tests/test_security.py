@@ -271,7 +271,9 @@ def test_figures_take_any_name_as_it_is(tmp_path, name):
     figures = [
         mt.plot_confusion(book, names, title=name.split("\n")[0][:50]),
         mt.plot_keyframes(frames, (2, 4, 10), truth=(1, 4, 9), truth_name=name, title=name.split("\n")[0][:50]),
-        mt.plot_au_prior(mt.au_prior(["happy", "sad"]), classes=names, compare=tuple(names), title=name.split("\n")[0][:50]),
+        mt.plot_au_prior(
+            mt.au_prior(["happy", "sad"]), classes=names, compare=tuple(names), title=name.split("\n")[0][:50]
+        ),
     ]
     for i, figure in enumerate(figures):
         figure.savefig(tmp_path / f"{i}.png", dpi=60)
