@@ -47,8 +47,8 @@ def read_clip(
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         TypeError: an argument is of the wrong kind.
-        ValueError: the file or one of its images can't be decoded, promises more than 8192x8192 pixels, holds no frames in the wanted range, or the images
-            differ in size or have no distinct number in their name.
+        ValueError: the file or one of its images can't be decoded, promises more than 67 108 864 pixels (8192x8192),
+            holds no frames in the wanted range, or the images differ in size or have no distinct number in their name.
 
     Examples:
         >>> import cv2, numpy, tempfile, pathlib
