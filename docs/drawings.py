@@ -244,8 +244,8 @@ AREAS = {
     ),
     "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export", "fuse"),
     "datasets": (
-        "annotations", "annotation_rows", "schemas", "tables", "repairs", "problems", "protocols", "frame_folders",
-        "check_dataset", "clip_dataset", "augment",
+        "annotations", "annotation_rows", "schemas", "tables", "workbooks", "repairs", "problems", "protocols",
+        "frame_folders", "check_dataset", "clip_dataset", "augment",
     ),
     "key frames": ("selection", "search", "robust", "motion", "trapezoid", "stream", "keyframes", "distance"),
     "action units": ("au", "au_loss", "au_checks", "au_head", "au_labels", "expressions", "imbalance"),
@@ -253,8 +253,8 @@ AREAS = {
         "retention", "retention_forms", "rotary", "projection", "temporal", "pooling", "manhattan", "backbone",
         "table_cache", "spatial", "fusion", "drop_path", "slices",
     ),
-    "clips": ("clips", "synthetic", "resample", "flow", "magnify"),
-    "ground": ("checks", "padding", "files", "locks"),
+    "clips": ("clips", "images", "synthetic", "resample", "flow", "magnify"),
+    "ground": ("checks", "padding", "files", "locks", "csv_rows", "shown"),
 }  # fmt: skip
 
 

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from mertools.au import ACTION_UNITS
-from mertools.csv_rows import csv_rows
+from mertools.csv_rows import csv_rows, read_text
 from mertools.files import write_whole
-from mertools.tables import read_text
 
 __all__ = ["OpenFaceAUs", "facs_labels", "read_au_labels", "read_openface", "write_au_labels"]
 

@@ -75,7 +75,7 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not a checkpoint of this kind.
+        ValueError: it is damaged, or not a checkpoint of this kind; the random generators are as they were then.
 
     Examples:
         >>> import tempfile

@@ -36,7 +36,7 @@ def read_clip(
     """Read a video file or a folder of frames.
 
     Args:
-        path: a video that OpenCV can decode, or a folder of numbered images.
+        path: a video that OpenCV can decode, or a folder of numbered images (JPEG, PNG, BMP, TIFF, WebP or GIF).
         size: ``(height, width)`` to resize to, or one number for a square; by area when shrinking. Default: as it is.
         start: first frame wanted, 0-based position in the clip (not a file number).
         stop: first frame not wanted; default the end.
@@ -47,8 +47,8 @@ def read_clip(
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         TypeError: an argument is of the wrong kind.
-        ValueError: the file or one of its images can't be decoded, holds no frames in the wanted range, or the images
-            differ in size or have no distinct number in their name.
+        ValueError: the file or one of its images can't be decoded, promises more than 67 108 864 pixels (8192x8192),
+            holds no frames in the wanted range, or the images differ in size or have no distinct number in their name.
 
     Examples:
         >>> import cv2, numpy, tempfile, pathlib

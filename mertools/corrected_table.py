@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
-from mertools.csv_rows import csv_line, csv_rows, csv_text
+from mertools.csv_rows import csv_line, csv_rows, csv_text, read_text
 from mertools.files import check_target, write_whole
 from mertools.schemas import AnnotationSchema
-from mertools.tables import Sheet, read_sheet, read_text
+from mertools.tables import Sheet, read_sheet
 
 _COLUMNS = 16_384  # of a sheet
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")

@@ -6,10 +6,35 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from mertools.files import reading
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-](?:inf|nan)|[+-]")
-_LIMIT = 32_767  # characters in a cell, as in a workbook
+MAX_BYTES = 1 << 28  # of a table
+MAX_TEXT = 32_767  # characters in a cell; Excel's own limit
+
+
+def table_bytes(path: Path) -> bytes:
+    """What a table of any kind holds, unless it is too large to be one."""
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
+    with reading(path):
+        return path.read_bytes()
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """A text table and its encoding: UTF-8 with or without a mark, UTF-16 with one."""
+    data = table_bytes(path)
+    encoding = (
+        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
+    )
+    try:
+        return data.decode(encoding), encoding
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
 
 
 def csv_rows(text: str, place: str, *, delimiter: str = ",", strict: bool = True) -> Iterator[tuple[int, list[str]]]:

@@ -77,11 +77,11 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         >>> image_size(b"GIF89a" + struct.pack("<HH", 100, 50)), image_size(b"%PDF")
         ((50, 100), None)
     """
-    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
-        width, height = struct.unpack_from(">II", data, 16)
-    elif data[:3] == b"\xff\xd8\xff":
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return _png_size(data)
+    if data[:3] == b"\xff\xd8\xff":
         return _jpeg_size(data)
-    elif data[:2] == b"BM":
+    if data[:2] == b"BM":
         old = struct.unpack_from("<I", data, 14)[0] < 36  # OS/2's header has numbers of 16 bits
         width, height = map(abs, struct.unpack_from("<hh" if old else "<ii", data, 18))
     elif data[:6] in (b"GIF87a", b"GIF89a"):
@@ -92,6 +92,18 @@ def image_size(data: bytes) -> tuple[int, int] | None:
         return _tiff_size(data)
     else:
         return None
+    return height, width
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """The sides; None where a chunk is longer than the file, for which OpenCV takes the memory before it reads."""
+    width, height = struct.unpack_from(">II", data, 16)
+    at, kind = 8, b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", data, at)
+        at += 12 + length
+        if at > len(data) or (kind == b"IHDR") != (at == 33):
+            return None
     return height, width
 
 
@@ -133,6 +145,8 @@ def _tiff_size(data: bytes) -> tuple[int, int] | None:
     order = "<" if data[:1] == b"I" else ">"
     big = data[2:4] in (b"+\0", b"\0+")
     start = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+    if start > len(data):  # beyond what Python counts to, perhaps
+        return None
     count = struct.unpack_from(order + ("Q" if big else "H"), data, start)[0]
     first, step, place = start + (8 if big else 2), 20 if big else 12, 12 if big else 8
     sides: dict[int, int] = {}

@@ -14,9 +14,9 @@ def shown(text: str, longest: int | None = None) -> str:
         >>> print(shown("clip\x1b]0;owned\x07.mp4"), shown("a" * 100, longest=9))
         clip\x1b]0;owned\x07.mp4 aaaa…aaaa
     """
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
     if longest is not None and len(text) > longest:
         half = (longest - 1) // 2
         text = f"{text[:half]}…{text[len(text) - half :]}"
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    return text

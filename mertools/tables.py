@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mertools.csv_rows import bare_cell, csv_rows
-from mertools.files import reading
-from mertools.workbooks import MAX_BYTES, MAX_CELLS, MAX_TEXT, read_xls, read_xlsx
+from mertools.csv_rows import MAX_TEXT, bare_cell, csv_rows, read_text
+from mertools.workbooks import MAX_CELLS, read_xls, read_xlsx
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
 
@@ -115,22 +114,6 @@ def column_letter(index: int) -> str:
         index, rest = divmod(index - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
-
-
-def read_text(path: Path) -> tuple[str, str]:
-    """A text table and its encoding: UTF-8 with or without a mark, UTF-16 with one."""
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
-    with reading(path):
-        data = path.read_bytes()
-    encoding = (
-        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
-    )
-    try:
-        return data.decode(encoding), encoding
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
 
 
 def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:

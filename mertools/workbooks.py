@@ -14,12 +14,10 @@ from posixpath import basename
 from typing import Any
 from xml.parsers import expat
 
-from mertools.files import reading
+from mertools.csv_rows import MAX_BYTES, table_bytes
 
-MAX_BYTES = 1 << 28  # of a workbook, unfolded
 MAX_CELLS = 1_000_000  # filled or formatted, of all sheets together
 MAX_MERGED = 100_000  # cells under merged ones; openpyxl takes its time over each
-MAX_TEXT = 32_767  # characters in a cell; Excel's own limit
 
 Rows = list[tuple[int, list[object]]]
 
@@ -37,7 +35,7 @@ def read_xlsx(path: Path) -> dict[str, Rows]:
         import openpyxl
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
-    data = _content(path)  # once: what is weighed is what is read
+    data = table_bytes(path)  # once: what is weighed is what is read
     weighed = weigh_xlsx(data, path)
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, keep_links=False)
@@ -66,7 +64,7 @@ def read_xls(path: Path) -> dict[str, Rows]:
         import xlrd
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
-    data = _content(path)
+    data = table_bytes(path)
     try:
         with xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True) as book:
             sheets = {
@@ -78,13 +76,6 @@ def read_xls(path: Path) -> dict[str, Rows]:
     if not sheets:
         raise ValueError(f"{path} holds no sheet with cells")
     return sheets
-
-
-def _content(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes, a table of at most {MAX_BYTES} is read")
-    with reading(path):
-        return path.read_bytes()
 
 
 def _xlsx_rows(page: Any) -> Rows:

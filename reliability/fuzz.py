@@ -20,13 +20,14 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -204,21 +205,36 @@ def _follow(process: subprocess.Popen[str], at: int) -> tuple[int, dict[str, Any
     """Read a child's lines; kill it when one input takes too long."""
     assert process.stdout is not None
     result = None
-    previous = signal.signal(signal.SIGALRM, lambda *_: process.kill())
-    try:
-        signal.alarm(120)  # starting PyTorch on a busy machine
-        for line in process.stdout:
-            signal.alarm(int(6 * SECONDS))
-            found = json.loads(line) if line.startswith("{") else {}
-            if "at" in found:
-                at = found["at"]
-            elif "inputs" in found:
-                result = found
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+    heard = time.monotonic()
+    over = threading.Event()
+
+    def guard() -> None:
+        while not over.wait(1):
+            if time.monotonic() - heard > 8 * SECONDS:  # starting PyTorch on a busy machine takes long, too
+                process.kill()
+
+    threading.Thread(target=guard, daemon=True).start()
+    for line in process.stdout:
+        heard = time.monotonic()
+        found = json.loads(line) if line.startswith("{") else {}
+        if "at" in found:
+            at = found["at"]
+        elif "inputs" in found:
+            result = found
+    over.set()
     process.wait()
     return at, result
+
+
+def page(record: dict[str, Any]) -> str:
+    """The record as the table of docs/reliability.md."""
+    head = "| target | inputs | accepted | refused | worst, ms | most memory, MiB |\n|---|---|---|---|---|---|\n"
+    rows = []
+    for name, found in record["targets"].items():
+        numbers = (found["inputs"], found["accepted"], sum(found["refused"].values()))
+        cells = (f"`{name}`", *numbers, f"{found['worst_ms']:.0f}", f"{found['peak_mib']:.0f}")
+        rows.append(f"| {' | '.join(map(str, cells))} |\n")
+    return head + "".join(rows)
 
 
 def main() -> None:
@@ -227,13 +243,18 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--inputs", type=int, default=100_000, help="over all targets, by their weights")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="targets at a time")
     parser.add_argument("--breaks", type=Path, help="folder for inputs that break something")
+    parser.add_argument("--table", action="store_true", help="print the record as it stands on the page, and no more")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--stop", type=int, default=0, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         child(args.child.split(","), args.seed, args.start, args.stop, args.breaks)
+        return
+    if args.table:
+        print(page(json.loads(RECORD.read_text())), end="")
         return
     from mertools.files import write_whole
     from reliability.fuzz_targets import TARGETS
@@ -243,25 +264,27 @@ def main() -> None:
         parser.error(f"no target {', '.join(unknown)}; there are {', '.join(TARGETS)}")
     names = args.targets or list(TARGETS)
     weights = sum(TARGETS[name][1] for name in names)
-    record: dict[str, Any] = {"seed": args.seed, "seconds": SECONDS, "mebibytes": MEBIBYTES, "targets": {}}
-    began = time.perf_counter()
-    for name in names:
+    # A run of some targets takes their place in the record of the last.
+    record = json.loads(RECORD.read_text()) if args.targets and RECORD.is_file() else {"targets": {}}
+    record |= {"seconds": SECONDS, "mebibytes": MEBIBYTES}
+
+    def one(name: str) -> None:
         found = fuzz(name, -(-args.inputs * TARGETS[name][1] // weights), args.seed, args.breaks)
-        record["targets"][name] = found
+        record["targets"][name] = {"seed": args.seed, **found}
         refused = ", ".join(f"{kind} {count}" for kind, count in sorted(found["refused"].items()))
-        print(
-            f"{name:>24}: {found['inputs']:6d} inputs, {found['accepted']:6d} accepted, refused {refused or 'none'};",
-            end=" ",
+        told = (
+            f"{name:>24}: {found['inputs']:6d} inputs, {found['accepted']:6d} accepted, refused {refused or 'none'}; "
         )
-        print(f"{found['worst_ms']:.0f} ms, {found['peak_mib']:.0f} MiB, {len(found['breaks'])} breaks", flush=True)
-        for line in found["breaks"][:20]:
-            print(f"    {line}", flush=True)
+        told += f"{found['worst_ms']:.0f} ms, {found['peak_mib']:.0f} MiB, {len(found['breaks'])} breaks"
+        print("\n    ".join([told, *found["breaks"][:20]]), flush=True)
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(one, names))
+    record["targets"] = {name: record["targets"][name] for name in TARGETS if name in record["targets"]}
     record["inputs"] = sum(found["inputs"] for found in record["targets"].values())
     record["breaks"] = sum(len(found["breaks"]) for found in record["targets"].values())
-    record["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    if not args.targets:
-        write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"{record['inputs']} inputs, {record['breaks']} breaks, {record['minutes']} minutes")
+    write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    print(f"{record['inputs']} inputs, {record['breaks']} breaks in the record")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the parsers in pure Python: ``python -m reliability.guided [--seconds S] [TARGET...]``.
 
-Needs atheris (extra ``reliability``). libFuzzer changes inputs towards code that none has reached yet; each target runs in
-a process of its own, and any exception but those that docstrings name ends it. The record goes to
+Needs atheris (extra ``reliability``). libFuzzer changes inputs towards code that none has reached yet; each target has
+a process of its own, and any exception but those that docstrings name ends it. The record is
 ``reliability/guided.json``.
 """
 
@@ -152,7 +152,7 @@ def guided(name: str, seconds: int) -> dict[str, Any]:
         text = done.stdout + done.stderr
         runs = re.search(r"stat::number_of_executed_units:\s+(\d+)", text)
         covered = re.findall(r" cov: (\d+) ", text)
-        broken = [] if done.returncode == 0 else [text[-3000:]]
+        broken = [] if done.returncode == 0 else [done.stdout[-2000:] + done.stderr[-500:]]
         return {"inputs": int(runs[1]) if runs else 0, "edges": int(covered[-1]) if covered else 0, "breaks": broken}
 
 
@@ -169,16 +169,17 @@ def main() -> None:
         return
     from mertools.files import write_whole
 
-    record: dict[str, Any] = {"seconds": args.seconds, "targets": {}}
+    # A run of some targets takes their place in the record of the last.
+    record = json.loads(RECORD.read_text()) if args.targets and RECORD.is_file() else {"targets": {}}
     for name in args.targets or SEEDS:
-        record["targets"][name] = found = guided(name, args.seconds)
+        found = guided(name, args.seconds)
+        record["targets"][name] = {"seconds": args.seconds, **found}
         told = f"{found['inputs']:8d} inputs, {found['edges']:5d} edges, {len(found['breaks'])} breaks"
         print(f"{name:>20}: {told}", flush=True)
         for text in found["breaks"]:
             print(text)
     record["inputs"] = sum(found["inputs"] for found in record["targets"].values())
-    if not args.targets:
-        write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

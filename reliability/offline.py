@@ -47,7 +47,7 @@ def everything(folder: Path) -> list[str]:
 
     from mertools.cli import main
 
-    made = example("made_dataset").make(folder / "made", subjects=2, clips_each=2, size=48)
+    made = example("made_dataset").make(folder / "made", subjects=2, clips_each=1, size=32)
     frames = next(path.parent for path in sorted((folder / "made").rglob("*.png")))
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert main(["select", str(frames), "--plot", str(folder / "keys.png")]) == 0

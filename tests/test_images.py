@@ -58,6 +58,7 @@ def test_sizes_of_tiff_in_both_orders_and_of_its_tiles():
     big = b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2)
     big += b"".join(struct.pack("<HHQQ", tag, 16, 1, value) for tag, value in ((256, 2**40), (257, 2)))
     assert image_size(big) == (2, 2**40)
+    assert image_size(b"II+\0\x08\0\0\0" + b"\xff" * 22) is None  # a place that Python can't count to
 
 
 @pytest.mark.parametrize("kind", [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif"])
@@ -76,6 +77,21 @@ def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(kind,
 def test_no_image(data, tmp_path):
     (tmp_path / "img1.png").write_bytes(data)
     with pytest.raises(ValueError, match=r"img1\.png \(it is"):
+        mt.read_clip(tmp_path)
+
+
+@pytest.mark.parametrize("length", [0x7FFFFFFF, 0x80000199, 0xFFFFFFFF])
+def test_a_chunk_longer_than_its_file_takes_no_memory(tmp_path, length):
+    data = bytearray(picture(".png"))
+    struct.pack_into(">I", data, 33, length)  # of the pixels; OpenCV makes room for them before it looks
+    (tmp_path / "img1.png").write_bytes(data)
+    with pytest.raises(ValueError, match=r"img1\.png \(it is damaged"):
+        mt.read_clip(tmp_path)
+
+
+def test_an_image_cut_off_is_damaged(tmp_path):
+    (tmp_path / "img1.png").write_bytes(picture(".png", 300, 200)[:-20])
+    with pytest.raises(ValueError, match=r"img1\.png \(it is damaged"):
         mt.read_clip(tmp_path)
 
 

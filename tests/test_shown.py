@@ -18,3 +18,4 @@ def test_what_does_not_print_is_spelt_out(text, expected):
 def test_long_names_are_cut_in_the_middle():
     assert shown("0123456789", 7) == "012…789"
     assert shown("0123456", 7) == "0123456"
+    assert len(shown("x\n" * 200, 41)) == 41
