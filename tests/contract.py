@@ -130,7 +130,7 @@ def heads(b, t):
 
 def retention_of(q, k, v, log_decay, two_sided=False, valid=None):
     """``O_n = Σ_m γ^|n−m| (q_n·k_m) v_m``, one sum after the other."""
-    b, n, t, _ = q.shape
+    _, n, t, _ = q.shape
     out = v.new_zeros(v.shape)
     for i in range(t):
         for j in range(t if two_sided else i + 1):
