@@ -254,7 +254,7 @@ AREAS = {
         "table_cache", "spatial", "fusion", "drop_path", "slices",
     ),
     "clips": ("clips", "synthetic", "resample", "flow", "magnify"),
-    "ground": ("checks", "padding", "files"),
+    "ground": ("checks", "constants", "padding", "files"),
 }  # fmt: skip
 
 
