@@ -254,7 +254,7 @@ AREAS = {
         "table_cache", "spatial", "fusion", "drop_path", "slices",
     ),
     "clips": ("clips", "images", "synthetic", "resample", "flow", "magnify"),
-    "ground": ("checks", "padding", "files", "locks", "csv_rows", "shown"),
+    "ground": ("checks", "constants", "padding", "files", "locks", "csv_rows", "shown"),
 }  # fmt: skip
 
 

@@ -74,7 +74,7 @@ class FocalLoss(Constants):
 
     Examples:
         >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
-        >>> FocalLoss(gamma=2.0)(logits, target) < nn.CrossEntropyLoss()(logits, target)
+        >>> FocalLoss(gamma=2.0)(logits, target) < torch.nn.functional.cross_entropy(logits, target)
         tensor(True)
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017.

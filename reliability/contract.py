@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import platform
 import sys
-import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -63,10 +62,9 @@ def main() -> None:
     """Run, write the record whole or not at all, print the summary."""
     torch.set_num_threads(1)
     record = run()
-    with tempfile.NamedTemporaryFile("w", dir=RECORD.parent, delete=False, encoding="utf-8") as file:
-        json.dump(record, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).replace(RECORD)
+    part = RECORD.with_suffix(".part")
+    part.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(RECORD)
     print(summary(record))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import json
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -183,10 +182,9 @@ def page(tables: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def write(tables: dict[str, dict[str, dict[str, float]]], path: Path = RECORD) -> None:
     """The record, whole or not at all."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        json.dump(tables, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-    Path(file.name).replace(path)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(tables, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def main() -> None:

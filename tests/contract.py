@@ -130,7 +130,7 @@ def heads(b, t):
 
 def retention_of(q, k, v, log_decay, two_sided=False, valid=None):
     """``O_n = Σ_m γ^|n−m| (q_n·k_m) v_m``, one sum after the other."""
-    b, n, t, _ = q.shape
+    _, n, t, _ = q.shape
     out = v.new_zeros(v.shape)
     for i in range(t):
         for j in range(t if two_sided else i + 1):
@@ -428,12 +428,14 @@ CASES: dict[str, Case] = {
         lambda b, t: (torch.randn(b, t, 12),),
         lambda m, x: (retention_layer(m.module, x), *state_after(m.module, x)), time=True,
         no={"checkpointing": "its state is nested in the output, where PyTorch's reentrant checkpoint sees no gradients"},
+        long=COMPILED,
     ),
     "chunkwise_retention": Case(
         "", lambda: Call(chunkwise_retention, chunk_size=4), heads,
         lambda m, q, k, v, g: (retention_of(q, k, v, g), memory_of(k, v, g)),
         lambda m, *x: recurrent_retention(*x), time=True, fixed=(3,),
         no=FUNCTION,
+        long=COMPILED,
     ),
     "recurrent_retention": Case(
         "", lambda: Call(recurrent_retention), heads,
@@ -444,11 +446,13 @@ CASES: dict[str, Case] = {
         "", lambda: Call(two_sided_retention, chunk_size=4), heads,
         lambda m, q, k, v, g: retention_of(q, k, v, g, two_sided=True), time=True, fixed=(3,),
         no=FUNCTION,
+        long=COMPILED,
     ),
     "RetNetTemporal": Case("RetNetTemporal", lambda: mt.RetNetTemporal(14, 1, 7, drop_path=0.2), tokens, encoder, time=True, long=COMPILED),
     "RetNetTemporal, lengths": Case(
         "RetNetTemporal", lambda: Keywords(mt.RetNetTemporal(14, 1, 7, learnable_decay=True), "lengths"),
         lambda b, t: (*tokens(b, t), lengths(b, t)), lambda m, x, n: encoder(m.module, x, n), time=True, lengths=True,
+        long=COMPILED,
     ),
     "RetNetTemporal, stem": Case(
         "RetNetTemporal", lambda: mt.RetNetTemporal(28, 1, 7, stem=stem(), checkpoint=True),

