@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
-from mertools.files import check_target, write_whole
+from mertools.files import check_target, reading, write_whole
 from mertools.schemas import AnnotationSchema
 from mertools.tables import Sheet, read_sheet, read_text
 
@@ -143,14 +143,16 @@ def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
 def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     import openpyxl
 
-    book = openpyxl.load_workbook(source)
+    with reading(source):
+        data = source.read_bytes()
+    book = openpyxl.load_workbook(io.BytesIO(data))
     modified = book.properties.modified
     target = book[page.name]
     for row, column, value in edits:
         target.cell(row, column + 1).value = value
-    data = io.BytesIO()
-    book.save(data)
-    return _same_every_time(data.getvalue(), modified)
+    saved = io.BytesIO()
+    book.save(saved)
+    return _same_every_time(saved.getvalue(), modified)
 
 
 def _new_workbook(page: Sheet, edits: list[_Edit]) -> bytes:

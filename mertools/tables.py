@@ -173,12 +173,11 @@ def _from_xlsx(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
         import openpyxl
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
+    with reading(path):
+        data = path.read_bytes()  # by ourselves: zipfile takes a disk that fails for a file that is no archive
     try:
-        with reading(path):
-            book = openpyxl.load_workbook(path, data_only=True)
+        book = openpyxl.load_workbook(io.BytesIO(data), data_only=True)
     except Exception as error:  # openpyxl lets zip, XML and key errors through
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
         raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
     sheets = {}
     for page in book.worksheets:
@@ -197,12 +196,11 @@ def _from_xls(path: Path) -> dict[str, list[tuple[int, list[object]]]]:
         import xlrd
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
+    with reading(path):
+        data = path.read_bytes()
     try:
-        with reading(path):
-            book = xlrd.open_workbook(str(path), logfile=io.StringIO())
+        book = xlrd.open_workbook(file_contents=data, logfile=io.StringIO())
     except Exception as error:  # xlrd lets struct, assertion and its own errors through
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
         raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
     return {page.name: list(_numbered([page.row_values(i) for i in range(page.nrows)])) for page in book.sheets()}
 

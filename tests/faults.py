@@ -513,6 +513,7 @@ class Ended(NamedTuple):
 
     how: str
     steps: int
+    text: str = ""  # of an error
 
 
 def trial(work: Callable[[], object], *, before: Callable[[], object] = lambda: None) -> Ended:
@@ -521,7 +522,7 @@ def trial(work: Callable[[], object], *, before: Callable[[], object] = lambda: 
     pid = os.fork()
     if pid == 0:
         os.close(reader)
-        steps: list[int] = [0]
+        steps, text = [0], ""
         try:
             devnull = os.open(os.devnull, os.O_WRONLY)
             os.dup2(devnull, 2)
@@ -531,12 +532,12 @@ def trial(work: Callable[[], object], *, before: Callable[[], object] = lambda: 
                 steps = found if isinstance(found, list) else steps
                 how = "done"
             except OSError as error:
-                how = f"OSError {error.errno}"
+                how, text = f"OSError {error.errno}", f"{type(error).__name__}: {error}"
             except KeyboardInterrupt:
                 how = "KeyboardInterrupt"
             except BaseException as error:
                 how = f"{type(error).__name__}: {error}"
-            os.write(writer, f"{steps[0]} {how}".encode()[:4000])
+            os.write(writer, f"{steps[0]} {how}\0{text}".encode()[:4000])
         finally:
             os._exit(0)
     os.close(writer)
@@ -545,8 +546,9 @@ def trial(work: Callable[[], object], *, before: Callable[[], object] = lambda: 
     _, status = os.waitpid(pid, 0)
     if os.WIFSIGNALED(status):
         return Ended(f"killed {os.WTERMSIG(status)}", 0)
-    steps_text, _, how = said.partition(" ")
-    return Ended(how, int(steps_text or 0))
+    how, _, text = said.partition("\0")
+    steps_text, _, how = how.partition(" ")
+    return Ended(how, int(steps_text or 0), text)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

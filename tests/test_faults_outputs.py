@@ -1,12 +1,9 @@
 """Outputs that are folders, links, pipes or somebody else's; several processes at one file or folder; what a file keeps."""
 
-import json
 import os
-import signal
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -390,23 +387,3 @@ def test_an_output_that_is_full_is_one_line(data, capsys, monkeypatch):
         assert main(["select", str(data / "sub01" / "EP00"), "--json"]) == 2
         monkeypatch.undo()
     assert capsys.readouterr().err == "mertools: error: the output could not be written: No space left on device\n"
-
-
-def test_interrupted_from_the_keyboard_with_workers(data, tmp_path):
-    """Ctrl-C goes to the workers as well: one line, no tracebacks of theirs, and the same command goes on."""
-    command = [sys.executable, "-m", "mertools", "audit", str(data / "codes.csv"), "--dataset", "casme2",
-               "--frames", str(data), "--out", str(tmp_path / "out.csv"), "--workers", "1"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    journal = tmp_path / ".out.csv.audit" / "journal.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
-        time.sleep(0.01)
-    assert process.poll() is None, process.communicate()
-    os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert out == ""
-    assert "Traceback" not in errors
-    assert errors.rstrip().endswith("mertools: stopped; the same command goes on from here")
-    assert json.loads(journal.read_text().splitlines()[1])["clip"] == 0
