@@ -43,6 +43,10 @@ def tried(name: str, mounts: bool) -> tuple[str, dict[str, Any], float]:
     return name, found, time.perf_counter() - start
 
 
+def _tried(job: tuple[str, bool]) -> tuple[str, dict[str, Any], float]:
+    return tried(*job)
+
+
 def table(record: dict[str, Any]) -> str:
     """The record as the table of the page."""
     rows = ["| fault | writers | trials | survived |", "|---|---|---|---|"]
@@ -65,12 +69,12 @@ def main() -> int:
     start = time.perf_counter()
     kinds: dict[str, dict[str, int]] = {}
     wrong: list[str] = []
+    by_writer: dict[str, int] = {}
     # Spawned: the trials fork, and a fork of a process with threads would inherit their locks.
     with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=1) as pool:
-        jobs = [pool.apply_async(tried, (name, mounts)) for name in args.writer]
-        for job in jobs:
-            name, found, seconds = job.get()
+        for name, found, seconds in pool.imap_unordered(_tried, [(name, mounts) for name in args.writer]):
             print(f"{name:26s} {sum(count for count, _ in found.values()):5d} trials, {seconds:5.0f} s", flush=True)
+            by_writer[name] = sum(count for count, _ in found.values())
             for kind, (count, failures) in found.items():
                 entry = kinds.setdefault(kind, {"writers": 0, "trials": 0, "survived": 0})
                 entry["writers"] += 1
@@ -81,6 +85,7 @@ def main() -> int:
         "writers": len(args.writer),
         "faults": kinds,
         "total": {key: sum(entry[key] for entry in kinds.values()) for key in ("trials", "survived")},
+        "trials by writer": {name: by_writer[name] for name in args.writer},
         "failures": wrong,
         "mounts": mounts,
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

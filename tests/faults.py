@@ -564,12 +564,17 @@ def leftovers(folder: Path) -> list[str]:
     return [str(p.relative_to(folder)) for p in sorted(folder.rglob("*")) if UNFINISHED.fullmatch(p.name)]
 
 
+def _size(path: Path) -> int:
+    return path.lstat().st_size if path.is_file() else sum(1 for _ in path.rglob("*"))
+
+
 class Bench:
     """One writer, with the folder before (version 0) and after (version 1) at hand."""
 
     def __init__(self, name: str, writer: Writer, root: Path) -> None:
         self.name, self.writer, self.root = name, writer, root
         self.counted: dict[Any, int] = {}
+        self.continued: dict[int, str] = {}
         self.before, self.after, self.folder = root / "before", root / "after", root / "folder"
         for folder in (self.before, self.after):
             folder.mkdir(parents=True)
@@ -619,7 +624,14 @@ class Bench:
         return ""
 
     def again(self) -> str:
-        """The next, undisturbed writing must end as if nothing had been."""
+        """The next, undisturbed writing must end as if nothing had been; tried once from each state that is left."""
+        left = [(re.sub("[0-9a-f]{16}", "", name), _size(self.folder / name)) for name in leftovers(self.folder)]
+        state = hash((tuple(files_of(self.folder).items()), tuple(left)))
+        if state not in self.continued:
+            self.continued[state] = self._again()
+        return self.continued[state]
+
+    def _again(self) -> str:
         ended = trial(lambda: self.writer.write(self.folder, 1))
         if ended.how != "done":
             return f"the next run ends with {ended.how}"
