@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -362,6 +363,20 @@ def test_a_disk_that_is_full_does_not_lock_the_journal_up(tmp_path, monkeypatch)
     monkeypatch.undo()
     with audit_journal.Journal(tmp_path / "work", "a") as journal:
         assert journal.done == {0: {"robust": [1, 2, 3]}}
+
+
+@pytest.mark.parametrize("source", ["csv", "xlsx"])
+def test_a_clock_that_has_lost_its_time(tmp_path, monkeypatch, source):
+    """Of a machine without a battery: zip files, and so xlsx, know no time before 1980."""
+    write = faults.corrected(source, "xlsx")
+    write(tmp_path, 0)
+    expected = (tmp_path / "out.xlsx").read_bytes()
+    local = time.localtime
+    monkeypatch.setattr(time, "localtime", lambda *_: local(0))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    (tmp_path / "out.xlsx").unlink()
+    write(tmp_path, 0)
+    assert (tmp_path / "out.xlsx").read_bytes() == expected
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
