@@ -4,12 +4,13 @@
 
 Method. tests/faults.py has the writers and the faults. A step is a call that reaches the disk, seen before and after
 it; for KeyboardInterrupt it is a line of the package, from the first step that writes on. Each trial writes version 1
-over version 0 in a process of its own, lets the fault happen at the n-th step, for all n, and then asks
+over version 0 in a process of its own and lets the fault happen at the n-th step, for all n (SIGTERM, EDQUOT, EIO and
+ESTALE, which are to the package what SIGKILL and ENOSPC are, at every third). Then it asks
 
 - is every file as it was before, or as it was to become, to the byte;
 - does the package read the folder as one of the two (for a model: the weights with their own config);
 - if the writer said that it was done: is it all there;
-- does a second, undisturbed run end in the same files, with nothing left over.
+- does a second, undisturbed run end in the same files, with nothing left over (once from each state that was left).
 
 "file size limit" and "killed in a write" stop the system's own write half way (RLIMIT_FSIZE, with and without its
 signal); the disks that are full, without inodes or read-only are real ones of 4 MB (tmpfs), which takes root, as does

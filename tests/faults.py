@@ -107,8 +107,14 @@ def audit(version: int) -> mt.AnnotationAudit:
 
 
 def report(folder: Path, version: int) -> None:
-    with mock.patch("mertools.audit_report._page", page):  # the plots take seconds, and nothing is written meanwhile
+    with drawn_before():
         audit(version).write_report(folder / "report", title=f"Version {version}")
+
+
+def drawn_before() -> Any:
+    """The report without its plots and resampling, which take seconds in which nothing is written."""
+    numbers = {name: lambda audit: repr(audit.clips) for name in ("_groups_csv", "_tests_csv")}
+    return mock.patch.multiple("mertools.audit_report", _page=page, **numbers)
 
 
 def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, worst: int) -> str:
@@ -119,7 +125,7 @@ def audited(folder: Path, version: int) -> None:
     """The whole job of ``mertools audit``, with the searches and plots done before."""
     job = sys.modules["mertools.audit_table"]
     with (
-        mock.patch("mertools.audit_report._page", page),
+        drawn_before(),
         mock.patch.object(job, "audit_clips", functools.partial(searched, version)),
     ):
         mt.audit_table(
@@ -692,6 +698,10 @@ STEPWISE: dict[str, tuple[Callable[[], None], Any]] = {
 }
 
 
+# To the package the same as SIGKILL and ENOSPC.
+ALIKE = ("SIGTERM", "quota (EDQUOT)", "disk error (EIO)", "stale NFS handle (ESTALE)")
+
+
 def limited(bench: Bench, *, killed: bool, most: int | None = None) -> tuple[int, list[str]]:
     """Files may not grow beyond some size: the write itself stops half way, with an error or with the process's end."""
     largest = max(map(len, bench.new.values()))
@@ -790,8 +800,9 @@ def as_nobody() -> None:
 def whole(
     bench: Bench, kinds: Iterable[str], *, mounts: bool, most: int | None = None
 ) -> dict[str, tuple[int, list[str]]]:
-    """The faults for one writer; each of ``kinds`` at every step, or at ``most`` of them."""
-    found = {kind: exhaust(bench, kind, most) for kind in kinds}
+    """The faults for one writer; each of ``kinds`` at every step (of ``ALIKE`` every third), or at ``most`` of them."""
+    thirds = {kind: max(bench.steps() // 3, 1) for kind in ALIKE}
+    found = {kind: exhaust(bench, kind, thirds.get(kind) if most is None else most) for kind in kinds}
     found["file size limit"] = limited(bench, killed=False, most=most and 1)
     found["killed in a write (SIGXFSZ)"] = limited(bench, killed=True, most=most and 1)
     if mounts:
