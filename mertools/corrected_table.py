@@ -172,9 +172,11 @@ def _new_workbook(page: Sheet, edits: list[_Edit]) -> bytes:
 class _Undated(zipfile.ZipFile):
     """An archive that can be written whatever the clock says: zip knows no time before 1980."""
 
-    def writestr(self, name: Any, data: Any, *options: Any, **more: Any) -> None:
-        entry = name if isinstance(name, zipfile.ZipInfo) else zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-        entry.compress_type = zipfile.ZIP_DEFLATED
+    def writestr(self, zinfo_or_arcname: Any, data: Any, *options: Any, **more: Any) -> None:
+        entry = zinfo_or_arcname
+        if not isinstance(entry, zipfile.ZipInfo):
+            entry = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
         super().writestr(entry, data, *options, **more)
 
 
