@@ -29,7 +29,7 @@ WRITING = {
     "write_image", "write_text", "write_table", "write_whole",
 }  # fmt: skip
 IN_MEMORY = {  # to bytes that write_whole puts on disk
-    "audit_report._photo", "audit_report._plot", "checkpoints._pack", "checkpoints.save_weights", 
+    "audit_report._photo", "audit_report._plot", "checkpoints._pack", "checkpoints.save_weights",
     "corrected_table._saved", "onnx_export._translate",
 }  # fmt: skip
 NO_DATA = {"cli.main": "opens /dev/null in the place of an output that is gone"}
