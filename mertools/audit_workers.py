@@ -63,7 +63,7 @@ def run_tasks(
             except BrokenProcessPool:
                 doubtful += running.values()
             except BaseException:  # interrupted: what is in hand is finished, what waits is not begun
-                pool.shutdown(wait=False, cancel_futures=True)
+                pool.shutdown(cancel_futures=True)
                 raise
     for task in doubtful:
         with _pool(1) as pool:

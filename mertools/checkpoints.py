@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools.files import write_whole
+from mertools.files import reading, write_whole
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
@@ -160,8 +160,10 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         if not path.is_file():
             raise FileNotFoundError(f"there is no file {path}")
+        with reading(path):
+            data = path.read_bytes()
         try:
-            return dict(_safetensors().load(path.read_bytes()))
+            return dict(_safetensors().load(data))
         except Exception as error:  # safetensors has an error type of its own, made in Rust
             raise ValueError(f"{path} can't be read as safetensors, it may be damaged: {error}") from None
     weights = _unpack(path, "cpu")
@@ -190,12 +192,13 @@ def _write(path: Path, data: bytes) -> None:
 def _unpack(path: Path, map_location: str | torch.device) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    with path.open("rb") as file:
-        try:
-            _check_unfolded(file)
-            return torch.load(file, map_location=map_location, weights_only=True)
-        except Exception as error:  # a damaged file brings up whatever the unpickler stumbles over
-            raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
+    with reading(path):
+        data = io.BytesIO(path.read_bytes())  # by ourselves: PyTorch takes a disk that fails for a damaged file
+    try:
+        _check_unfolded(data)
+        return torch.load(data, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged file brings up whatever the unpickler stumbles over
+        raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
 
 
 def _check_unfolded(file: BinaryIO) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mertools.annotation_rows import locate_columns
-from mertools.csv_rows import csv_line, csv_rows, csv_text, read_text
+from mertools.csv_rows import csv_line, csv_rows, csv_text, read_text, table_bytes
 from mertools.files import check_target, write_whole
 from mertools.schemas import AnnotationSchema
 from mertools.tables import Sheet, read_sheet
@@ -164,14 +164,12 @@ def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
 def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     import openpyxl
 
-    book = openpyxl.load_workbook(source)
+    book = openpyxl.load_workbook(io.BytesIO(table_bytes(source)))
     modified = book.properties.modified
     target = book[page.name]
     for row, column, value in edits:
         _set(target.cell(row, column + 1), value)
-    data = io.BytesIO()
-    book.save(data)
-    return _same_every_time(data.getvalue(), modified)
+    return _same_every_time(_saved(book), modified)
 
 
 def _set(cell: Any, value: Any) -> None:
@@ -194,9 +192,28 @@ def _new_workbook(page: Sheet, edits: list[_Edit], sheet: str | None) -> bytes:
             for j, value in enumerate(row, start=1):
                 if value is not None:
                     _set(other.cell(i, j), value)
+    return _same_every_time(_saved(book), None)
+
+
+class _Undated(zipfile.ZipFile):
+    """An archive that can be written whatever the clock says: zip knows no time before 1980."""
+
+    def writestr(self, zinfo_or_arcname: Any, data: Any, *options: Any, **more: Any) -> None:
+        entry = zinfo_or_arcname
+        if not isinstance(entry, zipfile.ZipInfo):
+            entry = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+        super().writestr(entry, data, *options, **more)
+
+
+def _saved(book: Any) -> bytes:
+    """What ``book.save`` would write."""
+    from openpyxl.writer.excel import ExcelWriter
+
     data = io.BytesIO()
-    book.save(data)
-    return _same_every_time(data.getvalue(), None)
+    with _Undated(data, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+        ExcelWriter(book, archive).save()
+    return data.getvalue()
 
 
 def _grid(rows: Mapping[int, list[Any]], edits: list[_Edit]) -> list[list[Any]]:

@@ -4,12 +4,13 @@
 
 Method. tests/faults.py has the writers and the faults. A step is a call that reaches the disk, seen before and after
 it; for KeyboardInterrupt it is a line of the package, from the first step that writes on. Each trial writes version 1
-over version 0 in a process of its own, lets the fault happen at the n-th step, for all n, and then asks
+over version 0 in a process of its own and lets the fault happen at the n-th step, for all n (SIGTERM, EDQUOT, EIO and
+ESTALE, which are to the package what SIGKILL and ENOSPC are, at every third). Then it asks
 
 - is every file as it was before, or as it was to become, to the byte;
 - does the package read the folder as one of the two (for a model: the weights with their own config);
 - if the writer said that it was done: is it all there;
-- does a second, undisturbed run end in the same files, with nothing left over.
+- does a second, undisturbed run end in the same files, with nothing left over (once from each state that was left).
 
 "file size limit" and "killed in a write" stop the system's own write half way (RLIMIT_FSIZE, with and without its
 signal); the disks that are full, without inodes or read-only are real ones of 4 MB (tmpfs), which takes root, as does
@@ -43,6 +44,10 @@ def tried(name: str, mounts: bool) -> tuple[str, dict[str, Any], float]:
     return name, found, time.perf_counter() - start
 
 
+def _tried(job: tuple[str, bool]) -> tuple[str, dict[str, Any], float]:
+    return tried(*job)
+
+
 def table(record: dict[str, Any]) -> str:
     """The record as the table of the page."""
     rows = ["| fault | writers | trials | survived |", "|---|---|---|---|"]
@@ -65,12 +70,12 @@ def main() -> int:
     start = time.perf_counter()
     kinds: dict[str, dict[str, int]] = {}
     wrong: list[str] = []
+    by_writer: dict[str, int] = {}
     # Spawned: the trials fork, and a fork of a process with threads would inherit their locks.
     with multiprocessing.get_context("spawn").Pool(args.processes, maxtasksperchild=1) as pool:
-        jobs = [pool.apply_async(tried, (name, mounts)) for name in args.writer]
-        for job in jobs:
-            name, found, seconds = job.get()
+        for name, found, seconds in pool.imap_unordered(_tried, [(name, mounts) for name in args.writer]):
             print(f"{name:26s} {sum(count for count, _ in found.values()):5d} trials, {seconds:5.0f} s", flush=True)
+            by_writer[name] = sum(count for count, _ in found.values())
             for kind, (count, failures) in found.items():
                 entry = kinds.setdefault(kind, {"writers": 0, "trials": 0, "survived": 0})
                 entry["writers"] += 1
@@ -81,6 +86,7 @@ def main() -> int:
         "writers": len(args.writer),
         "faults": kinds,
         "total": {key: sum(entry[key] for entry in kinds.values()) for key in ("trials", "survived")},
+        "trials by writer": {name: by_writer[name] for name in args.writer},
         "failures": wrong,
         "mounts": mounts,
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",

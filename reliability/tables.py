@@ -32,7 +32,7 @@ def properties_table(record: dict[str, Any]) -> str:
 
 
 def mutants_table(record: dict[str, Any], equivalent: dict[str, dict[str, str]]) -> str:
-    """A line per file: all mutants, those of code, those of strings, and how many of the living are known as equivalent."""
+    """A line per file: all mutants, those of code and of strings, and how many of the living are known as equivalent."""
     lines = [
         "| file | mutants | killed | of code alone | of strings alone | alive | of these equivalent |",
         "|---|---|---|---|---|---|---|",

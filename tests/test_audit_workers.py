@@ -1,4 +1,8 @@
+import multiprocessing
 import os
+import signal
+import time
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -12,8 +16,12 @@ class Task(NamedTuple):
 
 
 def square(task):
+    if task.deadly and task.which == 7:  # as the system does when the memory is full
+        os.kill(os.getpid(), signal.SIGKILL)
     if task.deadly:
         os._exit(3)
+    if task.which == 3 and multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGINT)  # as a terminal does to all processes: it is for the parent to stop
     return {"square": task.which**2, "process": os.getpid()}
 
 
@@ -38,6 +46,27 @@ def test_a_task_that_kills_its_process_is_reported_and_the_rest_is_done():
             assert "process that searched this clip died" in result["error"]
         else:
             assert result["square"] == i**2
+
+
+class Slow(NamedTuple):
+    which: int
+    folder: str
+
+
+def leave_a_mark(task):
+    Path(task.folder, str(task.which)).touch()
+    time.sleep(0.1)
+    return {}
+
+
+def test_who_is_interrupted_does_not_wait_for_what_is_not_begun(tmp_path):
+    found = run_tasks(leave_a_mark, [Slow(i, str(tmp_path)) for i in range(40)], 1)
+    next(found)
+    found.close()
+    begun = len(list(tmp_path.iterdir()))
+    assert begun < 8
+    time.sleep(0.3)
+    assert len(list(tmp_path.iterdir())) == begun
 
 
 def test_no_tasks():

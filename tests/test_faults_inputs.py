@@ -6,9 +6,7 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,7 +22,6 @@ from torch.utils.data import DataLoader
 
 import mertools as mt
 from mertools import clips as clips_module
-from mertools.audit_workers import run_tasks
 from mertools.clips import clip_frames
 
 
@@ -50,7 +47,6 @@ def audited(data):
 READERS = {
     "FrameFolder": lambda data, then: _listed(data, then).read(),
     "ClipDataset": lambda data, then: _made(dataset(data), then)[0],
-    "ClipDataset in a loader": lambda data, then: next(iter(DataLoader(_made(dataset(data), then), num_workers=1))),
     "read_clip": lambda data, then: _while_listing(then, lambda: mt.read_clip(frames_of(data))),
     "select_keyframes": lambda data, then: _while_listing(then, lambda: mt.select_keyframes(str(frames_of(data)))),
     "published windows": lambda data, then: _while_listing(
@@ -323,6 +319,15 @@ def test_a_video_that_is_cut_off_while_it_is_read(tmp_path):
 # --- workers that die ------------------------------------------------------------------------------------------------
 
 
+def test_a_frame_that_disappears_while_a_loader_reads(data):
+    """The worker's error reaches the training script, with the file's name."""
+    made = dataset(data)
+    for path in each(data):
+        path.unlink()
+    ended = faults.trial(lambda: list(DataLoader(made, num_workers=1)))
+    assert re.search(r"(?s)FileNotFoundError.*EP00.img\d+\.png", ended.how + ended.text), ended
+
+
 class Deadly(torch.utils.data.Dataset):
     """A dataset of which one clip takes its worker along."""
 
@@ -347,21 +352,3 @@ def test_a_worker_that_is_killed_ends_the_epoch(data):
     ended = faults.trial(lambda: list(DataLoader(deadly, num_workers=1)))
     assert re.search("DataLoader worker .* (killed by signal|exited unexpectedly)", ended.how), ended.how
     assert fold.load() == {"epoch": 4}
-
-
-class Task(NamedTuple):
-    which: int
-
-
-def killed(task):
-    if task.which == 1:
-        time.sleep(0.05)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return {"robust": [1, 2, 3]}
-
-
-def test_a_search_that_is_killed_is_reported_and_the_rest_is_done():
-    """As by the system when the memory is full."""
-    found = dict(run_tasks(killed, [Task(i) for i in range(3)], 1))
-    assert "out of memory" in found[1]["error"]
-    assert found[0] == found[2] == {"robust": [1, 2, 3]}

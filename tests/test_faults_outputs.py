@@ -1,8 +1,6 @@
 """Outputs that are folders, links, pipes or somebody else's; several processes at one file or folder; what a file keeps."""
 
-import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -20,6 +18,7 @@ from audit_data import make_dataset
 
 import mertools as mt
 from mertools import files
+from mertools.audit_journal import Journal
 from mertools.cli import main, save_figure
 from mertools.corrected_table import Correction, write_corrected
 from mertools.files import remove_unfinished, write_whole
@@ -258,7 +257,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
     write_whole(tmp_path / "a.txt", b"x")
     assert len(names_in(tmp_path)) == 2  # who left it can't be told: it stays
     mt.RunFolder(tmp_path / "run").begin({})
-    with mt.audit_journal.Journal(tmp_path / "work", "a") as journal:
+    with Journal(tmp_path / "work", "a") as journal:
         journal.add(0, {"robust": [1, 2, 3]})
 
 
@@ -327,10 +326,21 @@ SPOILT = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_spoilt_line_of_a_journal_is_no_result(tmp_path, spoilt):
+    work = tmp_path / "work"
+    work.mkdir()
+    good = [b'{"run": "a"}', b'{"clip": 0, "annotated": [1, 2, 3]}', spoilt, b'{"clip": 2, "error": "no frames"}', b""]
+    (work / "journal.jsonl").write_bytes(b"\n".join(good))
+    with Journal(work, "a") as journal:
+        found = {clip: result for clip, result in journal.done.items() if result.keys() != {"robust"} and result}
+        assert found == {0: {"annotated": [1, 2, 3]}, 2: {"error": "no frames"}}
+
+
 def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, monkeypatch):
     from mertools import audit as module
 
-    monkeypatch.setattr("mertools.audit_report._page", faults.page)
+    monkeypatch.setattr("mertools.audit_report.write_report", lambda *_, **__: None)  # whose resampling takes seconds
     clean = audit(data, tmp_path / "clean.csv").out.read_bytes()
     journal, searched, search = tmp_path / ".out.csv.audit" / "journal.jsonl", [], module.search_clip
     monkeypatch.setattr(module, "search_clip", lambda task: searched.append(task.which) or search(task))
@@ -340,12 +350,11 @@ def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, 
             audit(data, tmp_path / "out.csv")
         lines = journal.read_bytes().splitlines(keepends=True)
         assert len(lines) == 4
-        for spoilt in SPOILT:
-            journal.write_bytes(b"".join((*lines[:2], spoilt, b"\n", lines[3])))
-            searched.clear()
-            with pytest.raises(OSError, match="No space"):
-                audit(data, tmp_path / "out.csv")
-            assert searched == [1], spoilt
+        journal.write_bytes(b"".join((*lines[:2], *(spoilt + b"\n" for spoilt in SPOILT), lines[3])))
+        searched.clear()
+        with pytest.raises(OSError, match="No space"):
+            audit(data, tmp_path / "out.csv")
+        assert searched == [1]
     assert audit(data, tmp_path / "out.csv").out.read_bytes() == clean
     assert not journal.parent.exists()
 
@@ -355,7 +364,7 @@ def test_a_disk_that_is_full_does_not_lock_the_journal_up(tmp_path, monkeypatch)
     from mertools import audit_journal
 
     def run():
-        with audit_journal.Journal(tmp_path / "work", "a") as journal:
+        with Journal(tmp_path / "work", "a") as journal:
             journal.add(0, {"robust": [1, 2, 3]})
             monkeypatch.setattr(audit_journal, "append_line", lambda *_: faults.fail(28)())
             journal.add(1, {"robust": [1, 2, 3]})
@@ -363,8 +372,22 @@ def test_a_disk_that_is_full_does_not_lock_the_journal_up(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="No space"):
         run()
     monkeypatch.undo()
-    with audit_journal.Journal(tmp_path / "work", "a") as journal:
+    with Journal(tmp_path / "work", "a") as journal:
         assert journal.done == {0: {"robust": [1, 2, 3]}}
+
+
+@pytest.mark.parametrize("source", ["csv", "xlsx"])
+def test_a_clock_that_has_lost_its_time(tmp_path, monkeypatch, source):
+    """Of a machine without a battery: zip files, and so xlsx, know no time before 1980."""
+    write = faults.corrected(source, "xlsx")
+    write(tmp_path, 0)
+    expected = (tmp_path / "out.xlsx").read_bytes()
+    local = time.localtime
+    monkeypatch.setattr(time, "localtime", lambda *_: local(0))
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    (tmp_path / "out.xlsx").unlink()
+    write(tmp_path, 0)
+    assert (tmp_path / "out.xlsx").read_bytes() == expected
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
@@ -390,23 +413,3 @@ def test_an_output_that_is_full_is_one_line(data, capsys, monkeypatch):
         assert main(["select", str(data / "sub01" / "EP00"), "--json"]) == 2
         monkeypatch.undo()
     assert capsys.readouterr().err == "mertools: error: the output could not be written: No space left on device\n"
-
-
-def test_interrupted_from_the_keyboard_with_workers(data, tmp_path):
-    """Ctrl-C goes to the workers as well: one line, no tracebacks of theirs, and the same command goes on."""
-    command = [sys.executable, "-m", "mertools", "audit", str(data / "codes.csv"), "--dataset", "casme2",
-               "--frames", str(data), "--out", str(tmp_path / "out.csv"), "--workers", "1"]  # fmt: skip
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    journal = tmp_path / ".out.csv.audit" / "journal.jsonl"
-    while process.poll() is None and not (journal.exists() and journal.read_bytes().count(b"\n") >= 2):
-        time.sleep(0.01)
-    assert process.poll() is None, process.communicate()
-    os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert out == ""
-    assert "Traceback" not in errors
-    assert errors.rstrip().endswith("mertools: stopped; the same command goes on from here")
-    assert json.loads(journal.read_text().splitlines()[1])["clip"] == 0
