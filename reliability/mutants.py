@@ -284,10 +284,10 @@ class Runner:
             time.sleep(0.002)
 
 
-def run(name: str, chosen: list[Mutant]) -> dict[str, str]:
+def run(name: str, chosen: list[Mutant], *, own: bool) -> dict[str, str]:
     """The fate of each mutant of a file by its key."""
     runner = Runner(name, chosen)
-    tests = [ROOT / "tests" / f"{test}.py" for test in FILES[name]]
+    tests = [ROOT / "tests" / f"{test}.py" for test in FILES[name] if not (own and "properties" in test)]
     arguments = [*map(str, tests), str(ROOT / "mertools" / f"{name}.py"), "--rootdir", str(ROOT)]
     arguments += ["-k", " and ".join(f"not {test}" for test in LEFT_OUT)]
     pytest.main([*arguments, "-q", "-p", "no:cacheprovider", "--tb=native"], plugins=[runner])
@@ -320,6 +320,7 @@ def main() -> None:
     parser.add_argument("files", nargs="*", metavar="FILE", help=f"of {', '.join(FILES)}; default all")
     parser.add_argument("--survivors", action="store_true", help="only what lived the last time")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="every Nth mutant, from the Kth on (default: 1/1)")
+    parser.add_argument("--own", action="store_true", help="without the properties: quicker, and kills a little less")
     parser.add_argument("--show", action="store_true", help="list what lived the last time, and run nothing")
     parser.add_argument("--record", type=Path, default=RECORD, help="the record to write (default: beside this script)")
     options = parser.parse_args()
@@ -338,7 +339,7 @@ def main() -> None:
         chosen = found[part - 1 :: parts]
         if options.survivors:
             chosen = [m for m in found if m.key in lived]
-        fates = run(name, chosen)
+        fates = run(name, chosen, own=options.own)
         # Parts and survivors add to what is known; a whole run begins anew.
         known = {} if parts == 1 and not options.survivors else before["fates"]
         record["tool"] = f"mutmut {version('mutmut')}"

@@ -9,6 +9,7 @@ import torch
 from brute_force import PRESETS, as_tuples, brute_clip, brute_windows, norm
 
 import mertools as mt
+from mertools.search import search_clip, search_windows
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
@@ -469,3 +470,30 @@ def test_three_frames_are_a_clip_without_a_warning():
     ) as seen:
         mt.select_keyframes(torch.randint(0, 256, (9, 3, 5, 7), dtype=torch.uint8))
     assert seen[0].filename == __file__
+
+
+def test_searches_stay_on_the_device_of_their_distances():
+    d = torch.empty(2, 7, 7, dtype=torch.float64, device="meta")
+    mark = torch.zeros(2, dtype=torch.int64, device="meta")
+    for keys in (search_windows(d, mark, mark, mark, 0.1, (0.1, 0.0), 0.1, 0.0), search_clip(d, mark, 0.0)):
+        assert {field.device.type for field in keys} == {"meta"}
+        assert [tuple(field.shape) for field in keys] == [(2,)] * 4
+
+
+def test_the_plain_search_in_small():
+    """Written down by hand: an apex in the middle, at either end, a plateau, two frames, and nothing."""
+
+    def keys(*values, n=None):
+        frames = torch.tensor(values).double().view(1, -1, 1)
+        found = mt.select_keyframes(frames, distance=mt.pairwise_distance, lengths=None if n is None else [n])
+        return (*as_tuples(found)[0], found.score.item())
+
+    assert keys(0, 4, 1) == (0, 1, 2, 4)
+    assert keys(0, 1, 4) == (0, 2, 2, 4)
+    assert keys(4, 1, 0) == (0, 2, 2, 4)
+    assert keys(0, 0, 3, 3, 0, 0) == (1, 2, 4, 3)
+    assert keys(0, 5) == (0, 1, 1, 5)
+    assert keys(7, 7, 7, 7, 7) == (0, 2, 4, 0)
+    assert keys(0, 0.25, 0, 0) == (0, 1, 2, 0.25)
+    assert keys(0, 0.25, 0, 0, 90, n=4) == (0, 1, 2, 0.25)
+    assert keys(3, 3, 3, 9, n=3) == (0, 1, 2, 0)
