@@ -306,12 +306,18 @@ def entry(found: list[Mutant], fates: dict[str, str]) -> dict[str, Any]:
     return {
         "all": len(found),
         **numbers(tried),
-        "timed_out": sum(fates[m.key] == "timed out" for m in tried),
         "code": numbers([m for m in tried if m.kind == "code"]),
         "strings": numbers([m for m in tried if m.kind == "string"]),
         "lived": [{"key": m.key, "line": m.lines[0], "kind": m.kind} for m in tried if fates[m.key] == "lived"],
-        "fates": fates,
+        "tried": None if len(tried) == len(found) else [i for i, m in enumerate(found) if m.key in fates],
     }
+
+
+def known(found: list[Mutant], before: dict[str, Any]) -> dict[str, str]:
+    """The fates that an entry of the record tells."""
+    lived = {mutant["key"] for mutant in before["lived"]}
+    tried = found if before["tried"] is None else [found[i] for i in before["tried"]]
+    return {m.key: "lived" if m.key in lived else "killed" for m in tried}
 
 
 def main() -> None:
@@ -329,7 +335,7 @@ def main() -> None:
         if name not in FILES:
             parser.error(f"FILE must be among {', '.join(FILES)}, got {name!r}")
         record = json.loads(options.record.read_text("utf-8")) if options.record.exists() else {"files": {}}
-        before = record["files"].get(name, {"lived": [], "fates": {}})
+        before = record["files"].get(name, {"lived": [], "tried": []})
         lived = {mutant["key"] for mutant in before["lived"]}
         if options.show:
             for mutant in before["lived"]:
@@ -340,12 +346,12 @@ def main() -> None:
         if options.survivors:
             chosen = [m for m in found if m.key in lived]
         fates = run(name, chosen, own=options.own)
-        # Parts and survivors add to what is known; a whole run begins anew.
-        known = {} if parts == 1 and not options.survivors else before["fates"]
+        if parts > 1 or options.survivors:  # they add to what is known; a whole run begins anew
+            fates = known(found, before) | fates
         record["tool"] = f"mutmut {version('mutmut')}"
-        record["files"][name] = entry(found, {m.key: known[m.key] for m in found if m.key in known} | fates)
+        record["files"][name] = entry(found, fates)
         write_whole(options.record, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
-        print(f"{name}: {sum(fate != 'lived' for fate in fates.values())} of {len(fates)} killed", flush=True)
+        print(f"{name}: {record['files'][name]['killed']} of {len(fates)} killed", flush=True)
 
 
 if __name__ == "__main__":
