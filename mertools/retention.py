@@ -358,6 +358,9 @@ class Retention(nn.Module):
         memory, position = state
         expected = (b, self.num_heads, self.dim // self.num_heads, self.value_dim // self.num_heads)
         check_floating("state.memory", memory, str(expected))
+        if not isinstance(position, Tensor) or position.is_floating_point():
+            got = position.dtype if isinstance(position, Tensor) else type(position).__name__
+            raise TypeError(f"state.position must be an integer tensor {(b,)}, got {got}")
         if tuple(memory.shape) != expected or tuple(position.shape) != (b,):
             raise ValueError(
                 f"state must have a memory {expected} and a position {(b,)} for this layer and batch, "

@@ -141,7 +141,7 @@ def select_keyframes(
         warnings.warn(
             f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
             "one RGB clip needs a batch axis: frames[None]",
-            stacklevel=2,
+            stacklevel=3,
         )
     counts = check_lengths(lengths, b, t).to(frames.device)
     _check_enough_frames(counts, t)

@@ -32,17 +32,17 @@ def properties_table(record: dict[str, Any]) -> str:
 
 
 def mutants_table(record: dict[str, Any], equivalent: dict[str, dict[str, str]]) -> str:
-    """A line per file: all mutants, those of code and of strings, and how many of the living are known as equivalent."""
+    """A line per file: what was tried of all there are, what was killed, and what is known to change nothing."""
     lines = [
-        "| file | mutants | killed | of code alone | of strings alone | alive | of these equivalent |",
-        "|---|---|---|---|---|---|---|",
+        "| file | mutants | tried | killed | of code alone | of strings alone | alive | of these equivalent |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    total = {"mutants": 0, "killed": 0, "alive": 0, "equivalent": 0}
+    total = {"all": 0, "mutants": 0, "killed": 0, "alive": 0, "equivalent": 0}
     kinds = {kind: {"mutants": 0, "killed": 0} for kind in ("code", "strings")}
     for name, numbers in record["files"].items():
         alive = {mutant["key"] for mutant in numbers["lived"]}
         same = len(alive & set(equivalent.get(name, {})))
-        row = {"mutants": numbers["mutants"], "killed": numbers["killed"], "alive": len(alive), "equivalent": same}
+        row = {key: numbers[key] for key in ("all", "mutants", "killed")} | {"alive": len(alive), "equivalent": same}
         for key, value in row.items():
             total[key] += value
         for kind, sums in kinds.items():
@@ -55,7 +55,8 @@ def mutants_table(record: dict[str, Any], equivalent: dict[str, dict[str, str]])
 
 def _line(name: str, row: dict[str, int], kinds: dict[str, Any]) -> str:
     shares = " | ".join(_share(kinds[kind]) for kind in ("code", "strings"))
-    return f"| {name} | {row['mutants']} | {_share(row)} | {shares} | {row['alive']} | {row['equivalent']} |"
+    counts = f"{row['all']:,} | {row['mutants']:,} | {_share(row)}"
+    return f"| {name} | {counts} | {shares} | {row['alive']} | {row['equivalent']} |"
 
 
 def _share(numbers: dict[str, int]) -> str:

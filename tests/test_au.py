@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,176 @@ def test_pos_weight_of_classes_without_a_row():
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# --- what is said, word for word ------------------------------------------------------------------------------------
+
+SEVEN = "happy, sad, neutral, angry, surprise, disgust, fear"
+UNITS = ", ".join(mt.ACTION_UNITS)
+OWN_ROW = (
+    "give each a row with rows={name: ...}, from estimate_au_prior on your own AU labels or as a mixture of known "
+    "expressions, or choose missing='mean' or missing='ignore'"
+)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: mt.au_prior(["contempt", "happy", "boredom"]),
+            f"classes must be among {SEVEN} (or a synonym) to have a row in the table; got 'contempt', 'boredom': "
+            f"{OWN_ROW}",
+        ),
+        (
+            lambda: mt.au_prior(["hapiness"]),
+            f"classes must be among {SEVEN} (or a synonym) to have a row in the table; got 'hapiness' (did you mean "
+            f"happiness?): {OWN_ROW}",
+        ),
+        (
+            lambda: mt.au_pos_weight("DFEW", "minor", classes=["contempt"]),
+            f"classes must be among {SEVEN} (or a synonym) to have a row in the table; got 'contempt': missing='ones' "
+            "leaves them without weight, estimate_pos_weight makes your own table",
+        ),
+        (lambda: mt.au_prior(missing="zero"), "missing must be one of 'error', 'mean', 'ignore', got 'zero'"),
+        (lambda: mt.au_pos_weight("RAF"), "dataset must be one of 'DFEW', 'FERV39K', got 'RAF'"),
+        (lambda: mt.au_pos_weight(mode="rare"), "mode must be one of 'global', 'distinct', 'minor', got 'rare'"),
+        (lambda: mt.au_pos_weight(missing="mean"), "missing must be one of 'error', 'ones', got 'mean'"),
+        (
+            lambda: mt.au_prior(action_units=["AU98", "AU01", "AU99"]),
+            f"action_units must be among {UNITS}; got 'AU98', 'AU99'",
+        ),
+        (lambda: mt.au_prior(action_units="AU01"), "action_units must be a sequence of names, got 'AU01'"),
+        (lambda: mt.au_prior(action_units=[]), "action_units must be a sequence of names, got []"),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(2, 2), torch.tensor([0, 2]), num_classes=4, smoothing=0),
+            "target must hold every class when smoothing=0; classes without a clip: [1, 3]",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=1, smoothing=-1),
+            "smoothing must be finite and at least 0, got -1",
+        ),
+        *[
+            (
+                lambda settings=settings: mt.estimate_pos_weight(torch.ones(3, 2), **settings),
+                "target and num_classes must be given together (a row per class) or not at all (one row)",
+            )
+            for settings in ({"target": torch.zeros(3).long()}, {"num_classes": 2})
+        ],
+        *[
+            (
+                lambda shape=shape: mt.clip_au_labels(torch.ones(shape)),
+                f"presence must be (..., t, a) with at least one frame, got shape {shape}",
+            )
+            for shape in ((3,), (2, 0, 3))
+        ],
+        (lambda: mt.clip_au_labels(torch.ones(3, 2), threshold=0), "threshold must lie in (0, 1], got 0"),
+        (lambda: mt.clip_au_labels(torch.ones(3, 2), threshold=1.5), "threshold must be in [0, 1], got 1.5"),
+        *[
+            (
+                lambda value=value: mt.clip_au_labels(torch.full((3, 2), value)),
+                "presence must hold 0 and 1 (or NaN, no face): binarise intensities first",
+            )
+            for value in (1.5, -0.5)
+        ],
+        (lambda: mt.clip_au_labels([1]), "presence must be a torch.Tensor, got list"),
+        (lambda: mt.au_prior(["x"], rows=[1]), "rows must map class names to rows, got list"),
+        (
+            lambda: mt.au_prior(["x", "z"], rows={"y": torch.rand(18)}),
+            "rows must be for classes among ['x', 'z'], got one for 'y'",
+        ),
+        (
+            lambda: mt.au_prior(["x"], rows={"x": torch.full((2,), 0.5)}),
+            "rows['x'] must be (18,) in [0, 1], got shape (2,): tensor([0.5000, 0.5000])",
+        ),
+        *[
+            (
+                lambda row=row: mt.au_prior(["x"], action_units=["AU01"], rows={"x": torch.tensor(row)}),
+                f"rows['x'] must be (1,) in [0, 1], got shape (1,): {torch.tensor(row)}",
+            )
+            for row in ([1.5], [-0.5], [float("nan")])
+        ],
+        (lambda: mt.au_prior(["x"], rows={"x": ["y"]}), f"rows['x'] must name expressions among {SEVEN}, got ['y']"),
+        (lambda: mt.au_prior(["x"], rows={"x": []}), f"rows['x'] must name expressions among {SEVEN}, got []"),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.zeros(3), num_classes=2),
+            "target must hold class indices (integers), got torch.float32",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.ones(3) > 0, num_classes=2),
+            "target must hold class indices (integers), got torch.bool",
+        ),
+        (lambda: mt.estimate_au_prior(torch.ones(3, 2), [0], num_classes=2), "target must be a torch.Tensor, got list"),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.zeros(2).long(), num_classes=2),
+            "target must be (3,), one class per row of au_target, got (2,)",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=0),
+            "num_classes must be a positive integer, got 0",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(1, 2), torch.tensor([0]), num_classes=2.0),
+            "num_classes must be a positive integer, got 2.0",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(2, 2), torch.tensor([-1, 1]), num_classes=2),
+            "target must lie within 0..1, got -1..1: drop ignored clips first",
+        ),
+        (
+            lambda: mt.estimate_au_prior(torch.ones(2, 2), torch.tensor([1, 3]), num_classes=3),
+            "target must lie within 0..2, got 1..3: drop ignored clips first",
+        ),
+        (lambda: mt.estimate_pos_weight(torch.ones(3)), "au_target must be (n, a), got shape (3,)"),
+        (lambda: mt.estimate_pos_weight([1]), "au_target must be a torch.Tensor, got list"),
+        *[
+            (
+                lambda value=value: mt.estimate_pos_weight(torch.full((3, 2), value)),
+                "au_target must lie in [0, 1] without NaN: drop clips without a face, binarise intensities",
+            )
+            for value in (1.5, -0.5, float("nan"))
+        ],
+    ],
+)
+def test_messages_in_full(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_estimates_keep_the_type_of_their_labels():
+    labels, target = torch.tensor([[1, 0], [1, 1]]), torch.tensor([0, 1])
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert mt.estimate_au_prior(labels.to(dtype), target, num_classes=2).dtype == dtype
+        assert mt.estimate_pos_weight(labels.to(dtype)).dtype == dtype
+        assert mt.estimate_pos_weight(labels.to(dtype), target, num_classes=2).dtype == dtype
+        assert mt.clip_au_labels(labels.to(dtype)).dtype == dtype
+    assert mt.estimate_au_prior(labels, target, num_classes=2).dtype == torch.float32
+    assert mt.clip_au_labels(labels > 0).dtype == torch.float32
+
+
+def test_classes_may_be_of_any_integer_type_and_none_may_be_there():
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    expected = mt.estimate_au_prior(labels, torch.tensor([0, 1, 0]), num_classes=2)
+    assert expected[0].tolist() == [0.5, 0.5]
+    for dtype in (torch.uint8, torch.int32):
+        found = mt.estimate_au_prior(labels, torch.tensor([0, 1, 0], dtype=dtype), num_classes=2)
+        assert torch.equal(found, expected)
+    none = mt.estimate_au_prior(torch.zeros(0, 3), torch.zeros(0).long(), num_classes=2)
+    assert none.tolist() == [[0.5] * 3] * 2
+    assert mt.estimate_pos_weight(torch.zeros(0, 3)).tolist() == [1.0] * 3
+
+
+def test_shares_of_presence_count_as_shares():
+    """Probabilities at the edges of [0, 1] are labels, and half a frame is half a frame."""
+    assert mt.clip_au_labels(torch.tensor([[0.5, 1.0, 0.0], [0.5, 0.0, 0.0]])).tolist() == [1, 1, 0]
+    assert mt.clip_au_labels(torch.ones(1, 2)).tolist() == [1, 1]
+    assert mt.clip_au_labels(torch.ones(3, 2), threshold=1).tolist() == [1, 1]
+
+
+def test_rows_are_found_whatever_the_case_and_blanks():
+    own = torch.rand(18, dtype=torch.float64)
+    prior = mt.au_prior([" Contempt", "x"], rows={"contempt ": own, "X": ("Anger", " fear")})
+    assert torch.equal(prior[0], own.float())
+    torch.testing.assert_close(prior[1], (ROWS["angry"] + ROWS["fear"]) / 2)
+    assert prior.dtype == torch.float32
+    edges = torch.tensor([0.0, 1.0])
+    assert torch.equal(mt.au_prior(["x"], action_units=["AU01", "AU02"], rows={"x": edges})[0], edges)

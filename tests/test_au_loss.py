@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -328,3 +329,226 @@ LOSS = mt.AUPriorLoss()
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# --- what is said, word for word ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: mt.AUPriorLoss(expression_loss=F.cross_entropy),
+            "expression_loss must be an nn.Module, got function",
+        ),
+        *[
+            (
+                lambda settings=settings: mt.AUPriorLoss(expression_loss=mt.FocalLoss(), **settings),
+                "expression_loss takes the place of the cross entropy: give class_weight and label_smoothing to it",
+            )
+            for settings in ({"label_smoothing": 0.1}, {"class_weight": torch.ones(7)})
+        ],
+        (
+            lambda: LOSS(LOGITS, TARGET, None, torch.zeros(2, A)),
+            "au_target needs au_logits: pass the output of AUHead(in_features), or leave both out",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A).long()),
+            "au_logits must be floating, got torch.int64: labels are passed as au_target=",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, 17)),
+            "au_logits must be (2, 18) to match the prior's 18 action units, got (2, 17): build the head with "
+            "AUHead(in_features, num_aus=18)",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.zeros(2, 17)),
+            "au_target must be (2, 18) to match the prior's 18 action units, got (2, 17)",
+        ),
+        (lambda: LOSS(LOGITS, TARGET, [1.0]), "au_logits must be a real torch.Tensor (2, 18), got list"),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A, dtype=torch.complex64)),
+            "au_logits must be a real torch.Tensor (2, 18), got torch.complex64",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), [1.0]),
+            "au_target must be a real torch.Tensor (2, 18), got list",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.ones(2, A) * 3),
+            "au_target must lie in [0, 1] without NaN, got 3.0 to 3.0: drop clips without a face, binarise intensities",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.ones(2, A) * -0.5),
+            "au_target must lie in [0, 1] without NaN, got -0.5 to -0.5: drop clips without a face, binarise "
+            "intensities",
+        ),
+        (
+            lambda: LOSS(LOGITS, torch.full((2, E), 3.0)),
+            "target must lie in [0, 1] without NaN, got 3.0 to 3.0: not logits",
+        ),
+        (lambda: LOSS(LOGITS, torch.full((2, E), 0.5)), "target rows must sum to 1, got 3.5 for clip 0"),
+        (
+            lambda: LOSS(LOGITS, torch.cat([torch.eye(E)[:1], torch.full((1, E), 0.125)])),
+            "target rows must sum to 1, got 0.875 for clip 1",
+        ),
+        (
+            lambda: LOSS(LOGITS, torch.tensor([0])),
+            "target must be (2,) classes or (2, 7) probabilities, got shape (1,)",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET.float()),
+            "target of shape (2,) must hold integer class indices, got torch.float32",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET > 0),
+            "target of shape (2,) must hold integer class indices, got torch.bool",
+        ),
+        (
+            lambda: LOSS(LOGITS, torch.zeros(2, E).long()),
+            "target of shape (2, 7) must hold floating probabilities (one-hot rows: target.float()), got torch.int64",
+        ),
+        *[
+            (
+                lambda settings=settings: mt.AUPriorLoss(**settings)(LOGITS, torch.tensor([0, 7])),
+                "target must lie within 0..6 (or be ignore_index=-100), got 7 for clip 1",
+            )
+            for settings in ({}, {"expression_loss": mt.FocalLoss()})
+        ],
+        (
+            lambda: mt.AUPriorLoss(expression_loss=mt.FocalLoss(ignore_index=-7), ignore_index=-7)(
+                LOGITS, torch.tensor([-7, -1])
+            ),
+            "target must lie within 0..6 (or be ignore_index=-7), got -1 for clip 1",
+        ),
+        (
+            lambda: mt.AUPriorLoss(expression_loss=mt.FocalLoss(reduction="none"))(LOGITS, TARGET),
+            "expression_loss must return () for reduction='mean', got (2,)",
+        ),
+        (
+            lambda: mt.AUPriorLoss(expression_loss=mt.FocalLoss(), reduction="none")(LOGITS, TARGET),
+            "expression_loss must return (2,) for reduction='none', got ()",
+        ),
+        (
+            lambda: mt.au_prior_loss(LOGITS, TARGET, prior=mt.au_prior(), expression_loss=lambda *_: 3.0),
+            "expression_loss must return () for reduction='mean', got float",
+        ),
+        (
+            lambda: mt.AUPriorLoss(prior_scale=0),
+            "prior_scale must be positive, got 0: au_ratio=0 leaves the AU term out",
+        ),
+        (lambda: mt.AUPriorLoss(prior_scale=-1), "prior_scale must be finite and at least 0, got -1"),
+        (lambda: mt.AUPriorLoss(au_ratio=1.5), "au_ratio must be in [0, 1], got 1.5"),
+        (lambda: mt.AUPriorLoss(au_ratio=-0.5), "au_ratio must be in [0, 1], got -0.5"),
+        (lambda: mt.AUPriorLoss(label_smoothing=1.5), "label_smoothing must be in [0, 1], got 1.5"),
+        (lambda: mt.AUPriorLoss(label_smoothing=-0.5), "label_smoothing must be in [0, 1], got -0.5"),
+        (lambda: mt.AUPriorLoss(ignore_index=None), "ignore_index must be an int, got None"),
+        (lambda: mt.AUPriorLoss(reduction="avg"), "reduction must be one of 'mean', 'sum', 'none', got 'avg'"),
+        (
+            lambda: mt.AUPriorLoss(pos_weight=torch.ones(7)),
+            "pos_weight must be (18,) (one per action unit) or (7, 18) (a row per class) to match the prior, got shape "
+            "(7,)",
+        ),
+        (
+            lambda: mt.AUPriorLoss(pos_weight=[1.0]),
+            "pos_weight must be a torch.Tensor (18,) (one per action unit) or (7, 18) (a row per class), got list",
+        ),
+        (
+            lambda: mt.AUPriorLoss(class_weight=torch.ones(6)),
+            "class_weight must be (7,) (one per class) to match the prior, got shape (6,)",
+        ),
+        *[
+            (
+                lambda value=value: mt.AUPriorLoss(torch.ones(1, 2), class_weight=torch.tensor([value])),
+                f"class_weight must be finite and at least 0, got [{value}]",
+            )
+            for value in (-0.5, float("nan"), float("inf"))
+        ],
+        (
+            lambda: mt.AUPriorLoss(torch.ones(1, 1), class_weight=torch.tensor([1j])),
+            "class_weight must be finite and at least 0, got [1j]",
+        ),
+        (
+            lambda: mt.AUPriorLoss([[0.1]]),
+            "prior must be a torch.Tensor (e, a), got list: au_prior([class names]) makes one",
+        ),
+        *[
+            (
+                lambda prior=prior: mt.AUPriorLoss(prior),
+                f"prior must be floating (e, a), a row per class, got {prior.dtype} {tuple(prior.shape)}",
+            )
+            for prior in (torch.rand(7), torch.ones(2, 3).long(), torch.ones(0, 3), torch.ones(3, 0))
+        ],
+        (
+            lambda: mt.AUPriorLoss(torch.full((7, 18), torch.nan)),
+            "prior must hold a row for at least one class, got nothing but NaN",
+        ),
+        *[
+            (
+                lambda rows=rows: mt.AUPriorLoss(torch.tensor(rows)),
+                f"prior must lie in [0, 1], got values from {min(rows[0])} to {max(rows[0])}: put the scale of a weight "
+                "matrix into prior_scale",
+            )
+            for rows in ([[0.5, 1.5]], [[-0.5, 0.5]])
+        ],
+        (
+            lambda: LOSS((LOGITS, 0), TARGET),
+            "logits must be a torch.Tensor (b, e), got tuple: a model that returns (logits, au_logits) is unpacked as "
+            "loss(logits, target, au_logits)",
+        ),
+        (lambda: LOSS(LOGITS.long(), TARGET), "logits must be floating, got torch.int64"),
+        *[
+            (
+                lambda shape=shape: LOSS(torch.zeros(shape), TARGET),
+                f"logits must be (b, 7) to match the prior's 7 classes, got shape {shape}: for other classes pass "
+                "AUPriorLoss(au_prior([your class names]))",
+            )
+            for shape in ((2, 5), (7,), (2, 7, 1))
+        ],
+        (
+            lambda: LOSS(LOGITS, [0, 6]),
+            "target must be a torch.Tensor of classes (b,) or probabilities (b, e), got [0, 6]",
+        ),
+    ],
+)
+def test_messages_in_full(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_edges_are_settings_too():
+    """0 and 1 are in [0, 1], weights of 0 weigh nothing, and an empty row of a mixture needs no face."""
+    mt.AUPriorLoss(au_ratio=1, label_smoothing=1, pos_weight=torch.zeros(18), class_weight=torch.ones(7))
+    assert mt.AUPriorLoss(class_weight=torch.zeros(7))(LOGITS, TARGET).isfinite()
+    assert mt.AUPriorLoss(torch.tensor([[0.0, 1.0]]))(torch.zeros(2, 1), torch.tensor([0, 0])).isfinite()
+    nearly = torch.eye(E)[:2] * 1.009
+    assert LOSS(LOGITS, nearly.clamp(max=1)).isfinite()
+
+
+def test_defaults_are_those_of_the_paper(batch):
+    loss = mt.AUPriorLoss()
+    assert (loss.au_ratio, loss.prior_scale, loss.label_smoothing, loss.ignore_index) == (0.25, 5.0, 0.0, -100)
+    assert (loss.reduction, loss.pos_weight, loss.class_weight, loss.expression_loss) == ("mean", None, None, None)
+    assert torch.equal(loss.prior, mt.au_prior())
+    assert torch.equal(mt.au_prior_loss(**batch, prior=mt.au_prior()), loss(**batch))
+    batch["target"][3] = -100
+    assert torch.equal(mt.au_prior_loss(**batch, prior=mt.au_prior()), loss(**batch))
+    assert repr(loss) == (
+        "AUPriorLoss(classes=7, action_units=18, au_ratio=0.25, prior_scale=5.0, label_smoothing=0.0, reduction='mean')"
+    )
+    partly = mt.au_prior("SAMM-5", missing="ignore")
+    assert torch.equal(mt.AUPriorLoss(partly).prior.isnan(), partly.isnan())
+
+
+def test_tables_are_copies_and_no_part_of_a_checkpoint(batch):
+    prior, pos_weight, class_weight = mt.au_prior(), torch.rand(18), torch.rand(7)
+    loss = mt.AUPriorLoss(prior, pos_weight=pos_weight, class_weight=class_weight)
+    before = loss(**batch)
+    for table in (prior, pos_weight, class_weight):
+        table.fill_(0.5)
+    assert torch.equal(loss(**batch), before)
+    assert not loss.state_dict()
+    assert {name for name, _ in loss.named_buffers()} == {"rows", "entropy", "pos_weight", "class_weight"}
+    partly = mt.AUPriorLoss(mt.au_prior("SAMM-5", missing="ignore"))
+    assert {name for name, _ in partly.named_buffers()} == {"rows", "entropy", "known"}
+    assert not partly.state_dict()

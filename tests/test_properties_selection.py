@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 import mertools as mt
 
+ROOT = 1e-15  # the last bit of a square root is not the same in PyTorch and NumPy
+
 
 @st.composite
 def annotated(draw, **settings):
@@ -104,7 +106,7 @@ def test_windows_equal_a_double_loop(drawn, share):
     clip, marks = drawn
     keys, score = windowed(clip, marks, share)
     assert keys == brute_windows(clip.numpy(), *marks, share)
-    assert score == norm(clip.numpy(), *keys[:2])
+    assert score == pytest.approx(norm(clip.numpy(), *keys[:2]), rel=ROOT)
 
 
 @given(annotated(frames=(20, 60), values=(1, 2), high=4), st.sampled_from(sorted(PRESETS)))
@@ -119,7 +121,7 @@ def test_windows_keep_the_order_and_never_lose_distance(drawn, share):
     clip, (onset, apex, offset) = drawn
     (o, a, k), score = windowed(clip, (onset, apex, offset), share)
     assert onset <= o <= a <= k <= offset
-    assert score >= norm(clip.numpy(), onset, apex)
+    assert score >= norm(clip.numpy(), onset, apex) * (1 - ROOT)
     assert o - onset <= share[0] * (apex - onset)
     assert -share[1] * (apex - onset) <= a - apex <= share[2] * (offset - apex)
     assert offset - k <= share[3] * (offset - apex)
@@ -159,7 +161,7 @@ def test_the_joint_search_finds_the_largest_sum(clip):
     onset, apex, offset = keys
     assert 0 <= onset < apex <= offset < len(clip)
     assert reach(clip, keys) == pytest.approx(reach(clip, brute_clip(clip.numpy())), rel=1e-12)
-    assert score == norm(clip.numpy(), onset, apex)
+    assert score == pytest.approx(norm(clip.numpy(), onset, apex), rel=ROOT)
 
 
 @given(clips(frames=(2, 9), high=9))
@@ -200,7 +202,7 @@ def test_the_robust_search_keeps_the_order_and_names_a_distance(clip, random):
     keys = mt.select_keyframes(clip[None])
     ((onset, apex, offset),) = as_tuples(keys)
     assert 0 <= onset < apex <= offset < len(clip)
-    assert keys.score.item() == norm(clip.numpy(), onset, apex)
+    assert keys.score.item() == pytest.approx(norm(clip.numpy(), onset, apex), rel=ROOT)
     order = list(range(clip.shape[1]))
     random.shuffle(order)
     assert as_tuples(mt.select_keyframes(clip[:, order][None])) == [(onset, apex, offset)]

@@ -1,5 +1,6 @@
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -393,3 +394,175 @@ CLIP = torch.zeros(2, 5, 24)
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# --- what is said, word for word ------------------------------------------------------------------------------------
+
+NARROW = mt.Retention(24, 3, value_dim=6)
+TWO_SIDED = "need causal=True: a two-sided layer waits for later frames"
+
+
+def state(memory=(2, 3, 8, 2), position=(2,)):
+    return torch.zeros(memory), torch.zeros(position, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        *[
+            (lambda settings=settings: mt.Retention(**settings), message)
+            for settings, message in (
+                ({"dim": 0, "num_heads": 1}, "dim must be a positive integer, got 0"),
+                ({"dim": 4, "num_heads": 0}, "num_heads must be a positive integer, got 0"),
+                ({"dim": 4, "num_heads": 2, "value_dim": 0}, "value_dim must be a positive integer, got 0"),
+                ({"dim": 7, "num_heads": 2}, "dim must be a multiple of num_heads=2, got 7"),
+                ({"dim": 8, "num_heads": 2, "value_dim": 7}, "value_dim must be a multiple of num_heads=2, got 7"),
+                (
+                    {"dim": 9, "num_heads": 3},
+                    "dim / num_heads must be even for rotary positions, got 9 / 3 = 3: choose other heads or pass "
+                    "rotary=False",
+                ),
+                ({"dim": 8, "num_heads": 2, "decay": "ab"}, "decay must be (2,) numbers, one per head, got 'ab'"),
+                ({"dim": 8, "num_heads": 2, "decay": [0.5]}, "decay must be (2,), one per head, got shape (1,)"),
+                ({"dim": 8, "num_heads": 2, "decay": [0.5, 0]}, "decay must lie in (0, 1], got [0.5, 0.0]"),
+                ({"dim": 8, "num_heads": 2, "decay": [1.5, 0.5]}, "decay must lie in (0, 1], got [1.5, 0.5]"),
+                (
+                    {"dim": 8, "num_heads": 2, "decay": [0.5, 1], "learnable_decay": True},
+                    "decay must lie in (0, 1) to be learnable, got [0.5, 1.0]",
+                ),
+            )
+        ],
+        (lambda: NARROW([1]), "x must be a torch.Tensor (b, t, 24), got list"),
+        (
+            lambda: NARROW(torch.zeros(1, 1, 24).long()),
+            "x must be floating, got torch.int64: convert it with x.float()",
+        ),
+        (lambda: NARROW(torch.zeros(5, 24)), "x must be (b, t, 24), got shape (5, 24)"),
+        (lambda: NARROW(torch.zeros(5, 4, 23)), "x must be (b, t, 24), got shape (5, 4, 23)"),
+        (
+            lambda: NARROW(torch.zeros(1, 1, 24), mode="fast"),
+            "mode must be one of 'auto', 'parallel', 'chunkwise', 'recurrent', got 'fast'",
+        ),
+        (
+            lambda: NARROW(torch.zeros(1, 1, 24), chunk_size=0),
+            "chunk_size must be a positive integer, got 0",
+        ),
+        *[
+            (
+                lambda settings=settings: mt.Retention(24, 3, causal=False)(torch.zeros(2, 4, 24), **settings),
+                f"state, return_state and mode='recurrent' {TWO_SIDED}",
+            )
+            for settings in ({"state": state()}, {"return_state": True}, {"mode": "recurrent"})
+        ],
+        (lambda: mt.Retention(24, 3, causal=False).step(torch.zeros(2, 24)), f"step needs{TWO_SIDED[4:]}"),
+        (lambda: NARROW.step([1]), "x_t must be a torch.Tensor (b, 24), got list"),
+        *[
+            (
+                lambda shape=shape: NARROW.step(torch.zeros(shape)),
+                f"x_t must be (b, 24), one frame per stream, got shape {shape}",
+            )
+            for shape in ((2, 1, 24), (2, 23))
+        ],
+        *[
+            (
+                lambda value=value: NARROW.step(torch.zeros(2, 24), value),
+                f"state must be what an earlier call returned, {got}",
+            )
+            for value, got in ((3, "got int"), ((1, 2, 3), "got tuple"))
+        ],
+        (
+            lambda: NARROW.step(torch.zeros(2, 24), (None, None)),
+            "state.memory must be a torch.Tensor (2, 3, 8, 2), got NoneType",
+        ),
+        *[
+            (
+                lambda shapes=shapes: NARROW(torch.zeros(2, 4, 24), state=state(*shapes)),
+                "state must have a memory (2, 3, 8, 2) and a position (2,) for this layer and batch, "
+                f"got {shapes[0]} and {shapes[1]}",
+            )
+            for shapes in (((1, 3, 8, 2), (2,)), ((2, 3, 8, 3), (2,)), ((2, 3, 8, 2), (1,)), ((2, 3, 8, 2), ()))
+        ],
+    ],
+)
+def test_messages_in_full(call, message):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_a_position_that_is_no_tensor_of_integers_is_refused():
+    memory, _ = state()
+    for position in (7, None, torch.zeros(2)):
+        with pytest.raises(TypeError, match="^state.position must be an integer tensor"):
+            NARROW.step(torch.zeros(2, 24), (memory, position))
+
+
+def test_what_a_layer_says_of_itself():
+    assert repr(mt.Retention(8, 2, learnable_decay=True, gate=False, rotary=False)).startswith(
+        "Retention(\n  dim=8, num_heads=2, value_dim=8, rotary=False, gate=False, causal=True, learnable_decay=True\n"
+    )
+    assert "value_dim=6, rotary=True, gate=True, causal=False, learnable_decay=False" in repr(
+        mt.Retention(8, 2, value_dim=6, causal=False)
+    )
+
+
+def test_weights_are_drawn_as_in_the_paper():
+    """Xavier for each of queries, keys, values and gate by itself, with gain 2^(−5/2); the output with gain 1."""
+    layer = mt.Retention(64, 2, value_dim=256)
+    edges = [(weight, 2**-2.5 * (6 / (64 + len(weight))) ** 0.5) for weight in layer.in_proj.weight.split(layer.widths)]
+    assert [len(weight) for weight, _ in edges] == [64, 64, 256, 256]
+    for weight, edge in [*edges, (layer.out_proj.weight, (6 / (64 + 256)) ** 0.5)]:
+        assert 0.97 * edge < weight.abs().max() <= edge
+        assert abs(weight.mean()) < 0.05 * edge
+    before = layer.in_proj.weight.clone()
+    layer.reset_parameters()
+    assert not torch.equal(layer.in_proj.weight, before)
+    torch.testing.assert_close(layer.log_decay.exp().double(), default_decay(2), rtol=0, atol=1e-7)
+    learnt = mt.Retention(8, 2, learnable_decay=True)
+    torch.testing.assert_close(learnt.decay_logit.sigmoid().double(), default_decay(2), rtol=0, atol=1e-6)
+
+
+def test_built_in_the_type_that_was_asked_for():
+    for settings in ({}, {"learnable_decay": True}):
+        layer = mt.Retention(8, 2, dtype=torch.float64, **settings)
+        assert {parameter.dtype for parameter in layer.parameters()} == {torch.float64}
+        small = mt.Retention(8, 2, dtype=torch.bfloat16, **settings)
+        assert {parameter.dtype for parameter in small.parameters()} == {torch.bfloat16}
+        assert small.log_decay is None or small.log_decay.dtype == torch.float32
+        assert {parameter.device.type for parameter in mt.Retention(8, 2, device="meta", **settings).parameters()} == {
+            "meta"
+        }
+
+
+def test_states_are_given_only_when_asked_for():
+    layer, x = mt.Retention(8, 2), torch.randn(2, 5, 8)
+    assert isinstance(layer(x), torch.Tensor)
+    _, last = layer(x, return_state=True)
+    assert isinstance(last, retention.RetentionState)
+    assert last.position.tolist() == [5, 5]
+    assert last.position.dtype == torch.int64
+    assert isinstance(layer(x, state=last), torch.Tensor)
+    assert isinstance(layer(x, state=last, mode="recurrent"), torch.Tensor)
+    _, first = layer.step(x[:, 0])
+    assert first.position.tolist() == [1, 1]
+    _, second = layer.step(x[:, 1], first)
+    assert second.position.tolist() == [2, 2]
+
+
+def test_a_single_frame_takes_one_step_and_none_gives_none(monkeypatch):
+    """What "auto" does: a frame of a stream by the recurrent form, more by chunks."""
+    called = []
+    for name in ("recurrent_retention", "chunkwise_retention"):
+        plain = getattr(retention, name)
+        monkeypatch.setattr(
+            retention, name, lambda *args, _plain=plain, _name=name, **more: called.append((_name, more.get("chunk_size"))) or _plain(*args, **more)
+        )  # fmt: skip
+    layer = mt.Retention(8, 2)
+    layer(torch.zeros(1, 1, 8))
+    layer(torch.zeros(1, 5, 8))
+    layer(torch.zeros(1, 5, 8), mode="parallel")
+    layer(torch.zeros(1, 5, 8), mode="chunkwise", chunk_size=2)
+    layer(torch.zeros(1, 5, 8), mode="recurrent")
+    assert layer(torch.zeros(1, 0, 8)).shape == (1, 0, 8)
+    names = [(name.partition("_")[0], size) for name, size in called]
+    assert names == [("recurrent", None), ("chunkwise", 64), ("chunkwise", 5), ("chunkwise", 2), ("recurrent", None),
+                     ("chunkwise", 64)]  # fmt: skip
