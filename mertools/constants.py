@@ -23,7 +23,7 @@ def real_device() -> torch.device:
         ...     print(real_device())
         cpu
     """
-    device = torch.get_default_device()
+    device = torch.empty(0).device  # torch.get_default_device() of PyTorch 2.5 does not see `with torch.device(...)`
     return torch.device("cpu") if device.type == "meta" else device
 
 
@@ -47,7 +47,7 @@ class Constants(nn.Module):
         if value is not None:
             value = value.detach().clone()
             self._held[name] = value.cpu()
-            if torch.get_default_device().type == "meta":
+            if torch.empty(0).is_meta:
                 value = value.to("meta")
         self.register_buffer(name, value, persistent=False)
 

@@ -68,11 +68,7 @@ def export_onnx(
 
     Source: ONNX, https://onnx.ai; the translation is :func:`torch.onnx.export` with ``dynamo=True``.
     """
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ImportError(f"export_onnx needs {' and '.join(missing)}: pip install 'mertools[onnx]'")
-    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
-        raise RuntimeError(f"export_onnx needs PyTorch {_OLDEST[0]}.{_OLDEST[1]} or newer, got {torch.__version__}")
+    _check_installed()
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     examples = _check_inputs(inputs)
@@ -88,6 +84,14 @@ def export_onnx(
     _compare(graph, examples, expected if isinstance(expected, (tuple, list)) else (expected,), tolerance)
     write_whole(target, graph)
     return target
+
+
+def _check_installed() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(f"export_onnx needs {' and '.join(missing)}: pip install 'mertools[onnx]'")
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _OLDEST:
+        raise RuntimeError(f"export_onnx needs PyTorch {_OLDEST[0]}.{_OLDEST[1]} or newer, got {torch.__version__}")
 
 
 def _translate(model: nn.Module, examples: tuple[Tensor, ...], axes: list[Mapping[int, str]]) -> bytes:

@@ -18,7 +18,7 @@ def check_lengths(lengths: Tensor | Sequence[int] | None, b: int, t: int, *, lea
     if lengths is None:
         return torch.full((b,), t)
     try:
-        counts = torch.as_tensor(lengths)
+        counts = lengths if isinstance(lengths, Tensor) else torch.as_tensor(lengths)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"lengths must be ({b},) integers, one per clip, got {lengths!r}") from error
     if counts.is_floating_point() or counts.is_complex() or counts.dtype == torch.bool:

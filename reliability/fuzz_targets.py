@@ -8,6 +8,7 @@ import io
 import json
 import random
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -77,6 +78,8 @@ def _repair(rng: random.Random) -> dict[str, Any]:
 
 def _text(rng: random.Random, rows: list[list[Any]], delimiter: str = ",") -> bytes:
     out = io.StringIO(newline="")
+    if sys.version_info < (3, 11):  # whose csv module can't write NUL
+        rows = [[str(cell).replace("\0", "") for cell in row] for row in rows]
     csv.writer(out, delimiter=delimiter).writerows(rows)
     return out.getvalue().encode(rng.choice(("utf-8", "utf-8", "utf-8-sig", "utf-16")), "surrogatepass")
 

@@ -7,7 +7,6 @@ what was found.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import importlib.util
 import io
 import json
@@ -70,8 +69,9 @@ def everything(folder: Path) -> list[str]:
     mt.save_weights(folder / "weights.pt", model)
     mt.load_weights(folder / "weights.pt")
     done += ["save_model, load_model", "save_checkpoint, load_checkpoint", "save_weights, load_weights"]
-    mt.export_onnx(mt.FramePool("mean"), folder / "pool.onnx", torch.randn(2, 5, 7))
-    done.append("export_onnx")
+    if importlib.util.find_spec("onnxscript") is not None:  # an extra that needs a newer PyTorch than the rest
+        mt.export_onnx(mt.FramePool("mean"), folder / "pool.onnx", torch.randn(2, 5, 7))
+        done.append("export_onnx")
     return done
 
 

@@ -597,7 +597,7 @@ CASES: dict[str, Case] = {
     ),
     "scores": Case(
         "uf1 uar war class_scores ClassScores", lambda: Call(scores), lambda b, t: (torch.randn(b, 7), classes(b)),
-        "test_metrics.py::test_equal_to_scikit_learn",
+        "test_properties_metrics.py::test_equal_to_scikit_learn",
         no={**FUNCTION, **NO_GRADIENT, **HOST, **TABLE, **NO_CLIPS, "trace": "scores are Python numbers"},
     ),
 }  # fmt: skip

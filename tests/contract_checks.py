@@ -477,6 +477,8 @@ def vmap(case):
 
 @check("torch.jit.trace, run on other values and another batch; a trace keeps the number of frames")
 def trace(case):
+    if "AUPriorLoss" in case.covers and torch.__version__.startswith("2.5."):
+        pytest.skip("PyTorch 2.5 can't trace a binary cross entropy with weights")
     module, inputs = made(case)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # sizes are looked at to check them, which the tracer remarks on

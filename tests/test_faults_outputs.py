@@ -54,6 +54,7 @@ def _onnx(path):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("mertools.onnx_export._translate", lambda *_: b"graph")
         patch.setattr("mertools.onnx_export._compare", lambda *_: None)
+        patch.setattr("mertools.onnx_export._check_installed", lambda: None)
         mt.export_onnx(mt.AUHead(8), path, torch.zeros(2, 8))
 
 

@@ -46,7 +46,7 @@ def test_the_spatial_branch_takes_any_image_one_by_one(seed, b, h, w, grid, anti
     torch.testing.assert_close(y, branch.to_map(branch.tokens(x)), **CLOSE)
 
 
-@given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.floats(-3, 3))
+@given(SEEDS, st.integers(1, 30), st.integers(1, 30), st.floats(-3, 3, allow_subnormal=False))
 def test_an_image_of_one_colour_looks_the_same_at_any_size(seed, h, w, value):
     torch.manual_seed(seed)
     branch = mt.SpatialTransformer(8, 1, 2, grid=3, in_channels=2).double().eval()

@@ -184,7 +184,7 @@ def test_certain_probabilities_are_classes(seed, use, reduction):
     torch.testing.assert_close(each, case.loss(use, reduction=reduction), rtol=1e-6, atol=1e-6)
 
 
-@given(SEEDS, st.floats(0, 1))
+@given(SEEDS, st.floats(0, 1, allow_subnormal=False))
 def test_a_mixture_of_targets_costs_the_mixture_of_losses(seed, share):
     case = Case(seed, soft=True)
     other = case.normal(case.b, case.e).softmax(1)
@@ -193,7 +193,7 @@ def test_a_mixture_of_targets_costs_the_mixture_of_losses(seed, share):
     torch.testing.assert_close(mixed, apart, **EXACT)
 
 
-@given(SEEDS, USES, REDUCTIONS, st.floats(0, 1), st.floats(0.1, 10))
+@given(SEEDS, USES, REDUCTIONS, st.floats(0, 1, allow_subnormal=False), st.floats(0.1, 10))
 def test_the_ratio_mixes_two_terms_and_the_scale_one(seed, use, reduction, ratio, scale):
     case = Case(seed)
 
@@ -203,7 +203,7 @@ def test_the_ratio_mixes_two_terms_and_the_scale_one(seed, use, reduction, ratio
     torch.testing.assert_close(at(ratio, scale), (1 - ratio) * at(0.0) + ratio * scale * at(1.0), **EXACT)
 
 
-@given(SEEDS, REDUCTIONS, st.floats(-50, 50))
+@given(SEEDS, REDUCTIONS, st.floats(-50, 50, allow_subnormal=False))
 def test_logits_may_be_shifted_and_gradients_sum_to_zero(seed, reduction, shift):
     case = Case(seed)
     logits = case.logits.requires_grad_()
@@ -320,7 +320,7 @@ def test_expression_terms_are_cross_entropy_where_they_do_nothing(seed, reductio
         torch.testing.assert_close(term(case.logits, case.target), expected, rtol=1e-6, atol=1e-6)
 
 
-@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8), st.floats(0, 0.9999))
+@given(st.lists(st.integers(1, 10_000), min_size=1, max_size=8), st.floats(0, 0.9999, allow_subnormal=False))
 def test_class_weights_have_mean_one_and_favour_the_rare(counts, beta):
     for weight in (mt.class_weights(counts), mt.class_weights(counts, method="effective", beta=beta)):
         assert weight.mean().item() == pytest.approx(1, rel=1e-5)

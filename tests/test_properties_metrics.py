@@ -100,7 +100,7 @@ def test_logits_are_the_class_they_favour(drawn, seed, dtype):
 
 # --- score books ----------------------------------------------------------------------------------------------------
 
-NAMES = st.text(st.characters(min_codepoint=32, exclude_characters="\x7f", exclude_categories=["Cs"]), max_size=12)
+NAMES = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=12)
 
 
 @st.composite
@@ -264,7 +264,7 @@ def test_the_guard_lets_pass_what_shares_nobody(drawn, data):
         mt.check_fold((train, sorted(test)), subjects)
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=6))
+@given(st.lists(st.floats(0, 1, allow_subnormal=False), min_size=2, max_size=6))
 def test_scores_of_nothing_but_hits_are_one(shares):
     counts = torch.diag(torch.tensor([math.ceil(10 * share) for share in shares]))
     assume(bool(counts.any()))
