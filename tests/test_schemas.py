@@ -40,7 +40,7 @@ def test_further_columns_and_rates_of_their_own(tmp_path):
     (clip,) = mt.read_annotations(path, schema)
     assert (clip.fps, clip.extra, clip.subject, clip.num_frames) == (59.94, {}, "", 33)
     bad = write_csv(tmp_path / "bad.csv", [["Video", "Class", "Rate", "Frames"], ["v1", "a", "fast", 33]])
-    with pytest.raises(ValueError, match=r"row 2, column C \('Rate'\) holds 'fast', a number was expected"):
+    with pytest.raises(ValueError, match=r"row 2, column C \('Rate'\) holds 'fast', a positive number was expected"):
         mt.read_annotations(bad, schema)
 
 

@@ -285,11 +285,11 @@ def broken(*frames, value=torch.nan):
         ),
         (
             lambda: mt.select_keyframes(HALF, distance=lambda x: torch.full((1, 3, 3), torch.inf)),
-            "distance between the frames of clip 0 is not finite: scale the frames down",
+            "frames must have differences whose squares are finite, those of clip 0 are too large: scale them down",
         ),
         (
             lambda: mt.select_keyframes(HALF.mul(100).byte(), distance=lambda x: torch.full((1, 3, 3), torch.nan)),
-            "distance between the frames of clip 0 is not finite: scale the frames down",
+            "frames must have differences whose squares are finite, those of clip 0 are too large: scale them down",
         ),
         *[
             (
