@@ -463,6 +463,8 @@ def vmap(case):
     one = [leaves(module(*[x if a is None else x[i] for x, a in zip(stacked, axes, strict=True)])) for i in range(3)]
     close(got, [torch.stack(x) for x in zip(*one, strict=True)], case.tolerance)
     trained = {k: v for k, v in module.named_parameters() if v.requires_grad}
+    if case.lengths and torch.__version__.startswith("2.5."):
+        pytest.skip("PyTorch 2.5 can't look at lengths within torch.func.grad")
     if trained:
         expected = slopes(case, module, inputs)[-len(trained) :]
         rest = dict(module.named_buffers())
@@ -495,6 +497,8 @@ SIZES = ((6, 11), (2, 13), (5, 17), (7, 19))  # the first batch has a size that 
 
 @check("torch.compile(fullgraph=True), dynamic=None and True: other batches and lengths without a new graph")
 def compiled(case):
+    if "AUPriorLoss" in case.covers and torch.__version__.startswith("2.5."):
+        pytest.skip("PyTorch 2.5 can't compile a binary cross entropy with weights for any batch")
     from torch._dynamo.testing import CompileCounterWithBackend
 
     for dynamic, backend in ((None, "eager"), (True, "aot_eager")):

@@ -252,7 +252,10 @@ def confusion(folder: Path, version: int) -> None:
 
 def people(folder: Path, version: int) -> None:
     drawn = mock.Mock(frames=still(), onset=3, apex=9, offset=20)
-    with mock.patch.multiple("mertools.synthetic_dataset", _someone=mock.DEFAULT, _act=lambda *_: drawn):
+    module = sys.modules[
+        "mertools.synthetic_dataset"
+    ]  # by its name it is the function of that name, before Python 3.11
+    with mock.patch.multiple(module, _someone=mock.DEFAULT, _act=lambda *_: drawn):
         if not (folder / "people").exists():
             mt.synthetic_dataset(folder / "people", subjects=2, clips=1, size=16, num_frames=32)
 
