@@ -297,9 +297,8 @@ def _au_term(
         with torch.autocast(logits.device.type, enabled=False):
             # A mixture of rows below 1 stays below 1 whatever it rounds to, without a clamp to differentiate.
             profile = logits.softmax(1) @ rows[:-1].clamp(max=1 - 1e-6)
-            profile = profile.nan_to_num(
-                0.5
-            )  # a training that diverged has its NaN from the cross entropy, not a crash
+            # A training that diverged has its NaN from the cross entropy, not a crash from here.
+            profile = profile.nan_to_num(0.5)
             units = F.binary_cross_entropy(profile, labels, weight=weight, reduction=each)
         return units.sum(1) - own if each == "none" else units - own.sum()
     b, a = logits.shape[0], rows.shape[1]

@@ -163,9 +163,10 @@ def silence_decoders() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     import cv2
 
-    logging = getattr(getattr(cv2, "utils", None), "logging", None)
-    if logging is not None:
-        logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    logging = getattr(cv2.utils, "logging", None)
+    set_level = getattr(logging, "setLogLevel", None) or getattr(cv2, "setLogLevel", None)  # OpenCV 4.9 on, and 4.8
+    if set_level is not None:
+        set_level(0)  # silent
 
 
 def _fail(message: str) -> int:
