@@ -20,7 +20,7 @@ from mertools.files import write_whole
 __all__ = ["export_onnx"]
 
 _OLDEST = 2, 13
-"""PyTorch 2.9 translates rotary positions into a cosine that onnxruntime lacks; those between were not tried."""
+"""What was tested. With PyTorch 2.9 and onnxruntime 1.20 some parts were refused by the latter; older ones fail."""
 
 
 def export_onnx(

@@ -1,6 +1,6 @@
-"""Does the suite pass on the oldest releases that pyproject.toml admits, on the newest, and between?
+"""Does the suite pass on the oldest releases that pyproject.toml admits, and on the newest?
 
-    python -m reliability.versions FOLDER [oldest between newest] [--processes 2] [--all]
+    python -m reliability.versions FOLDER [oldest onnx newest] [--processes 2] [--all]
 
 Every environment is made in FOLDER with the Python named below (looked for among pyenv's and as `python3.N`), which
 takes gigabytes: PyTorch's wheels for these come with CUDA. The suite's core runs there: all tests of the package, its
@@ -46,16 +46,7 @@ ENVIRONMENTS: dict[str, tuple[str, tuple[str, ...]]] = {
             *("ipykernel==6.29.0", "nbclient==0.10.0", "nbformat==5.10.0"),
         ),
     ),
-    "between": (
-        "3.12",
-        (
-            *("torch==2.9.0", "einops==0.8.0", "numpy==2.1.0", "opencv-python-headless==4.14.0.94", "scipy==1.14.1"),
-            *("matplotlib==3.9.0", "pandas==2.2.3", "openpyxl==3.1.5", "xlrd==2.0.1", "tqdm==4.67.1"),
-            *("scikit-learn==1.5.2", "safetensors==0.4.5", "huggingface-hub==0.30.0"),
-            *("ipykernel==6.29.0", "nbclient==0.10.0", "nbformat==5.10.0"),
-        ),
-    ),
-    "onnx": ("3.11", ("torch==2.13.0", "onnx==1.17.0", "onnxscript==0.7.0", "onnxruntime==1.20.0", *OTHERS)),
+    "onnx": ("3.11", ("torch==2.13.0", "onnx==1.23.2", "onnxscript==0.7.2", "onnxruntime==1.32.0", *OTHERS)),
     "newest": (
         "3.13",
         ("torch", "einops", "numpy", "opencv-python-headless", "scipy", *OTHERS, "onnx", "onnxscript", "onnxruntime"),

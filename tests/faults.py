@@ -429,8 +429,15 @@ WRITERS: dict[str, Writer] = {
         fresh=True, read=lambda folder: True,
     ),
 }  # fmt: skip
+
+
 # Not whole: what the harness must find out.
-NAIVE = Writer(lambda folder, version: (folder / "a.txt").write_bytes(b"x" * (9000 + 90000 * version)), ())
+def naive(folder: Path, version: int) -> None:
+    with (folder / "a.txt").open("wb") as file:
+        file.write(b"x" * (9000 + 90000 * version))
+
+
+NAIVE = Writer(naive, ())
 
 
 # --- the faults ------------------------------------------------------------------------------------------------------

@@ -175,8 +175,9 @@ def test_nothing_is_opened_elsewhere_by_all_that_there_is():
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environ, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
-    cores = "('lscpu', ['lscpu']"  # how joblib, which older releases of scikit-learn import, counts them
-    assert [what for what in told["found"] if cores not in what] == []
+    # Of others: how joblib counts cores (for older releases of scikit-learn), code that PyTorch changes (Python 3.13).
+    others = ("('lscpu', ['lscpu']", "code.__new__")
+    assert [what for what in told["found"] if not any(other in what for other in others)] == []
     assert len(told["done"]) == 7 + (importlib.util.find_spec("onnxscript") is not None)
 
 
