@@ -28,7 +28,11 @@ def main(folder: Path) -> int:
         names = {name for name in archive.namelist() if not name.endswith("/")}
         info = f"mertools-{version[1]}.dist-info/"
         metadata = email.message_from_bytes(archive.read(info + "METADATA"))
-    package = {f"mertools/{path.name}" for path in (ROOT / "mertools").iterdir() if path.is_file()}
+    package = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "mertools").rglob("*")
+        if path.suffix != ".pyc" and path.is_file()
+    }
     wanted = package | {info + name for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
     complaints += [f"the wheel lacks {name}" for name in sorted(wanted - names)]
     complaints += [f"the wheel holds {name}, which is no part of it" for name in sorted(names - wanted)]

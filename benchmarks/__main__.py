@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
-from mertools.files import write_whole
+from mertools._files import write_whole
 
 FOLDER = Path(__file__).parent
 HELPERS = ("__init__", "__main__", "measure", "peak", "plain", "small_runs")

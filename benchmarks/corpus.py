@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 import mertools as mt
-from mertools.clips import clip_frames
+from mertools.clips.read import clip_frames
 
 SLOW = True  # its figures are in docs/scale.md
 SCRIPT = Path(__file__).parents[1] / "examples" / "corpus.py"

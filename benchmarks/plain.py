@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mertools as mt
-from mertools.published import _published_names
+from mertools.models.pretrained import _published_names
 
 DIMS, DEPTHS, HEADS, RANGES = (64, 128, 256, 512), (1, 1, 2, 1), 2, (4, 4, 6, 6)
 Mask = Tensor | tuple[Tensor, Tensor]

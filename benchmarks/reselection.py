@@ -29,7 +29,7 @@ import numpy as np
 import mertools as mt
 from benchmarks.small_runs import in_parallel, make_people, settings, spread, train
 from examples import train_mer
-from mertools.files import write_whole
+from mertools._files import write_whole
 
 SLOW = True  # a study of several minutes
 SHIFT = 4

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 import mertools as mt
-from mertools.files import write_whole
+from mertools._files import write_whole
 
 Row: TypeAlias = dict[str, Any]
 

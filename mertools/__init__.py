@@ -16,8 +16,12 @@ Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
-from mertools.annotations import Annotations, ClipAnnotation, read_annotations
-from mertools.au import (
+from mertools.action_units.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.action_units.head import AUHead, attach_au_head, detach_au_head
+from mertools.action_units.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
+from mertools.action_units.labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
+from mertools.action_units.loss import AUPriorLoss, au_prior_loss
+from mertools.action_units.prior import (
     ACTION_UNITS,
     au_pos_weight,
     au_prior,
@@ -25,54 +29,51 @@ from mertools.au import (
     estimate_au_prior,
     estimate_pos_weight,
 )
-from mertools.au_head import AUHead, attach_au_head, detach_au_head
-from mertools.au_labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
-from mertools.au_loss import AUPriorLoss, au_prior_loss
-from mertools.audit import AnnotationAudit, ClipAudit, audit_annotations
-from mertools.audit_table import AuditedTable, audit_table
-from mertools.augment import ClipAugment, Geometry, transform_clip
-from mertools.backbone import ManhattanRetNet
-from mertools.check_dataset import DatasetReport, check_dataset
-from mertools.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
-from mertools.clip_batches import ClipBatches
-from mertools.clip_dataset import ClipDataset
-from mertools.clips import read_clip
-from mertools.distance import pairwise_distance
-from mertools.expressions import CLASS_SETS, EXPRESSIONS
-from mertools.flow import optical_flow, optical_strain
-from mertools.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
-from mertools.frame_folders import FrameFolder, FrameFolders, find_frames
-from mertools.fuse import fuse
-from mertools.fusion import ParallelFusion
-from mertools.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
-from mertools.keyframes import KeyFrames
-from mertools.magnify import magnify_motion
-from mertools.manhattan import ManhattanRetention
-from mertools.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
-from mertools.model_folder import load_model, save_model
-from mertools.models import TSFmicro, TwoBranch
-from mertools.onnx_export import export_onnx
+from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
+from mertools.annotations.check_dataset import DatasetReport, check_dataset
+from mertools.annotations.dataset import ClipDataset
+from mertools.annotations.folders import FrameFolder, FrameFolders, find_frames
+from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
+from mertools.annotations.read import Annotations, read_annotations
+from mertools.annotations.repairs import repair_annotations
+from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
+from mertools.audit.audit_table import AuditedTable, audit_table
+from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.clips.augment import ClipAugment, Geometry, transform_clip
+from mertools.clips.flow import optical_flow, optical_strain
+from mertools.clips.magnify import magnify_motion
+from mertools.clips.read import read_clip
+from mertools.clips.resample import resample_clip
+from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
+from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
+from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
+from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
+from mertools.evaluation.score_book import ScoreBook
+from mertools.evaluation.score_rows import Prediction
+from mertools.evaluation.score_summary import Scores
+from mertools.keyframes.distance import pairwise_distance
+from mertools.keyframes.records import KeyFrames
+from mertools.keyframes.selector import FrameSelector, select_keyframes
+from mertools.layers.fusion import ParallelFusion
+from mertools.layers.pooling import FramePool, pool_frames
+from mertools.layers.spatial import SpatialTransformer
+from mertools.models.fuse import fuse
+from mertools.models.hub import load_model, save_model
+from mertools.models.onnx import export_onnx
+from mertools.models.pretrained import load_published
+from mertools.models.torchscale import load_torchscale
+from mertools.models.tsfmicro import TSFmicro
+from mertools.models.two_branch import TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
-from mertools.pooling import FramePool, pool_frames
-from mertools.problems import Problem
-from mertools.processes import Processes, join_processes
-from mertools.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
-from mertools.published import load_published
-from mertools.repairs import Repair, repair_annotations
-from mertools.resample import resample_clip
-from mertools.retention import Retention, RetentionState
-from mertools.run_folder import FoldFolder, RunFolder
-from mertools.schemas import AnnotationSchema, frame_list_schema
-from mertools.score_book import ScoreBook
-from mertools.score_rows import Prediction
-from mertools.score_summary import Scores
-from mertools.selection import FrameSelector, select_keyframes
-from mertools.spatial import SpatialTransformer
-from mertools.sync_norm import sync_batch_norm
-from mertools.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
-from mertools.synthetic_dataset import SyntheticDataset, synthetic_dataset
-from mertools.temporal import RetNetTemporal
-from mertools.torchscale import load_torchscale
+from mertools.retention.backbone import ManhattanRetNet
+from mertools.retention.layer import Retention, RetentionState
+from mertools.retention.manhattan import ManhattanRetention
+from mertools.retention.temporal import RetNetTemporal
+from mertools.training.batches import ClipBatches
+from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
+from mertools.training.processes import Processes, join_processes
+from mertools.training.run_folder import FoldFolder, RunFolder
+from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 

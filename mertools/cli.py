@@ -19,9 +19,9 @@ from typing import Any
 from torch import Tensor
 
 import mertools as mt
+from mertools._files import check_target, write_whole
+from mertools._text import shown
 from mertools.cli_audit import add_audit
-from mertools.files import check_target, write_whole
-from mertools.shown import shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:

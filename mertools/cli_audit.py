@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import mertools as mt
-from mertools.audit_search import SEARCHES
-from mertools.repairs import REPAIRS
-from mertools.shown import shown
+from mertools._text import shown
+from mertools.annotations.repairs import REPAIRS
+from mertools.audit.search import SEARCHES
 
 
 def add_audit(commands: Any) -> None:

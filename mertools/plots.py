@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools.au import ACTION_UNITS, au_prior
-from mertools.distance import pairwise_distance
-from mertools.expressions import EXPRESSIONS, class_names
-from mertools.files import write_whole
-from mertools.keyframes import KeyFrames
-from mertools.metrics import check_counts, uar, uf1, war
-from mertools.score_book import ScoreBook
-from mertools.score_summary import NOT_STATED
-from mertools.shown import shown
+from mertools._files import write_whole
+from mertools._text import shown
+from mertools.action_units.expressions import EXPRESSIONS, class_names
+from mertools.action_units.prior import ACTION_UNITS, au_prior
+from mertools.evaluation.metrics import check_counts, uar, uf1, war
+from mertools.evaluation.score_book import ScoreBook
+from mertools.evaluation.score_summary import NOT_STATED
+from mertools.keyframes.distance import pairwise_distance
+from mertools.keyframes.records import KeyFrames
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import faults  # noqa: E402
 
-from mertools.files import write_whole  # noqa: E402
+from mertools._files import write_whole  # noqa: E402
 
 
 def tried(name: str, mounts: bool) -> tuple[str, dict[str, Any], float]:

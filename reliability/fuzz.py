@@ -256,7 +256,7 @@ def main() -> None:
     if args.table:
         print(page(json.loads(RECORD.read_text())), end="")
         return
-    from mertools.files import write_whole
+    from mertools._files import write_whole
     from reliability.fuzz_targets import TARGETS
 
     unknown = [name for name in args.targets if name not in TARGETS]

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 import mertools as mt
-from mertools.audit_journal import Journal
+from mertools.action_units.expressions import class_names
+from mertools.annotations.repairs import REPAIRS
+from mertools.annotations.schemas import SCHEMAS, dataset_schema
+from mertools.audit.corrected_table import Correction, write_corrected
+from mertools.audit.journal import Journal
 from mertools.cli import main
-from mertools.corrected_table import Correction, write_corrected
-from mertools.expressions import class_names
-from mertools.repairs import REPAIRS
-from mertools.schemas import SCHEMAS, dataset_schema
 from reliability.mutate import broken_bytes, broken_cells, broken_json, broken_zip, json_bytes, token
 from tests import annotation_tables as tables
 
@@ -57,8 +57,8 @@ def _all_rows(path: Path, dataset: Any, **options: Any) -> Callable[[], object]:
     """Read a table; every row that holds something must come out of it, or the table be refused."""
 
     def read() -> object:
-        from mertools.annotation_rows import locate_columns
-        from mertools.tables import read_sheet
+        from mertools.annotations.annotation_rows import locate_columns
+        from mertools.annotations.tables import read_sheet
 
         clips = mt.read_annotations(path, dataset, **options)
         schema = dataset_schema(dataset)

@@ -64,10 +64,10 @@ def target(name: str, folder: Path) -> Callable[[bytes], Any]:
     import struct
 
     import mertools as mt
-    from mertools.audit_journal import Journal
-    from mertools.files import json_object
-    from mertools.images import image_size
-    from mertools.model_folder import _build, _check_sizes
+    from mertools._files import json_object
+    from mertools.audit.journal import Journal
+    from mertools.clips.images import image_size
+    from mertools.models.hub import _build, _check_sizes
 
     schema = mt.AnnotationSchema(
         name="ours", labels=["happy", "sad"], separator="+", folder="{subject}/{clip}", optional=("fps",),
@@ -167,7 +167,7 @@ def main() -> None:
     if args.child:
         child(args.child, args.corpus, args.seconds)
         return
-    from mertools.files import write_whole
+    from mertools._files import write_whole
 
     # A run of some targets takes their place in the record of the last.
     record = json.loads(RECORD.read_text()) if args.targets and RECORD.is_file() else {"targets": {}}

@@ -37,7 +37,7 @@ def everything(folder: Path) -> list[str]:
     import mertools as mt
 
     done = []
-    for module in pkgutil.iter_modules(mt.__path__):
+    for module in pkgutil.walk_packages(mt.__path__, "mertools."):
         if module.name != "__main__":
             importlib.import_module(f"mertools.{module.name}")
     done.append("imports")

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mertools.files import write_whole
+from mertools._files import write_whole
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -139,7 +139,7 @@ def main() -> int:
             arguments += [f"--ignore=tests/{test}.py" for test in LONG]
         arguments += ["--ignore=tests/test_versions.py"]  # compares the record with the pages
         if "onnx" not in " ".join(ENVIRONMENTS[name][1]):
-            arguments += ["--deselect", "mertools/onnx_export.py::mertools.onnx_export.export_onnx"]
+            arguments += ["--deselect", "mertools/models/onnx.py::mertools.onnx_export.export_onnx"]
         found = run(make(args.folder, name), arguments)
         record = json.loads(args.record.read_text()) if args.record.exists() else {}
         write_whole(args.record, (json.dumps(record | {name: found}, indent=1) + "\n").encode())

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import mertools as mt
-from mertools.constants import real_device
-from mertools.retention_forms import chunkwise_retention, recurrent_retention, two_sided_retention
+from mertools.layers.buffers import real_device
+from mertools.retention.forms import chunkwise_retention, recurrent_retention, two_sided_retention
 
 ROOT = Path(__file__).parents[1]
 

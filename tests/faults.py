@@ -33,12 +33,12 @@ import torch
 
 import mertools as mt
 from mertools import cli
-from mertools.audit import AuditOptions, ClipAudit
-from mertools.audit_journal import Journal
-from mertools.corrected_table import Correction, write_corrected
-from mertools.files import append_line, folder_whole, write_whole
-from mertools.locks import Lock
-from mertools.schemas import dataset_schema
+from mertools._files import append_line, folder_whole, write_whole
+from mertools._locks import Lock
+from mertools.annotations.schemas import dataset_schema
+from mertools.audit.corrected_table import Correction, write_corrected
+from mertools.audit.journal import Journal
+from mertools.audit.run import AuditOptions, ClipAudit
 
 ROOT = Path(__file__).parents[1]
 UNFINISHED = re.compile(r"\..+-[0-9a-f]{16}\.part|\.config\.json\.next|\.?lock|\..+\.audit")
@@ -114,7 +114,7 @@ def report(folder: Path, version: int) -> None:
 def drawn_before() -> Any:
     """The report without its plots and resampling, which take seconds in which nothing is written."""
     numbers = {name: lambda audit: repr(audit.clips) for name in ("_groups_csv", "_tests_csv")}
-    return mock.patch.multiple("mertools.audit_report", _page=page, **numbers)
+    return mock.patch.multiple("mertools.audit.report", _page=page, **numbers)
 
 
 def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, worst: int) -> str:
@@ -123,7 +123,7 @@ def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, wor
 
 def audited(folder: Path, version: int) -> None:
     """The whole job of ``mertools audit``, with the searches and plots done before."""
-    job = sys.modules["mertools.audit_table"]
+    job = sys.modules["mertools.audit.audit_table"]
     with (
         drawn_before(),
         mock.patch.object(job, "audit_clips", functools.partial(searched, version)),
@@ -198,7 +198,7 @@ def read_model(folder: Path) -> object:
 
 def onnx(folder: Path, version: int) -> None:
     made = {"_translate": graph, "_compare": mock.DEFAULT, "_check_installed": mock.DEFAULT}  # seconds without a write
-    with mock.patch.multiple("mertools.onnx_export", **made):
+    with mock.patch.multiple("mertools.models.onnx", **made):
         mt.export_onnx(model(version), folder / "head.onnx", torch.zeros(2, 8 + version))
 
 
@@ -253,7 +253,7 @@ def confusion(folder: Path, version: int) -> None:
 def people(folder: Path, version: int) -> None:
     drawn = mock.Mock(frames=still(), onset=3, apex=9, offset=20)
     module = sys.modules[
-        "mertools.synthetic_dataset"
+        "mertools.clips.synthetic_dataset"
     ]  # by its name it is the function of that name, before Python 3.11
     with mock.patch.multiple(module, _someone=mock.DEFAULT, _act=lambda *_: drawn):
         if not (folder / "people").exists():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mertools.checks import check_choice, check_count, check_floating, check_number
+from mertools._checks import check_choice, check_count, check_floating, check_number
 
 
 def test_what_is_fine_comes_back():

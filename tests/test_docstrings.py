@@ -145,7 +145,7 @@ def test_formula(name):
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_constants_have_a_docstring(name):
     """A string below the assignment, which the reference shows."""
-    for module in ("au", "expressions", "protocols"):
+    for module in ("action_units.prior", "action_units.expressions", "annotations.protocols"):
         body = ast.parse(inspect.getsource(importlib.import_module(f"mertools.{module}"))).body
         for node, after in itertools.pairwise(body):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]

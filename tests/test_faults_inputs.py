@@ -21,8 +21,8 @@ from audit_data import make_dataset
 from torch.utils.data import DataLoader
 
 import mertools as mt
-from mertools import clips as clips_module
-from mertools.clips import clip_frames
+from mertools.clips import read as clips_module
+from mertools.clips.read import clip_frames
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ import torch
 from audit_data import make_dataset
 
 import mertools as mt
-from mertools import files
-from mertools.audit_journal import Journal
+from mertools import _files as files
+from mertools._files import remove_unfinished, write_whole
+from mertools._locks import Lock, SharedLock
+from mertools.annotations.schemas import dataset_schema
+from mertools.audit.corrected_table import Correction, write_corrected
+from mertools.audit.journal import Journal
 from mertools.cli import main, save_figure
-from mertools.corrected_table import Correction, write_corrected
-from mertools.files import remove_unfinished, write_whole
-from mertools.locks import Lock, SharedLock
-from mertools.schemas import dataset_schema
 
 
 def names_in(folder):
@@ -52,9 +52,9 @@ ONE_FILE = {  # everything that writes one file at a path of the user's choice
 
 def _onnx(path):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mertools.onnx_export._translate", lambda *_: b"graph")
-        patch.setattr("mertools.onnx_export._compare", lambda *_: None)
-        patch.setattr("mertools.onnx_export._check_installed", lambda: None)
+        patch.setattr("mertools.models.onnx._translate", lambda *_: b"graph")
+        patch.setattr("mertools.models.onnx._compare", lambda *_: None)
+        patch.setattr("mertools.models.onnx._check_installed", lambda: None)
         mt.export_onnx(mt.AUHead(8), path, torch.zeros(2, 8))
 
 
@@ -278,7 +278,7 @@ def test_a_run_folder_travels_without_its_lock(tmp_path):
 # --- audits ----------------------------------------------------------------------------------------------------------
 
 
-JOB = sys.modules["mertools.audit_table"]  # the name in the package is the function's
+JOB = sys.modules["mertools.audit.audit_table"]  # the name in the package is the function's
 
 
 @pytest.fixture(scope="module")
@@ -339,9 +339,9 @@ def test_a_spoilt_line_of_a_journal_is_no_result(tmp_path, spoilt):
 
 
 def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, monkeypatch):
-    from mertools import audit as module
+    from mertools.audit import run as module
 
-    monkeypatch.setattr("mertools.audit_report.write_report", lambda *_, **__: None)  # whose resampling takes seconds
+    monkeypatch.setattr("mertools.audit.report.write_report", lambda *_, **__: None)  # whose resampling takes seconds
     clean = audit(data, tmp_path / "clean.csv").out.read_bytes()
     journal, searched, search = tmp_path / ".out.csv.audit" / "journal.jsonl", [], module.search_clip
     monkeypatch.setattr(module, "search_clip", lambda task: searched.append(task.which) or search(task))
@@ -362,7 +362,7 @@ def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, 
 
 def test_a_disk_that_is_full_does_not_lock_the_journal_up(tmp_path, monkeypatch):
     """After an error the same process may go on: nothing half written, and the lock given back."""
-    from mertools import audit_journal
+    from mertools.audit import journal as audit_journal
 
     def run():
         with Journal(tmp_path / "work", "a") as journal:

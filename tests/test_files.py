@@ -1,6 +1,6 @@
 import pytest
 
-from mertools.files import write_whole
+from mertools._files import write_whole
 
 
 def test_whole_or_not_at_all(tmp_path, monkeypatch):

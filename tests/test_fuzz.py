@@ -13,12 +13,12 @@ import torch
 from annotation_tables import CASME2, CASME2_HEADER, SMIC, make_frames, write_csv, write_xlsx
 
 import mertools as mt
-from mertools import model_folder
-from mertools.audit_journal import Journal
-from mertools.corrected_table import Correction, write_corrected
-from mertools.frame_folders import FrameFolders
-from mertools.schemas import dataset_schema
-from mertools.score_rows import natural
+from mertools.annotations.folders import FrameFolders
+from mertools.annotations.schemas import dataset_schema
+from mertools.audit.corrected_table import Correction, write_corrected
+from mertools.audit.journal import Journal
+from mertools.evaluation.score_rows import natural
+from mertools.models import hub as model_folder
 from reliability.fuzz import RECORD, page
 from reliability.fuzz_targets import TARGETS
 from reliability.guided import RECORD as GUIDED

@@ -21,9 +21,9 @@ def test_the_public_surface_is_the_list():
 def test_modules_say_what_they_offer():
     """Every name of a module's ``__all__`` exists, and every public name comes from one."""
     offered = {"__version__"}
-    for info in pkgutil.iter_modules(mt.__path__):
-        if info.name != "__main__":
-            module = importlib.import_module(f"mertools.{info.name}")
+    for info in pkgutil.walk_packages(mt.__path__, "mertools."):
+        if info.name != "mertools.__main__":
+            module = importlib.import_module(info.name)
             assert all(hasattr(module, name) for name in getattr(module, "__all__", []))
             offered |= set(getattr(module, "__all__", []))
     assert set(NAMES) <= offered

@@ -10,11 +10,11 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 import mertools as mt
-from mertools.annotations import load_annotations
-from mertools.clips import frame_number
-from mertools.corrected_table import Correction, write_corrected
-from mertools.protocols import PROTOCOLS
-from mertools.schemas import SCHEMAS
+from mertools.annotations.protocols import PROTOCOLS
+from mertools.annotations.read import load_annotations
+from mertools.annotations.schemas import SCHEMAS
+from mertools.audit.corrected_table import Correction, write_corrected
+from mertools.clips.read import frame_number
 
 NUMBERED = [name for name, schema in SCHEMAS.items() if "onset" in schema.columns]
 WORDS = st.text("abcXYZ019_-.é", min_size=1, max_size=8).filter(lambda word: word not in SCHEMAS["smic"].missing)

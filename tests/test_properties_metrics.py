@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import mertools as mt
-from mertools.metrics import all_scores
+from mertools.evaluation.metrics import all_scores
 
 
 @st.composite

@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import mertools as mt
-from mertools.manhattan import axial_attention, manhattan_attention
-from mertools.retention import RetentionState
-from mertools.retention_forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
+from mertools.retention.forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
+from mertools.retention.layer import RetentionState
+from mertools.retention.manhattan import axial_attention, manhattan_attention
 
 SEEDS = st.integers(0, 2**32 - 1)
 EXACT = {"rtol": 0, "atol": 1e-10}

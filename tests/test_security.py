@@ -20,12 +20,12 @@ import torch
 from audit_data import make_dataset
 
 import mertools as mt
-from mertools.audit_journal import Journal
+from mertools._files import write_whole
+from mertools.audit.journal import Journal
 from mertools.cli import main
-from mertools.files import write_whole
 
 ROOT = Path(__file__).parents[1]
-SOURCES = [*sorted((ROOT / "mertools").glob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
+SOURCES = [*sorted((ROOT / "mertools").rglob("*.py")), *sorted((ROOT / "examples").rglob("*.py"))]
 HOSTILE = (
     "<script>alert(1)</script>",
     '"><img src=x onerror=alert(1)>',
@@ -156,7 +156,7 @@ def test_a_pickle_that_makes_a_file_is_refused_by_every_loader(tmp_path, how, lo
 
 
 @pytest.mark.parametrize(
-    "name", ["os.system", "builtins.eval", "torch.hub.load", "nn.Module", "Path", "mertools.models.TSFmicro"]
+    "name", ["os.system", "builtins.eval", "torch.hub.load", "nn.Module", "Path", "mertools.models.tsfmicro.TSFmicro"]
 )
 def test_a_config_names_no_class_by_its_path(tmp_path, name):
     folder = mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})

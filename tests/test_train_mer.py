@@ -16,7 +16,7 @@ import torch
 from test_processes import torchrun
 
 import mertools as mt
-from mertools import files
+from mertools import _files as files
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "train_mer.py"
 spec = importlib.util.spec_from_file_location("train_mer", SCRIPT)

@@ -1,0 +1,298 @@
+"""The auxiliary AU head of AU-DFER, and how to give one to a model without touching its code.
+
+``attach_au_head(model, "fc")`` taps what the named layer is fed, sends it through a second linear head, and returns a
+module whose forward gives ``(what the model returned, au_logits)``. The model itself is not rewritten: its parameters,
+names and checkpoints stay what they were, and ``detach_au_head`` hands it back.
+"""
+
+from __future__ import annotations
+
+import difflib
+from threading import get_ident
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mertools._checks import check_count, check_floating
+from mertools.action_units.prior import ACTION_UNITS
+
+__all__ = ["AUHead", "attach_au_head", "detach_au_head"]
+
+
+class AUHead(nn.Module):
+    """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
+
+    Used in training only; leave it out at inference.
+
+    Args:
+        in_features: width of the features the classifier sees.
+        num_aus: number of action units.
+        device: where to create the parameters.
+        dtype: their type.
+
+    Shape:
+        - input: ``(..., d)``; output: ``(..., a)`` logits
+
+    Raises:
+        TypeError: the features are no tensor.
+        ValueError: a width is not a positive integer, or the features have another width.
+
+    Examples:
+        >>> AUHead(512)(torch.zeros(2, 512)).shape
+        torch.Size([2, 18])
+
+    Source: AU-DFER (arXiv 2507.07678).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_aus: int = len(ACTION_UNITS),
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in (("in_features", in_features), ("num_aus", num_aus)):
+            check_count(name, value)
+        self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
+
+    def reset_parameters(self) -> None:
+        """Draw new weights."""
+        self.linear.reset_parameters()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Action-unit logits of ``features``."""
+        width = self.linear.in_features
+        check_floating("features", features, f"(..., {width})")
+        if features.ndim == 0 or features.shape[-1] != width:
+            hint = f": build the head with AUHead(in_features={features.shape[-1]})" if features.ndim else ""
+            raise ValueError(f"features must be (..., {width}), got shape {tuple(features.shape)}{hint}")
+        logits: Tensor = self.linear(features)
+        return logits
+
+
+def attach_au_head(
+    model: nn.Module, layer: str | nn.Module, *, num_aus: int = len(ACTION_UNITS), in_features: int | None = None
+) -> nn.Module:
+    """Give any model an AU head beside its classifier.
+
+    Args:
+        model: the host. Its forward must run ``layer`` exactly once.
+        layer: the classifier whose *input* the head shares, by name (``"fc"``, ``"head.fc"``) or as a module: a
+            Linear, a 1×1 convolution, or a Sequential that begins with one (after norms, activations, dropout).
+        num_aus: number of action units.
+        in_features: width of that input, where it can't be read off the layer.
+
+    Shape:
+        - features ``(..., d)`` give AU logits ``(..., a)``; for a convolution, ``(b, d, ...)`` is averaged over its
+          positions to ``(b, a)``
+
+    Returns:
+        A module whose forward returns ``(output of the model, au_logits)``, in training and evaluation. Its state dict
+        is the host's, names unchanged, plus ``au_head.*``; it also loads the host's own checkpoints strictly and keeps
+        its head as it is then. Attributes of the host can be reached through it.
+
+    Raises:
+        TypeError: model or layer are of the wrong kind.
+        ValueError: there is no such layer (near names are suggested), its width can't be inferred, or a head is there.
+        RuntimeError: in forward, when the layer ran more than once or not at all, or under a reentrant checkpoint.
+
+    Examples:
+        >>> host = nn.Sequential()
+        >>> host.add_module("body", nn.Linear(5, 8))
+        >>> host.add_module("fc", nn.Linear(8, 7))
+        >>> model = attach_au_head(host, "fc")
+        >>> logits, au_logits = model(torch.zeros(2, 5))
+        >>> logits.shape, au_logits.shape
+        (torch.Size([2, 7]), torch.Size([2, 18]))
+        >>> detach_au_head(model) is host
+        True
+
+    Source: AU-DFER (arXiv 2507.07678): a second linear head beside the classifier of three existing models.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    if any(isinstance(module, WithAUHead) for module in model.modules()):
+        raise ValueError("model has an AU head already: detach_au_head(model) first")
+    target = _find_layer(model, layer)
+    if in_features is None:
+        in_features = _input_width(target)
+    if in_features is None:
+        raise ValueError(
+            f"layer {_describe(model, target)} does not tell the width of its input: pass in_features=, or name the "
+            "linear layer or 1x1 convolution that classifies"
+        )
+    like = next(target.parameters(), None)
+    head = AUHead(in_features, num_aus)
+    if like is not None and like.is_floating_point():
+        head = head.to(like.device, like.dtype)
+    return WithAUHead(model, target, head.train(model.training))
+
+
+def detach_au_head(model: nn.Module) -> nn.Module:
+    """Take the AU head off again: the very model that :func:`attach_au_head` was given, nothing left behind.
+
+    Args:
+        model: what ``attach_au_head`` returned, also inside ``DistributedDataParallel`` or ``torch.compile``.
+
+    Returns:
+        The host.
+
+    Raises:
+        TypeError: model is no module.
+        ValueError: it has no AU head.
+
+    Examples:
+        >>> host = nn.Sequential(nn.Linear(5, 7))
+        >>> detach_au_head(attach_au_head(host, "0"))(torch.zeros(2, 5)).shape
+        torch.Size([2, 7])
+
+    Source: AU-DFER (arXiv 2507.07678): the AU branch is dropped at inference.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
+    found = next((module for module in model.modules() if isinstance(module, WithAUHead)), None)
+    if found is None:
+        raise ValueError(f"model must be what attach_au_head returned, got {type(model).__name__} without an AU head")
+    return found.release()
+
+
+class _Tap:
+    """Remembers what a layer is fed while its owner's forward runs, and whether it was with gradient; per thread."""
+
+    def __init__(self) -> None:
+        self.caught: dict[int, list[tuple[Tensor, bool]]] = {}
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        caught = self.caught.get(_thread())
+        if caught is not None and inputs:
+            caught.append((inputs[0], torch.is_grad_enabled()))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
+        memo[id(self)] = tap = _Tap()
+        return tap
+
+    def __reduce__(self) -> tuple[type[_Tap], tuple[()]]:
+        return _Tap, ()
+
+
+def _thread() -> int:
+    return 0 if torch.compiler.is_compiling() else get_ident()  # a graph is traced by one thread
+
+
+class WithAUHead(nn.Module):
+    """A host model with an AU head. Its state dict has the host's names, not prefixed ones."""
+
+    def __init__(self, host: nn.Module, layer: nn.Module, head: AUHead) -> None:
+        super().__init__()
+        self.host = host
+        self.au_head = head
+        self.channels_first = isinstance(_first_weighted(layer), (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        self.tap = _Tap()
+        self.handle = layer.register_forward_pre_hook(self.tap)
+        self.training = host.training
+        register: Any = self.register_state_dict_post_hook  # PyTorch gives it no types
+        register(_without_prefix)
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
+        thread = _thread()
+        caught: list[tuple[Tensor, bool]] = []
+        self.tap.caught[thread] = caught
+        try:
+            output = self.host(*args, **kwargs)
+        finally:
+            # Closed, so that a checkpoint's recomputation in the backward leaves nothing behind.
+            del self.tap.caught[thread]
+        if len(caught) != 1:
+            times = "not called" if not caught else f"called {len(caught)} times"
+            raise RuntimeError(
+                f"the layer of the AU head was {times} in this forward, once is needed: "
+                "attach the head to the layer that classifies, or use AUHead by hand"
+            )
+        features, with_grad = caught[0]
+        if torch.is_grad_enabled() and not with_grad:
+            raise RuntimeError(
+                "the layer of the AU head runs under a reentrant checkpoint or no_grad, which would cut the AU loss "
+                "off from the model: use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+            )
+        if self.channels_first:
+            features = features.flatten(2).mean(2) if features.ndim > 2 else features
+        return output, self.au_head(features)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("host"), name)
+
+    def release(self) -> nn.Module:
+        self.handle.remove()
+        return self.host
+
+    def _fqn_modifiers(self) -> dict[str, str]:
+        """For torch.distributed.checkpoint: what has these names in the state dict is a part of the host."""
+        return dict.fromkeys([*self.host._modules, *self.host._parameters, *self.host._buffers], "host")
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take the host's names; a checkpoint of the host alone leaves the head as it is.
+
+        Those of ``named_parameters`` are understood, too: an average of weights is loaded by them.
+        """
+        head, names = f"{prefix}au_head.", self.host.state_dict(keep_vars=True).keys()
+        for key in [key for key in state_dict if key.startswith(prefix) and not key.startswith(head)]:
+            name = key[len(prefix) :]
+            if name in names or name.removeprefix("host.") not in names:
+                state_dict[f"{prefix}host.{name}"] = state_dict.pop(key)
+        if not any(key.startswith(head) for key in state_dict):
+            state_dict.update(self.au_head.state_dict(prefix=head))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
+    """State dict hook: ``host.fc.weight`` is written as ``fc.weight``."""
+    for key in [key for key in state if key.startswith(f"{prefix}host.")]:
+        state[prefix + key[len(prefix) + len("host.") :]] = state.pop(key)
+
+
+def _find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if isinstance(layer, nn.Module):
+        if not any(module is layer for module in modules.values()):
+            raise ValueError(
+                f"layer must be a part of model, this {type(layer).__name__} is not: pass model.fc or 'fc'"
+            )
+        return layer
+    if not isinstance(layer, str):
+        raise TypeError(f"layer must be the name of a layer or the layer itself, got {type(layer).__name__}")
+    if layer not in modules or layer == "":
+        names = [name for name in modules if name]
+        near = difflib.get_close_matches(layer, names, n=3, cutoff=0.4)
+        near += [name for name in names if name.split(".")[-1] == layer.split(".")[-1] and name not in near]
+        shown = f"did you mean {', '.join(map(repr, near[:4]))}?" if near else f"the last ones are {names[-3:]}"
+        raise ValueError(f"layer must be the name of a layer of model, got {layer!r}: {shown}")
+    return modules[layer]
+
+
+def _first_weighted(layer: nn.Module) -> nn.Module | None:
+    """The first module inside that has weights of its own, norms aside."""
+    passed = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+    for module in layer.modules():
+        if next(module.parameters(recurse=False), None) is not None and not isinstance(module, passed):
+            return module
+    return None
+
+
+def _input_width(layer: nn.Module) -> int | None:
+    module = _first_weighted(layer)
+    if isinstance(module, nn.Linear):
+        return module.in_features
+    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and all(size == 1 for size in module.kernel_size):
+        return module.in_channels
+    return None
+
+
+def _describe(model: nn.Module, layer: nn.Module) -> str:
+    name = next((name for name, module in model.named_modules() if module is layer), "")
+    return f"{name!r} ({type(layer).__name__})"

@@ -1,0 +1,181 @@
+"""Spreadsheets as rows of cells: xlsx, xls, csv, whitespace lists and DataFrames behind one face.
+
+A cell keeps the row number and the column letter that a spreadsheet program shows, so that an error can point at it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mertools.annotations.csv_rows import MAX_TEXT, bare_cell, csv_rows, read_text
+from mertools.annotations.workbooks import MAX_CELLS, read_xls, read_xlsx
+
+SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
+
+
+@dataclass
+class Sheet:
+    """One sheet: its rows with the numbers a spreadsheet program shows (1-based), and where it came from."""
+
+    path: str
+    name: str | None
+    rows: list[tuple[int, list[object]]]
+    others: dict[str, list[list[object]]] = field(default_factory=dict)
+    delimiter: str | None = None
+
+    def place(self, row: int | None = None, column: int | None = None, title: object = None) -> str:
+        """Where something is, for a message: path, sheet, row and column."""
+        parts = [self.path]
+        if self.name is not None:
+            parts.append(f"sheet {self.name!r}")
+        if row is not None:
+            parts.append(f"row {row}")
+        if column is not None:
+            parts.append(f"column {column_letter(column)}" + (f" ({title!r})" if title is not None else ""))
+        return ", ".join(parts)
+
+
+def read_sheet(table: Any, *, sheet: str | None = None, whitespace: bool = False) -> Sheet:
+    """Read one sheet of a table.
+
+    Args:
+        table: a file (xlsx, xlsm, xls, csv, tsv, txt) or a pandas DataFrame.
+        sheet: name of the sheet, matched without regard to case and blanks; default the first one.
+        whitespace: cells of a text file are separated by blanks (a list of paths and labels).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: the reader of this kind of file is not installed.
+        TypeError: neither a file name nor a DataFrame.
+        ValueError: an unknown kind of file, no such sheet, or a file that can't be read as what its name says.
+    """
+    if hasattr(table, "columns") and hasattr(table, "itertuples"):
+        return _from_dataframe(table)
+    if not isinstance(table, (str, os.PathLike)):
+        raise TypeError(f"path must be a table file or a pandas DataFrame, got {type(table).__name__}")
+    path = Path(table)
+    if not path.is_file():
+        raise FileNotFoundError(f"path must be a table, there is no file at {path}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ValueError(f"path must be a table ({', '.join(SUFFIXES)}) or a DataFrame, got {path}")
+    if suffix in (".csv", ".tsv", ".txt"):
+        return _from_text(path, whitespace)
+    sheets = read_xls(path) if suffix == ".xls" else read_xlsx(path)
+    name = _choose(sheets, sheet, path)
+    others = {other: [cells for _, cells in rows] for other, rows in sheets.items() if other != name}
+    return _checked(Sheet(str(path), name, [row for row in sheets[name] if any(map(cell_text, row[1]))], others))
+
+
+def normal(value: object) -> str:
+    """A header or a label as it is compared: no case, blanks, underscores or closing apostrophe.
+
+    Examples:
+        >>> normal(" Onset Frame'"), normal("sub_ID"), normal("Unnamed: 2"), normal(None)
+        ('onsetframe', 'subid', '', '')
+    """
+    text = cell_text(value).casefold()
+    if text.startswith("unnamed:"):
+        return ""
+    return "".join(text.split()).replace("_", "").strip("'’`\"")
+
+
+def cell_text(value: object) -> str:
+    """A cell as text: ``""`` when empty, whole numbers without a point.
+
+    Examples:
+        >>> cell_text(46.0), cell_text(" EP02_01f "), cell_text(float("nan")), cell_text(None)
+        ('46', 'EP02_01f', '', '')
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    text = str(value).strip()
+    return "" if text in ("<NA>", "NaT") else text
+
+
+def column_letter(index: int) -> str:
+    """The letter of a 0-based column.
+
+    Examples:
+        >>> column_letter(0), column_letter(27)
+        ('A', 'AB')
+    """
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:
+    names = list(sheets)
+    if wanted is None:
+        return names[0]
+    found = [name for name in names if normal(name) == normal(wanted)]
+    if not found:
+        raise ValueError(f"{path} has no sheet {wanted!r}, it has {', '.join(map(repr, names))}")
+    return found[0]
+
+
+def _from_text(path: Path, whitespace: bool) -> Sheet:
+    text, _ = read_text(path)
+    if whitespace:
+        lines = ((i, line.split()) for i, line in enumerate(io.StringIO(text, newline=None), start=1))
+        return _checked(Sheet(str(path), None, [(i, list(cells)) for i, cells in lines if cells]))
+    delimiter = guess_delimiter(text)
+    found = csv_rows(text, str(path), delimiter=delimiter)
+    rows: list[tuple[int, list[object]]] = [
+        (i, [bare_cell(cell) for cell in cells]) for i, cells in found if any(map(str.strip, cells))
+    ]
+    return _checked(Sheet(str(path), None, rows, delimiter=delimiter))
+
+
+def _checked(sheet: Sheet) -> Sheet:
+    """Refuse a sheet beyond what tables are, before anything is made of it."""
+    count = 0
+    for number, cells in sheet.rows:
+        count += len(cells)
+        if count > MAX_CELLS:
+            raise ValueError(f"{sheet.place(number)}: more than {MAX_CELLS} cells, is this an annotation table?")
+        for column, cell in enumerate(cells):
+            if isinstance(cell, str) and len(cell) > MAX_TEXT:
+                raise ValueError(
+                    f"{sheet.place(number, column)} holds {len(cell)} characters, a cell has at most {MAX_TEXT}: "
+                    "is a quotation mark left open above?"
+                )
+    return sheet
+
+
+def guess_delimiter(text: str) -> str:
+    r"""The separator of a table: of comma, semicolon and tab the one that most lines have.
+
+    Examples:
+        >>> guess_delimiter("Annotations of 2014\n\nsubject;clip;AU\n1;a;4,7\n")
+        ';'
+    """
+    lines = text.splitlines()[:50]
+    counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t"}
+    return max(counts, key=lambda mark: (sum(count > 0 for count in counts[mark]), sum(counts[mark])))
+
+
+def _from_dataframe(frame: Any) -> Sheet:
+    """Rows of a DataFrame; its header is row 1 unless the columns are bare numbers (``header=None``)."""
+    columns = list(frame.columns)
+    rows: list[Sequence[object]] = [] if columns == list(range(len(columns))) else [columns]
+    rows += [list(row) for row in frame.itertuples(index=False, name=None)]
+    return Sheet("DataFrame", None, list(_numbered(rows)))
+
+
+def _numbered(rows: Sequence[Sequence[object]]) -> Iterator[tuple[int, list[object]]]:
+    for number, row in enumerate(rows, start=1):
+        if any(cell_text(cell) for cell in row):
+            yield number, list(row)

@@ -1,0 +1,127 @@
+"""Figures of an audit: how far the key frames move, and the clips in which they move most. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mertools._text import shown
+from mertools.audit.statistics import KEYS, Group
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLOURS = {"onset": "#1b7f6b", "apex": "#c2452d", "offset": "#3559a8"}
+_INK, _MUTED, _GRID = "#22262b", "#6b737c", "#e4e7ea"
+
+
+def plot_shifts(shifts: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Histograms of the shifts: a row per search, a column per key frame, one scale of frames for all.
+
+    Args:
+        shifts: by search, then by key frame, in frames.
+
+    Returns:
+        The figure.
+    """
+    everything = np.concatenate([x[np.isfinite(x)] for row in shifts.values() for x in row.values()] or [np.zeros(1)])
+    reach = max(int(np.ceil(np.quantile(np.abs(everything), 0.99))) if everything.size else 0, 3)
+    step = -(-reach // 20)  # whole frames a bar, so that a bar stands on zero
+    edges = np.arange(-(reach // step) - 0.5, reach // step + 1) * step
+    figure = _figure((9, 2.3 * len(shifts) + 0.4))
+    grid = figure.subplots(len(shifts), 3, sharex=True, sharey="row", squeeze=False)
+    for axes, key in zip(grid[0], KEYS, strict=True):
+        axes.set_title(key, color=_COLOURS[key], fontsize=11)
+    for row, (search, values) in zip(grid, shifts.items(), strict=True):
+        for axes, key in zip(row, KEYS, strict=True):
+            x = values[key][np.isfinite(values[key])]
+            axes.hist(np.clip(x, edges[0], edges[-1]), bins=edges.tolist(), color=_COLOURS[key], alpha=0.85)
+            axes.axvline(0, color=_INK, lw=0.8)
+            if x.size:
+                text = f"median {np.median(x):+.1f}\nmean |shift| {np.abs(x).mean():.1f}"
+                axes.text(0.97, 0.95, text, transform=axes.transAxes, ha="right", va="top", fontsize=8, color=_MUTED)
+            _quiet(axes)
+        row[0].set_ylabel(f"{search} search\nclips", color=_MUTED)
+    for axes in grid[-1]:
+        axes.set_xlabel("frames, later is positive", color=_MUTED)
+    return figure
+
+
+def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
+    """Share of clips with an uncertain onset, apex and offset, with 95 % intervals, one row per group.
+
+    Args:
+        groups: at most a dozen or two are legible.
+        title: what the groups are.
+
+    Returns:
+        The figure.
+    """
+    figure = _figure((9, 0.5 * len(groups) + 1.1))
+    axes = figure.subplots()
+    for i, group in enumerate(groups):
+        for key, nudge in zip(KEYS, (-0.22, 0, 0.22), strict=True):
+            found = getattr(group, key)
+            if found.n:
+                share, y = 100 * found.share, i + nudge
+                axes.plot([100 * found.low, 100 * found.high], [y, y], color=_COLOURS[key], lw=2, alpha=0.45)
+                axes.plot(share, y, "o", color=_COLOURS[key], ms=6, label=key if i == 0 else None)
+    axes.set_yticks(range(len(groups)), [f"{shown(group.name, 40)} ({group.n})" for group in groups], parse_math=False)
+    axes.set(xlim=(-2, 102), ylim=(len(groups) - 0.5, -0.5))
+    axes.set_xlabel(f"clips with an uncertain key frame, %, by {title}", color=_MUTED)
+    axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)
+    _quiet(axes, grid="x")
+    return figure
+
+
+def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence[int], new: Sequence[int]) -> Figure:
+    """One clip: its annotated key frames above, those found below, and where they lie.
+
+    Args:
+        images: ``(6, h, w, 3)`` uint8 RGB: three annotated, three found.
+        numbers: first and last file number that was looked at.
+        old: annotated file numbers.
+        new: found file numbers.
+
+    Returns:
+        The figure.
+    """
+    figure = _figure((6, 3.9 * images.shape[1] / images.shape[2] + 1.0))
+    grid = figure.add_gridspec(3, 3, height_ratios=(1, 1, 0.16), hspace=0.16, wspace=0.04)
+    for i, (image, number) in enumerate(zip(images, (*old, *new), strict=True)):
+        axes = figure.add_subplot(grid[i // 3, i % 3])
+        axes.imshow(image)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_color(_GRID)
+        key = KEYS[i % 3]
+        moved = f" ({number - old[i - 3]:+d})" if i > 2 else ""
+        axes.set_title(f"{key} {number}{moved}", color=_COLOURS[key], fontsize=9, pad=3)
+        if i % 3 == 0:
+            axes.set_ylabel("found" if i else "annotated", color=_MUTED, fontsize=9)
+    axes = figure.add_subplot(grid[2, :])
+    axes.plot(numbers, [0, 0], color=_GRID, lw=6, solid_capstyle="butt")
+    for key, before, after in zip(KEYS, old, new, strict=True):
+        axes.plot(before, 0, "|", ms=16, mew=2, color=_COLOURS[key], alpha=0.5)
+        axes.plot(after, 0, "o", ms=6, color=_COLOURS[key])
+    axes.set(yticks=[], ylim=(-1, 1))
+    axes.tick_params(colors=_MUTED, labelsize=8, length=2)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _figure(size: tuple[float, float]) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'") from error
+    return Figure(figsize=size, dpi=110, layout="constrained")
+
+
+def _quiet(axes: Any, grid: str = "y") -> None:
+    axes.grid(axis=grid, color=_GRID, lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_GRID)
+    axes.tick_params(colors=_MUTED, length=3)

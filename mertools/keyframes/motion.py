@@ -1,0 +1,327 @@
+"""What moves where: a clip's frames to trajectories of local motion, with how far each can be trusted in each frame.
+
+Intensity alone cannot tell a raised brow from a lamp, and a blink changes more pixels than any micro-expression. So the
+picture is cut into blocks, and each block's displacement against the clip's mean frame is estimated in every frame
+(Lucas-Kanade, with the block's gain and brightness free). Then
+
+- what the face does as a whole (a nod, a drift, an unsteady registration) is an affine motion per frame, fitted over
+  the blocks that take part in it; the frames are aligned by it once and what remains of it is subtracted;
+- a blink is no displacement: it leaves a large remainder after the fit, and that block is not trusted around then.
+
+Flow fields and landmarks are displacements already. Anything else (embeddings, small images) is described by the
+distances between its frames.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mertools.keyframes.distance import pairwise_distance
+
+_SIDE = 112  # pixels a side, about, at which motion is estimated
+_WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
+_BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
+_PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
+_MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
+_LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and head motion are taken to be wrong by
+_SLACK = 0.05  # of the gradient: a remainder below it says nothing
+_NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
+_BLACK = 1e-3  # variance of what an 8-bit sensor can't show, with the picture's contrast scaled to 50 levels
+_SQUARES = 1e-9, 1e9  # intensities whose squares add up in float32
+_COORDINATES = 32  # that describe frames without a place in the picture
+
+
+class Motion(NamedTuple):
+    """Trajectories of one clip.
+
+    Shape:
+        - values: ``(t, d)``, in units of their error
+        - trust: ``(t, d)``, 0 to 1
+        - scale: ``(d,)``, units per pixel
+        - head: ``(t, m)``, motion of the whole face in pixels; m may be 0
+        - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
+    """
+
+    values: Tensor
+    trust: Tensor
+    scale: Tensor
+    head: Tensor
+    grid: tuple[int, int]
+
+
+def is_picture(shape: torch.Size | tuple[int, ...]) -> bool:
+    """Whether frames of this shape ``(c, h, w)`` or ``(h, w)`` are searched as pictures."""
+    return ((len(shape) == 3 and shape[0] in (1, 3, 4)) or len(shape) == 2) and min(shape[-2:]) >= 32
+
+
+def clip_motion(clip: Tensor) -> Motion:
+    """Local motion in one clip ``(t, ...)`` of finite frames that are not all equal."""
+    shape = clip.shape[1:]
+    if is_picture(shape):
+        return picture_motion(small_frames(clip))
+    if len(shape) == 3 and shape[0] == 2 and min(shape[1:]) >= 8 and clip.is_floating_point():
+        return _flow_motion(clip.float())
+    if len(shape) == 2 and shape[1] in (2, 3) and shape[0] >= 10 and clip.is_floating_point():
+        return _landmark_motion(clip[..., :2].float())
+    return _feature_motion(clip)
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def small_frames(clip: Tensor) -> Tensor:
+    """Grey pictures at the size that motion is estimated at: ``(t, c, h, w)`` to ``(t, h', w')`` float.
+
+    Each frame by itself, so that it does not matter how a clip is cut into parts.
+    """
+    if clip.ndim == 3:
+        clip = clip.unsqueeze(1)
+    t, c, h, w = clip.shape
+    if max(h, w) > _WIDE * min(h, w):
+        side = min(h, w)
+        clip = clip[..., (h - side) // 2 : (h + side) // 2, (w - side) // 2 : (w + side) // 2]
+        h = w = side
+    factor = max(1, round(math.sqrt(h * w) / _SIDE))
+    rows, columns = h // factor, w // factor
+    clip = clip[..., : rows * factor, : columns * factor]
+    small = torch.empty(t, rows, columns, dtype=torch.float32, device=clip.device)
+    for start in range(0, t, 8):
+        part = clip[start : start + 8]
+        if part.dtype == torch.uint8:
+            small[start : start + 8] = _sums(part, factor) / (c * factor * factor)
+        else:
+            grey = part.float().mean(1, keepdim=True)
+            small[start : start + 8] = F.avg_pool2d(grey, factor)[:, 0] if factor > 1 else grey[:, 0]
+    return small
+
+
+def _sums(part: Tensor, factor: int) -> Tensor:
+    """Sums over channels and squares of ``factor`` pixels, in integers: several times quicker than converting first."""
+    kind = torch.int16 if part.shape[1] * factor * factor <= 128 else torch.int32
+    rows = part[..., ::factor, :].sum(1, dtype=kind)
+    for i in range(1, factor):
+        rows += part[..., i::factor, :].sum(1, dtype=kind)
+    squares = rows[..., ::factor].clone()
+    for i in range(1, factor):
+        squares += rows[..., i::factor]
+    return squares
+
+
+def picture_motion(small: Tensor) -> Motion:
+    """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+    size = small.abs().amax()
+    if not _SQUARES[0] < size < _SQUARES[1]:
+        small /= size.clamp(min=torch.finfo(small.dtype).tiny)
+    small -= small.mean()
+    small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
+    for part in torch.split(small, _PART):
+        part.copy_(_blur(part))
+    block = 12 if min(small.shape[1:]) >= 72 else 8
+    head = _Blocks(small, block).head_motion()
+    aligned = torch.cat(
+        [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(head, _PART), strict=True)]
+    )
+    blocks = _Blocks(aligned, block)
+    rest_of_head = blocks.head_motion()
+    local = blocks.moved - _affine(blocks.places, rest_of_head)
+
+    error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
+    error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
+    whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
+    values = torch.einsum("nij,tnj->tni", whiten, local)
+    energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
+    excess = ((blocks.remainder - _NONLINEAR * energy) / blocks.noise - 1).clamp(min=0)
+    trust = _spread(excess, blocks.grid) * _central(blocks.places)
+    return Motion(
+        values.flatten(1),
+        trust.unsqueeze(-1).expand_as(values).flatten(1),
+        whiten.diagonal(dim1=-2, dim2=-1).flatten(),
+        head + rest_of_head,
+        blocks.grid,
+    )
+
+
+class _Blocks:
+    """Displacements of the blocks of a clip's frames ``(t, h, w)`` against the mean frame."""
+
+    def __init__(self, frames: Tensor, side: int) -> None:
+        mean = frames.mean(0)
+        rows, columns = ((size - 2 * _MARGIN) // side for size in mean.shape)
+        top, left = ((size - n * side) // 2 for size, n in zip(mean.shape, (rows, columns), strict=True))
+        self.grid = rows, columns
+        self.places = _grid_places(rows, columns, mean.device)
+
+        def cut(x: Tensor) -> Tensor:  # (m, h, w) -> (blocks, m, pixels)
+            x = x[:, top : top + rows * side, left : left + columns * side]
+            x = x.reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
+            return x.reshape(rows * columns, -1, side * side)
+
+        across = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (1, 1))
+        down = F.pad((mean[2:] - mean[:-2]) / 2, (0, 0, 1, 1))
+        maps = cut(torch.stack((across, down, mean))).mT  # (blocks, pixels, 3)
+        light = torch.linalg.qr(torch.stack((torch.ones_like(maps[..., 2]), maps[..., 2] / 50), -1))[0]
+        slope = -maps[..., :2]
+        slope = slope - light @ (light.mT @ slope)
+        self.normal = slope.mT @ slope + 1e-3 * side**2 * torch.eye(2).to(mean)
+        design, solution = torch.cat((slope, light), -1), torch.linalg.inv(self.normal)
+        moved, remainder = [], []
+        for part in torch.split(frames, _PART):
+            change = cut(part - mean)  # (blocks, t, pixels)
+            seen = change @ design
+            moved.append(seen[..., :2] @ solution)
+            explained = seen[..., 2:].square().sum(-1) + (seen[..., :2] * moved[-1]).sum(-1)
+            remainder.append(change.square().sum(-1) - explained)
+        self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
+        self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
+        usual = self.remainder.median(0).values
+        self.floor = usual + usual.median() / 4 + _BLACK
+        texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
+        self.noise = self.floor + _SLACK**2 * texture
+
+    def head_motion(self) -> Tensor:
+        """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
+        eye = torch.eye(2).to(self.moved)
+        error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _HEAD_ERROR**2 * eye
+        trust = 1 / (1 + (self.remainder / self.noise - 1).clamp(min=0))
+        return fit_affine(self.moved, self.places, torch.linalg.inv(error), trust)
+
+
+def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) -> Tensor:
+    """Affine motion shared by most of the points: ``(t, n, 2)`` displacements to ``(t, 6)``.
+
+    Which points take part is decided once for the clip, so that the motion stays a linear function of the
+    displacements: points that are static background or that move with an expression lose their weight.
+    """
+    t, n, _ = moved.shape
+    basis = _affine_basis(places)  # (n, 2, 6)
+    pull = basis.mT @ precision * _central(places)[:, None, None]  # (n, 6, 2)
+    pairs = (pull @ basis).flatten(1)
+    ridge = 1e-6 * torch.eye(6).to(moved)
+    takes_part = moved.new_ones(n)
+    motion = moved.new_zeros(t, 6)
+    for _ in range(5):
+        weight = trust * takes_part
+        left = (weight @ pairs).view(t, 6, 6) + ridge
+        right = (weight.unsqueeze(-1) * moved).flatten(1) @ pull.transpose(1, 2).flatten(0, 1)
+        motion = torch.linalg.solve(left, right)
+        error = moved - _affine(places, motion)
+        misfit = (torch.einsum("tni,nij,tnj->tn", error, precision, error) * trust).mean(0)
+        takes_part = 1 / (1 + misfit / (3 * misfit.median() + 1e-6))
+    return motion
+
+
+def _affine_basis(places: Tensor) -> Tensor:
+    basis = places.new_zeros(len(places), 2, 6)
+    basis[:, 0, :3] = basis[:, 1, 3:] = torch.cat((torch.ones_like(places[:, :1]), places), -1)
+    return basis
+
+
+def _affine(places: Tensor, head: Tensor) -> Tensor:
+    """Displacement ``(t, n, 2)`` of the places by affine motions ``(t, 6)``."""
+    return (_affine_basis(places).flatten(0, 1) @ head.mT).mT.view(len(head), -1, 2)
+
+
+def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
+    """Frames with the head's motion taken back."""
+    _, h, w = frames.shape
+    rows, columns = ((size - 2 * _MARGIN) // side * side for size in (h, w))
+    y, x = (torch.arange(size).to(frames) + 0.5 for size in (h, w))
+    half = min(rows, columns) / 2
+    u, v = (x - (w - columns) // 2 - columns / 2) / half, (y - (h - rows) // 2 - rows / 2) / half
+    motion = head.view(-1, 2, 3, 1)
+    sizes = torch.tensor([w, h], device=frames.device).view(2, 1)
+    by_column = (motion[:, :, 1] * u + motion[:, :, 0]) / sizes * 2  # (t, 2, w)
+    by_row = motion[:, :, 2] * v / sizes * 2  # (t, 2, h)
+    by_column[:, 0] += x / w * 2 - 1
+    by_row[:, 1] += y / h * 2 - 1
+    grid = by_row.mT.unsqueeze(2) + by_column.mT.unsqueeze(1)
+    return F.grid_sample(frames.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+
+
+def _blur(frames: Tensor) -> Tensor:
+    """Gaussian blur as two matrix products, the border repeated."""
+
+    def matrix(size: int) -> Tensor:
+        place = torch.arange(size, device=frames.device)
+        reach = math.ceil(3 * _BLUR)
+        steps = torch.arange(-reach, reach + 1, device=frames.device)
+        kernel = torch.exp(-(steps.to(frames) / _BLUR).square() / 2)
+        out = frames.new_zeros(size, size)
+        from_ = (place.unsqueeze(1) + steps).clamp(0, size - 1)
+        return out.scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
+
+    _, h, w = frames.shape
+    return matrix(h) @ (frames @ matrix(w).mT)
+
+
+def _spread(excess: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Trust ``(t, n)`` from unexplained remainders: what disturbs a block disturbs its neighbours in place and time."""
+    maps = excess.view(-1, 1, *grid)
+    maps = torch.maximum(maps, 0.3 * F.max_pool2d(maps, 3, 1, 1)).flatten(1).T.unsqueeze(1)
+    maps = torch.maximum(maps, 0.3 * F.max_pool1d(maps, 3, 1, 1)).squeeze(1).T
+    return 1 / (1 + maps).square()
+
+
+def _central(places: Tensor) -> Tensor:
+    """Weight of a place: people film faces in the middle of the picture."""
+    return torch.exp(-places.square().sum(-1))
+
+
+def _grid_places(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Centres of the blocks from the middle of the picture, in halves of its smaller side."""
+    half = min(rows, columns) / 2
+    y = (torch.arange(rows, dtype=torch.float32, device=device) + 0.5 - rows / 2) / half
+    x = (torch.arange(columns, dtype=torch.float32, device=device) + 0.5 - columns / 2) / half
+    return torch.stack((x.expand(rows, -1), y.unsqueeze(1).expand(-1, columns)), -1).view(-1, 2)
+
+
+# --- other inputs ---------------------------------------------------------------------------------------------------
+
+
+def _flow_motion(flow: Tensor) -> Motion:
+    """Flow fields ``(t, 2, h, w)``: means of a grid of blocks, without the motion of the whole face."""
+    small = F.adaptive_avg_pool2d(flow, (min(flow.shape[2], 9), min(flow.shape[3], 9)))
+    rows, columns = small.shape[2:]
+    return _point_motion(small.flatten(2).mT, _grid_places(rows, columns, flow.device), (rows, columns))
+
+
+def _landmark_motion(points: Tensor) -> Motion:
+    """Landmarks ``(t, n, 2)``: displacements from their mean place, without the motion of the whole face."""
+    mean = points.mean(0)
+    centred = mean - mean.mean(0)
+    return _point_motion(points - mean, centred / centred.abs().amax().clamp(min=1e-12), (0, 0))
+
+
+def _point_motion(moved: Tensor, places: Tensor, grid: tuple[int, int]) -> Motion:
+    t, n, _ = moved.shape
+    precision = torch.eye(2).to(moved).expand(n, 2, 2)
+    size = moved.abs().amax().clamp(min=1e-12)
+    moved = moved / size
+    # The expression is not in the middle of these coordinates: no preference for a place.
+    head = fit_affine(moved, places, precision, moved.new_ones(t, n))
+    local = moved - _affine(places, head)
+    return _scaled(local.flatten(1), grid)
+
+
+def _feature_motion(clip: Tensor) -> Motion:
+    """Any other values, by the distances between frames: the leading coordinates that reproduce them."""
+    square = pairwise_distance(clip.unsqueeze(0).flatten(2))[0].square()
+    centred = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
+    size, basis = torch.linalg.eigh(-centred / 2)
+    keep = min(_COORDINATES, len(clip))
+    return _scaled((basis[:, -keep:] * size[-keep:].clamp(min=0).sqrt()).float(), (0, 0))
+
+
+def _scaled(values: Tensor, grid: tuple[int, int]) -> Motion:
+    """Values in units of their frame-to-frame noise, or of a fiftieth of their largest deviation."""
+    values = values - values.mean(0)
+    bend = values[2:] - 2 * values[1:-1] + values[:-2] if len(values) > 2 else values
+    noise = (bend.abs().median(0).values / (0.6745 * 6**0.5)).square().mean().sqrt()
+    unit = torch.maximum(noise, values.abs().amax() / 50).clamp(min=1e-30)
+    d = values.shape[1]
+    return Motion(values / unit, torch.ones_like(values), values.new_ones(d), values.new_zeros(len(values), 0), grid)

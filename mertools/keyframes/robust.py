@@ -1,0 +1,209 @@
+"""Key frames in real conditions: the one movement that rises, holds and falls, shared by the blocks that it moves.
+
+Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + head · g + extent · f``, where ``f`` is one
+smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the head's motion
+leaves behind (parallax, a background that stays), no more than the head itself moves. ``f`` and the rest are found in
+turn: least squares for the trajectories, robust against frames that do not follow; then the trajectories, each with its
+extent, combine to one signal to which the trapezoid is fitted. The strongest temporal components are the starts, and
+the one whose model leaves the least error, counted so that no few frames or blocks decide (Cauchy), is the answer.
+
+Nothing is trained and there is nothing to set.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mertools.keyframes.motion import Motion, clip_motion
+from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
+
+_STARTS, _STARTS_WITH_HEAD = 3, 2
+_TURNS = 3
+_FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay behind it
+_FOLLOWS_BENT = 0.1  # the same of its square, per pixel
+_RIDGE = 0.03
+_STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
+_SHARPEN = 3  # frames
+_NEAR = 8  # frames that every key frame may move from an annotation, at least
+
+
+def find_key_frames(clip: Tensor, marks: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
+    """Onset, apex and offset of one clip ``(t, ...)`` of finite frames, anywhere or around an annotation.
+
+    Frames that are all equal give the annotation, or the first, middle and last frame.
+    """
+    start, stop, _ = search_range(len(clip), marks)
+    part = clip[start:stop]
+    if all(torch.equal(frame, part[0]) for frame in part[1:]):
+        return marks or (0, len(clip) // 2, len(clip) - 1)
+    return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, len(clip), marks)
+
+
+def search_range(t: int, marks: tuple[int, int, int] | None) -> tuple[int, int, Windows | None]:
+    """First frame, last + 1, and windows counted from the first, of a search around an annotation.
+
+    Each key frame may move by a quarter of the movement, at least 8 frames; as much again on either side shows the
+    face at rest.
+    """
+    if marks is None:
+        return 0, t, None
+    reach = max(_NEAR, (marks[2] - marks[0]) // 4)
+    start, stop = max(marks[0] - 2 * reach, 0), min(marks[2] + 2 * reach + 1, t)
+    onset, apex, offset = ((max(mark - reach, start) - start, min(mark + reach, stop - 1) - start) for mark in marks)
+    return start, stop, Windows(onset, apex, offset)
+
+
+def key_frames_of_motion(
+    motion: Motion | None, t: int, marks: tuple[int, int, int] | None = None
+) -> tuple[int, int, int]:
+    """Onset, apex (the middle of its plateau) and offset in a clip of ``t`` frames.
+
+    ``motion`` is that of the frames of the search range, None for two frames.
+    """
+    start, stop, windows = search_range(t, marks)
+    if motion is None:
+        return start, stop - 1, stop - 1
+    if float(motion.values.abs().amax()) < _MOTIONLESS:
+        return marks or (0, t // 2, t - 1)
+    cut, extent = _search(motion, windows)
+    onset, apex, offset = _sharpened(cut, extent.cpu())
+    if windows is not None:
+        apex = min(max(apex, windows.apex[0]), windows.apex[1])
+    last = stop - 1 - start
+    onset = min(max(onset, 0), last - 1)
+    apex = min(max(apex, onset + 1), last)
+    return start + onset, start + apex, start + min(max(offset, apex), last)
+
+
+def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
+    """Key frames from the fitted trapezoid, to the frame where the extent ``(t,)`` is clear enough to show them.
+
+    The fit bridges noise with its smooth shape, and is off by a frame where a face moves in another way. Where the face
+    at rest is so still that the first frame of the movement stands out, that frame counts.
+    """
+    onset, apex, end, offset = (int(key) for key in torch.stack(cut))
+    t = len(extent)
+    frame = torch.arange(t)
+    at_rest = (frame < onset - 1) | (frame > offset + 1)
+    middle = (apex + end) // 2
+    if not bool(at_rest.any()):
+        return onset, middle, offset
+    away = (extent - extent[at_rest].median()).abs()
+    peak = float(away[middle])
+    still = 3 * float(away[at_rest].median()) + _STILL
+    if peak <= 0 or still > _CLEAR * peak:
+        return onset, middle, offset
+    moving = (away > still).tolist()
+    low, high = max(onset - _SHARPEN, 0), min(offset + _SHARPEN, t - 1)
+    first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
+    last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
+    # Of frames that are the same, the first is the apex.
+    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _STILL * peak:
+        middle -= 1
+    return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
+
+
+def _search(motion: Motion, windows: Windows | None) -> tuple[Cut, Tensor]:
+    """The best trapezoid, and the extent that was measured in each frame ``(t,)``."""
+    values, trust = motion.values, motion.trust
+    t, device = len(values), values.device
+    nuisance = _Nuisance(motion)
+    without_head = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
+    plain = nuisance.plain(values, trust)
+    profiles = [_components(without_head, trust, _STARTS)]
+    if nuisance.head.shape[1]:
+        profiles.append(_components(plain, trust, _STARTS_WITH_HEAD))
+    profile = torch.cat(profiles)  # (s, t)
+    noise = _noise(without_head)
+    fit = TrapezoidFit(t, device, windows)
+    robust = values.new_ones(len(profile), *values.shape)
+    level = values.new_zeros(len(profile))
+    for turn in range(_TURNS):
+        rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
+        if turn:
+            error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+            spread = 2 * error.median(1, keepdim=True).values + noise**2
+            robust = 1 / (1 + error / (4 * spread))
+        weight = trust * robust
+        power = weight @ extent.square().unsqueeze(-1)
+        signal = (weight * rest) @ extent.unsqueeze(-1) / power.clamp(min=1e-12)
+        power = power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
+        signal = signal.squeeze(-1)
+        # From the second turn on the signal is the extent itself: 0 at rest, 1 at the apex.
+        cut = fit.from_levels(signal, power, level, level + 1) if turn else fit.anywhere(signal, power)
+        profile = trapezoid(cut, t)
+    rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
+    error = torch.log1p((rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square())
+    best = (trust * error).sum((1, 2)).nan_to_num(float("inf")).argmin()
+    return Cut(*(key[best] for key in cut)), signal[best]
+
+
+class _Nuisance:
+    """What a trajectory holds beside the expression: its rest, a slow trend, and what the head's motion leaves."""
+
+    def __init__(self, motion: Motion) -> None:
+        t, like = len(motion.values), motion.values
+        self.slow = like.new_ones(t, 1)
+        if motion.head.shape[1]:
+            self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
+            head = motion.head[:, [0, 3]]
+            head = head - head.median(0).values
+            products = torch.stack((head[:, 0].square(), head.prod(1), head[:, 1].square()), -1)
+            self.head = torch.cat((head, products), -1)
+        else:
+            self.head = motion.values.new_zeros(t, 0)
+        follows = like.new_tensor([_FOLLOWS_HEAD] * 2 + [_FOLLOWS_BENT] * 3)[: self.head.shape[1]]
+        self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
+        self.limit = follows * motion.scale.unsqueeze(-1)
+
+    def plain(self, values: Tensor, trust: Tensor) -> Tensor:
+        """Values without rest and trend only."""
+        coefficient = _least_squares(values.unsqueeze(0), trust.unsqueeze(0), self.slow.unsqueeze(0), self.ridge)
+        return values - self.slow @ coefficient[0].mT
+
+    def removed(self, values: Tensor, weight: Tensor, profile: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Values ``(s, t, d)`` without the nuisance, and the extents ``(s, d)`` of each of ``s`` profiles."""
+        s = len(weight)
+        slow = self.slow.expand(s, -1, -1)
+        shape = [] if profile is None else [profile.unsqueeze(-1)]
+        ridge = [1e-6] * len(shape)
+        q, m = self.slow.shape[1], self.head.shape[1]
+        if m:
+            design = torch.cat((slow, self.head.expand(s, -1, -1), *shape), -1)
+            follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[..., q : q + m]
+            follows = torch.maximum(torch.minimum(follows, self.limit), -self.limit)
+            values = values - self.head @ follows.mT
+        design = torch.cat((slow, *shape), -1)
+        coefficient = _least_squares(values, weight, design, (*self.ridge, *ridge))
+        return values - slow @ coefficient[..., :q].mT, coefficient[..., q:].sum(-1)
+
+
+def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[float, ...]) -> Tensor:
+    """Coefficients ``(s, d, q)`` of the design ``(s, t, q)`` for each trajectory, weighted."""
+    q = design.shape[-1]
+    pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
+    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q) + torch.diag(design.new_tensor(ridge))
+    right = (weight * values).mT @ design
+    coefficient: Tensor = torch.linalg.solve(left, right)
+    return coefficient
+
+
+def _components(values: Tensor, trust: Tensor, count: int) -> Tensor:
+    """The strongest temporal components ``(count, t)``."""
+    weighted = values * trust.sqrt()
+    if len(weighted) <= weighted.shape[1]:
+        basis = torch.linalg.eigh(weighted @ weighted.mT)[1].flip(-1)[:, :count]
+    else:  # of a long clip, through the smaller product
+        basis = weighted @ torch.linalg.eigh(weighted.mT @ weighted)[1].flip(-1)[:, :count]
+        basis = basis / basis.norm(dim=0).clamp(min=1e-12)
+    seen = trust.mean(1).clamp(min=1e-6).sqrt()
+    components: Tensor = basis.mT / seen
+    return components
+
+
+def _noise(values: Tensor) -> Tensor:
+    """Frame-to-frame noise that most trajectories have."""
+    bend = (values[2:] - 2 * values[1:-1] + values[:-2]).abs()
+    return (bend.median(0).values / (0.6745 * 6**0.5)).median().clamp(min=1e-6)

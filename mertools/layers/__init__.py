@@ -1,0 +1,5 @@
+"""Layers that several models share: spatial transformer, parallel fusion, frame pooling, drop path, padding, buffers.
+
+Start with ``fusion.py``: TSFmicro's parallel fusion.
+Hands on: ``nn.Module``s on maps ``(b, d, h, w)`` and tokens ``(b, t, d)``.
+"""

@@ -1,0 +1,159 @@
+"""TSFmicro with its four fusion structures.
+
+TSFmicro reads "where" from the onset frame and "how" from the motion image ``apex − onset``. What the paper varies is
+where the two meet::
+
+    parallel    spatial(onset) + temporal(motion)                               the paper's choice
+    early       backbone stages over stem(onset) + stem(motion), no spatial branch
+    s_to_t      spatial(onset), upsampled, added behind the temporal stem
+    t_to_s      temporal(motion), added before the spatial branch's last norm
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from mertools._checks import check_choice, check_count
+from mertools.layers.fusion import ParallelFusion
+from mertools.layers.spatial import SpatialTransformer
+from mertools.retention.backbone import ConvStem, ManhattanRetNet
+from mertools.retention.temporal import RetNetTemporal
+
+__all__ = ["TSFmicro"]
+
+_FUSIONS = ("parallel", "early", "s_to_t", "t_to_s")
+
+
+class TSFmicro(nn.Module):
+    """Micro-expression recognition from the onset and apex frames.
+
+    Args:
+        num_classes: number of classes.
+        fusion: where the branches meet: ``"parallel"``, ``"early"``, ``"s_to_t"`` or ``"t_to_s"``.
+        image_size: side of the images; the grid of the spatial branch is a 16th of it.
+        in_channels: channels of the images.
+        dims: widths of the temporal backbone's four stages; the last is that of the spatial branch and the fusion.
+        depths: blocks of each stage.
+        num_heads: heads of the temporal backbone.
+        spatial_depth: blocks of the spatial branch.
+        spatial_heads: its heads.
+        hidden: width of the fused vector.
+        drop_path: stochastic depth of the temporal backbone.
+        checkpoint: keep less of the temporal backbone for the backward pass and compute it again, see
+            :class:`ManhattanRetNet`.
+
+    Shape:
+        - onset, apex: ``(b, in_channels, image_size, image_size)`` floating, ImageNet mean/std in the paper
+        - output: ``(b, num_classes)`` logits
+
+    Raises:
+        TypeError: images that are not floating.
+        ValueError: an unknown fusion, or images of another shape.
+
+    Examples:
+        >>> import torch
+        >>> model = TSFmicro(5, image_size=64, dims=(8, 16, 24, 32), hidden=48).eval()
+        >>> onset, apex = torch.zeros(2, 3, 64, 64), torch.ones(2, 3, 64, 64)
+        >>> model(onset, apex).shape
+        torch.Size([2, 5])
+
+    Source: TSFmicro (arXiv 2505.16372). :func:`load_published` reads the published weights.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        fusion: str = "parallel",
+        image_size: int = 224,
+        in_channels: int = 3,
+        dims: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (1, 1, 2, 1),
+        num_heads: int = 2,
+        spatial_depth: int = 2,
+        spatial_heads: int = 4,
+        hidden: int = 1024,
+        drop_path: float = 0.1,
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("fusion", fusion, _FUSIONS)
+        if not isinstance(image_size, int) or image_size < 16 or image_size % 16:
+            raise ValueError(f"image_size must be a multiple of 16, got {image_size!r}")
+        check_count("num_classes", num_classes)
+        check_count("spatial_heads", spatial_heads)
+        check_count("spatial_depth", spatial_depth, least=0)
+        if not isinstance(dims, Sequence) or len(dims) != 4:
+            raise ValueError(f"dims must be the widths of four stages, got {dims!r}")
+        self.structure, self.image_size, self.in_channels = fusion, image_size, in_channels
+        backbone = ManhattanRetNet(
+            in_channels, dims=dims, depths=depths, num_heads=num_heads, drop_path=drop_path, checkpoint=checkpoint
+        )
+        if fusion == "early":
+            self.spatial_stem = ConvStem(in_channels, dims[0])
+        else:
+            self.spatial = SpatialTransformer(
+                dims[-1], spatial_depth, spatial_heads, grid=image_size // 16, in_channels=in_channels
+            )
+        if fusion == "s_to_t":
+            narrower = zip(dims[:0:-1], dims[-2::-1], strict=True)
+            self.upsample = nn.Sequential(*(nn.ConvTranspose2d(d, e, 4, stride=2, padding=1) for d, e in narrower))
+        self.temporal = RetNetTemporal(dims[-1], depth=0, stem=backbone)
+        self.fusion = ParallelFusion(dims[-1], hidden, num_classes=num_classes)
+
+    @property
+    def backbone(self) -> ManhattanRetNet:
+        """The retention backbone inside the temporal branch."""
+        return cast(ManhattanRetNet, self.temporal.stem)
+
+    def forward(self, onset: Tensor, apex: Tensor | None = None, *, motion: Tensor | None = None) -> Tensor:
+        """Class logits of a clip from its onset and apex frames, or from the onset and a motion image."""
+        if motion is not None:
+            if apex is not None:
+                raise ValueError("apex and motion were both given: pass the apex frame, or the motion image")
+            self._check("onset", onset)
+            self._check("motion", motion)
+            return self._logits(onset, motion)
+        if isinstance(onset, Tensor) and isinstance(apex, Tensor) and onset.shape != apex.shape:
+            raise ValueError(f"onset and apex must have one shape, got {tuple(onset.shape)} and {tuple(apex.shape)}")
+        self._check("onset", onset)
+        self._check("apex", apex)
+        return self._logits(onset, cast(Tensor, apex) - onset)
+
+    def fuse(self) -> TSFmicro:
+        """A copy for prediction that is equal and faster, see :func:`mertools.fuse`."""
+        from mertools.models.fuse import fuse
+
+        return fuse(self)
+
+    def _logits(self, static: Tensor, motion: Tensor) -> Tensor:
+        if self.structure == "parallel":
+            logits: Tensor = self.fusion(self.temporal(motion), self.spatial(static))
+            return logits
+        return self.fusion.pool(self._fused_map(static, motion))
+
+    def _fused_map(self, static: Tensor, motion: Tensor) -> Tensor:
+        """The fused map of the structures in which one branch feeds the other."""
+        if self.structure in ("early", "s_to_t"):
+            early = self.structure == "early"
+            where = self.spatial_stem(static) if early else self.upsample(self.spatial(static))
+            features: Tensor = self.backbone.stages(self.backbone.stem(motion) + where)
+            return features
+        how = rearrange(self.temporal(motion), "b d h w -> b (h w) d")
+        return self.spatial.to_map(self.spatial.tokens(static) + how)
+
+    def _check(self, name: str, image: Tensor | None) -> None:
+        s, c = self.image_size, self.in_channels
+        if not isinstance(image, Tensor):
+            raise TypeError(f"{name} must be a torch.Tensor (b, {c}, {s}, {s}), got {type(image).__name__}")
+        if image.ndim != 4 or image.shape[1:] != (c, s, s):
+            raise ValueError(
+                f"{name} must be (b, {c}, {s}, {s}), got shape {tuple(image.shape)}: "
+                "resize the images or build TSFmicro(image_size=...)"
+            )
+        if not image.is_floating_point():
+            raise TypeError(f"{name} must be floating, got {image.dtype}: normalise first, e.g. {name}.float() / 255")

@@ -1,0 +1,5 @@
+"""TSFmicro's "how": retention along time and on maps, the backbone made of it, and the temporal encoder.
+
+Start with ``layer.py`` for tokens ``(b, t, d)`` and ``backbone.py`` for images; ``forms.py`` has the three equal forms.
+Hands on: ``Retention``, ``RetNetTemporal``, ``ManhattanRetNet``.
+"""

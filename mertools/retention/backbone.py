@@ -1,0 +1,313 @@
+"""The four-stage retention backbone of TSFmicro's temporal branch (the "RMT" design): what moves, from a motion image.
+
+Maps are held as ``(b, h, w, d)`` inside a stage, which is the memory order "channels last" of a ``(b, d, h, w)``
+tensor: linear layers, norms and convolutions all work on it without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as rerun
+
+from mertools._checks import check_count, check_number
+from mertools.layers.drop_path import DropPath, rising_rates
+from mertools.retention.manhattan import ManhattanRetention
+from mertools.retention.micro_batches import images_at_a_time, in_slices, sliceable
+
+__all__ = ["ConvStem", "ManhattanRetNet", "check_image"]
+
+_LAYER_NORM_EPS = 1e-6
+
+
+class ManhattanRetNet(nn.Module):
+    """The retention backbone of TSFmicro: what moves, from a motion image.
+
+    A convolutional stem to half size, four stages of Manhattan retention blocks, between them convolutions to half
+    size. ``net.stages(net.stem(x))`` is ``net(x)``: maps can be added in between, as two of the paper's fusions do.
+
+    Args:
+        in_channels: channels of the image (3 for ``apex − onset``, 2 or 3 for flow).
+        dims: width of each stage.
+        depths: blocks of each stage.
+        num_heads: heads of each stage, one number or one per stage.
+        ffn_ratio: hidden width of the feed-forward layers as a multiple of the stage's.
+        decomposed: which stages attend along rows and columns.
+        decay_init: per stage, see :class:`ManhattanRetention`.
+        decay_range: per stage, see :class:`ManhattanRetention`.
+        drop_path: stochastic depth of the last block; it rises to that linearly from 0 at the first.
+        checkpoint: keep only the blocks' inputs for the backward pass and compute the blocks again, on a CPU a few
+            images at a time: less than half of the memory, a sixth more time.
+        features_only: return the maps of all stages, as :meth:`features` does, in the place of the last one.
+
+    Shape:
+        - input: ``(b, c, h, w)`` floating; output: ``(b, dims[-1], h/16, w/16)``, rounded up
+
+    Raises:
+        ValueError: per-stage settings of unlike length, or an image of the wrong shape.
+
+    Examples:
+        >>> net = ManhattanRetNet(dims=(8, 16, 24, 32)).eval()
+        >>> net(torch.zeros(1, 3, 64, 48)).shape
+        torch.Size([1, 32, 4, 3])
+
+    Source: TSFmicro (arXiv 2505.16372), temporal branch; Fan et al., "RMT", 2024.
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        *,
+        dims: Sequence[int] = (64, 128, 256, 512),
+        depths: Sequence[int] = (1, 1, 2, 1),
+        num_heads: int | Sequence[int] = 2,
+        ffn_ratio: float = 3.0,
+        decomposed: Sequence[bool] = (True, True, False, False),
+        decay_init: Sequence[float] = (2.0, 2.0, 2.0, 2.0),
+        decay_range: Sequence[float] = (4.0, 4.0, 6.0, 6.0),
+        drop_path: float = 0.1,
+        checkpoint: bool = False,
+        features_only: bool = False,
+    ) -> None:
+        super().__init__()
+        check_count("in_channels", in_channels)
+        check_number("ffn_ratio", ffn_ratio, 0)
+        dims, depths = _counts("dims", dims), _counts("depths", depths)
+        count = len(dims)
+        heads = [num_heads] * count if isinstance(num_heads, int) else list(num_heads)
+        per_stage = {
+            "depths": depths,
+            "num_heads": heads,
+            "decomposed": decomposed,
+            "decay_init": decay_init,
+            "decay_range": decay_range,
+        }
+        for name, values in per_stage.items():
+            if not isinstance(values, Sequence) or len(values) != count:
+                raise ValueError(f"{name} must have one value for each of the {count} stages in dims, got {values}")
+        self.in_channels, self.dims = in_channels, tuple(dims)
+        self.features_only = features_only
+        self.stem = ConvStem(in_channels, dims[0])
+        rates = iter(rising_rates(drop_path, sum(depths)))
+        self.stages = nn.Sequential(
+            *(
+                _Stage(
+                    [
+                        Block(
+                            dims[i],
+                            heads[i],
+                            ffn_ratio=ffn_ratio,
+                            decomposed=decomposed[i],
+                            decay_init=decay_init[i],
+                            decay_range=decay_range[i],
+                            drop_path=next(rates),
+                        )
+                        for _ in range(depths[i])
+                    ],
+                    _downsample(dims[i], dims[i + 1]) if i + 1 < count else None,
+                    checkpoint=checkpoint,
+                )
+                for i in range(count)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
+        """The map of image ``x``, or those of all stages with ``features_only``."""
+        if self.features_only:
+            return self.features(x)
+        features: Tensor = self.stages(self.stem(x))
+        return features
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """The map of each stage, a pyramid of 1/2, 1/4, 1/8 and 1/16 of the image with ``dims`` channels.
+
+        The last one is ``net(x)``.
+        """
+        maps = []
+        x = self.stem(x)
+        for stage in self.stages:
+            assert isinstance(stage, _Stage)
+            maps.append(stage.run_blocks(x))
+            x = stage.downsample(maps[-1])
+        return maps
+
+
+class ConvStem(nn.Sequential):
+    """Four 3×3 convolutions that take an image to half its size, ``(b, c, h, w) -> (b, d, h/2, w/2)``.
+
+    Args:
+        in_channels: channels of the image.
+        dim: output channels; the first two convolutions have half of them.
+    """
+
+    def __init__(self, in_channels: int, dim: int) -> None:
+        half = dim // 2
+        super().__init__(
+            nn.Conv2d(in_channels, half, 3, stride=2, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, half, 3, padding=1),
+            nn.BatchNorm2d(half),
+            nn.GELU(),
+            nn.Conv2d(half, dim, 3, padding=1),
+            nn.BatchNorm2d(dim),
+            nn.GELU(),
+            nn.Conv2d(dim, dim, 3, padding=1),
+            nn.BatchNorm2d(dim),
+        )
+        self.in_channels, self.dim = in_channels, dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The stem's map."""
+        check_image("x", x, self.in_channels)
+        if sliceable(self, x):
+            return in_slices(self._run, x, _map_bytes(x, self.dim // 4))  # half of both sides
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+def check_image(name: str, x: Tensor, channels: int) -> None:
+    """Refuse anything but a floating ``(b, channels, h, w)`` image."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor (b, {channels}, h, w), got {type(x).__name__}")
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+        raise ValueError(f"{name} must be (b, {channels}, h, w), got shape {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name} must be floating, got {x.dtype}: normalise first, e.g. {name}.float() / 255")
+
+
+class LocalResidual(nn.Conv2d):
+    """``x + conv(x)`` with a depthwise 3×3 convolution, in one pass over the map.
+
+    The short cut is one more in the middle of every kernel. In 16 bits that would round the kernel, so there the sum is
+    taken as it is written.
+
+    Args:
+        dim: channels.
+
+    Shape:
+        - input and output: ``(b, dim, h, w)``
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The sum."""
+        if self.weight.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type):
+            return x + super().forward(x)
+        y: Tensor = self._conv_forward(x, self.weight_of_sum(), self.bias)
+        return y
+
+    def weight_of_sum(self) -> Tensor:
+        """The kernels with the short cut in them."""
+        return self.weight + F.pad(self.weight.new_ones(1, 1), (1, 1, 1, 1))
+
+
+class _Stage(nn.Module):
+    """Blocks on a ``(b, d, h, w)`` map, then the way down to the next stage."""
+
+    def __init__(self, blocks: list[nn.Module], downsample: nn.Module | None, *, checkpoint: bool) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*blocks)
+        self.downsample = nn.Identity() if downsample is None else downsample
+        self.checkpoint = checkpoint
+
+    def forward(self, x: Tensor) -> Tensor:
+        if sliceable(self, x):
+            return in_slices(self._run, x, _map_bytes(x, x.shape[1]))
+        return self._run(x)
+
+    def _run(self, x: Tensor) -> Tensor:
+        down: Tensor = self.downsample(self.run_blocks(x))
+        return down
+
+    def run_blocks(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1).contiguous()
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return self._blocks(x).permute(0, 3, 1, 2)
+        # On a CPU computed again a few images at a time: what is made again on the way stays small.
+        slices = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        images = images_at_a_time(math.prod(x.shape[1:]) * x.element_size()) if slices else max(len(x), 1)
+        parts = [self._blocks(part) for part in torch.split(x, images)]
+        return torch.cat(parts).permute(0, 3, 1, 2)
+
+    def _blocks(self, x: Tensor) -> Tensor:
+        for block in self.blocks:  # without batch norm, whose statistics a second run would count twice
+            x = rerun(block, x, use_reentrant=False) if self.checkpoint and torch.is_grad_enabled() else block(x)
+        return x
+
+
+class Block(nn.Module):
+    """Convolutional position encoding, retention, feed-forward: ``(b, h, w, d)`` to the same."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        ffn_ratio: float,
+        decomposed: bool,
+        decay_init: float,
+        decay_range: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.position = LocalResidual(dim)
+        self.retention_norm = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
+        self.retention = ManhattanRetention(
+            dim, num_heads, decomposed=decomposed, decay_init=decay_init, decay_range=decay_range
+        )
+        self.ffn_norm = nn.LayerNorm(dim, eps=_LAYER_NORM_EPS)
+        self.ffn = _ConvFFN(dim, int(dim * ffn_ratio))
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _on_map(self.position, x)
+        x = x + self.drop_path(self.retention(self.retention_norm(x)))
+        y: Tensor = x + self.drop_path(self.ffn(self.ffn_norm(x)))
+        return y
+
+
+class _ConvFFN(nn.Module):
+    """Two linear layers with a depthwise convolution between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.local = LocalResidual(hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.gelu(self.fc1(x))
+        y: Tensor = self.fc2(_on_map(self.local, x))
+        return y
+
+
+def _counts(name: str, values: object) -> tuple[int, ...]:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise TypeError(f"{name} must be a sequence of positive integers, one per stage, got {values!r}")
+    return tuple(check_count(f"{name}[{i}]", value) for i, value in enumerate(values))
+
+
+def _map_bytes(x: Tensor, channels: int) -> int:
+    return channels * x.shape[2] * x.shape[3] * x.element_size()
+
+
+def _downsample(dim: int, out_dim: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(dim, out_dim, 3, stride=2, padding=1), nn.BatchNorm2d(out_dim))
+
+
+def _on_map(conv: nn.Module, x: Tensor) -> Tensor:
+    """Run a convolution on a ``(b, h, w, d)`` map; the permuted view is channels last, so nothing is copied."""
+    y: Tensor = conv(x.permute(0, 3, 1, 2))
+    return y.permute(0, 2, 3, 1)

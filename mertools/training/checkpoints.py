@@ -1,0 +1,243 @@
+"""Checkpoints that survive what happens to long runs: written whole, read without running anybody's code.
+
+A checkpoint is a plain mapping of state dicts, numbers and names. The random state of PyTorch, NumPy and Python goes
+along, so that a run that was killed goes on as if it had not been. A new one takes the place of the old in one step: a
+full disk or a kill in the middle leaves the old one as it was.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import random
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mertools._files import reading, write_whole
+
+__all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
+
+_RANDOM = "random_state"
+
+
+def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
+    """Write the state of a run, and the random state with it.
+
+    Args:
+        path: the file; one that is there is replaced only when the new one is whole.
+        state: state dicts, tensors, numbers, strings, and lists and dicts of them.
+
+    Raises:
+        OSError: it can't be written, the disk is full for instance; what was there before is untouched.
+        TypeError: ``state`` holds something that could not be read back without running code.
+
+    Examples:
+        >>> import tempfile
+        >>> model = torch.nn.Linear(2, 3)
+        >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+        >>> save_checkpoint(path, {"model": model.state_dict(), "epoch": 7})
+        >>> before = torch.rand(1)
+        >>> state = load_checkpoint(path)
+        >>> state["epoch"], torch.equal(torch.rand(1), before)
+        (7, True)
+
+    Source: ours.
+    """
+    path = Path(path)
+    data = _pack({**state, _RANDOM: _random_state()})
+    try:
+        # What can't be read back safely must fail now, not when the run is to be resumed.
+        torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(f"state must hold tensors, numbers, strings, lists and dicts only: {error}") from None
+    _write(path, data)
+
+
+def load_checkpoint(
+    path: str | os.PathLike[str], *, map_location: str | torch.device = "cpu", restore_random: bool = True
+) -> dict[str, Any]:
+    """Read what :func:`save_checkpoint` wrote, and set the random state to what it was then.
+
+    Args:
+        path: the file. Nothing in it is run: it is read with ``weights_only=True``.
+        map_location: device of the tensors.
+        restore_random: False leaves the random generators alone.
+
+    Returns:
+        What was saved, without the random state.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or not a checkpoint of this kind; the random generators are as they were then.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
+        >>> save_checkpoint(path, {"epoch": 7, "best": 0.5})
+        >>> load_checkpoint(path)
+        {'epoch': 7, 'best': 0.5}
+
+    Source: ours.
+    """
+    state = _unpack(Path(path), map_location)
+    if not isinstance(state, dict) or _RANDOM not in state:
+        raise ValueError(f"{path} is not a checkpoint of save_checkpoint: weights are read with load_weights")
+    drawn = state.pop(_RANDOM)
+    if restore_random:
+        before = _random_state()
+        try:
+            _set_random_state(drawn)
+        except Exception as error:  # whatever PyTorch, NumPy and Python make of a damaged state
+            _set_random_state(before)
+            raise ValueError(
+                f"{path} holds a random state that can't be set ({type(error).__name__}): read it with "
+                "restore_random=False"
+            ) from None
+    return state
+
+
+def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
+    """Write a model's ``state_dict``: as safetensors (extra ``train``) where the name ends so, else by ``torch.save``.
+
+    Args:
+        path: the file; replaced only when the new one is whole.
+        model: its parameters and buffers are written, from whatever device.
+
+    Raises:
+        ImportError: safetensors is not installed.
+        OSError: it can't be written; what was there before is untouched.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+        >>> save_weights(path, torch.nn.Linear(2, 3))
+        >>> sorted(load_weights(path))
+        ['bias', 'weight']
+
+    Source: ours.
+    """
+    path = Path(path)
+    weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    if path.suffix == ".safetensors":
+        # Its own memory for each: safetensors refuses tensors that share theirs.
+        data = _safetensors().save({name: value.clone().contiguous() for name, value in weights.items()})
+    else:
+        data = _pack(weights)
+    _write(path, data)
+
+
+def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Read a ``state_dict`` of either kind; nothing in the file is run.
+
+    Args:
+        path: what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote.
+
+    Returns:
+        Tensors by name, for ``load_state_dict``; each ``(...)`` as it was saved, on the CPU.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: safetensors is not installed.
+        ValueError: the file is damaged or holds something else than weights.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "weights.pt"
+        >>> save_weights(path, torch.nn.Linear(2, 3))
+        >>> load_weights(path)["weight"].shape
+        torch.Size([3, 2])
+
+    Source: ours.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        if not path.is_file():
+            raise FileNotFoundError(f"there is no file {path}")
+        with reading(path):
+            data = path.read_bytes()
+        try:
+            return dict(_safetensors().load(data))
+        except Exception as error:  # safetensors has an error type of its own, made in Rust
+            raise ValueError(f"{path} can't be read as safetensors, it may be damaged: {error}") from None
+    weights = _unpack(path, "cpu")
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
+    ):
+        raise ValueError(f"{path} must hold the weights of a model, it holds {type(weights).__name__} of other things")
+    return weights
+
+
+def _pack(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_whole(path, data)
+    except OSError as error:
+        kept = "; the one that was there before is untouched" if path.is_file() else ""
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"could not write {path} ({len(data) / 2**20:.1f} MiB): {reason}{kept}") from error
+
+
+def _unpack(path: Path, map_location: str | torch.device) -> Any:
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    with reading(path):
+        data = io.BytesIO(path.read_bytes())  # by ourselves: PyTorch takes a disk that fails for a damaged file
+    try:
+        _check_unfolded(data)
+        return torch.load(data, map_location=map_location, weights_only=True)
+    except Exception as error:  # a damaged file brings up whatever the unpickler stumbles over
+        raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
+
+
+def _check_unfolded(file: BinaryIO) -> None:
+    """Refuse an archive with compressed parts: PyTorch writes none, and a megabyte of them can unfold to a gigabyte."""
+    if zipfile.is_zipfile(file):
+        file.seek(0)
+        with zipfile.ZipFile(file) as archive:
+            for entry in archive.infolist():
+                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                    raise ValueError(f"its part {entry.filename!r} is compressed, which torch.save never does")
+    file.seek(0)
+
+
+def _safetensors() -> Any:
+    try:
+        import safetensors.torch
+    except ImportError as error:
+        raise ImportError(
+            "safetensors is needed for .safetensors files: pip install 'mertools[train]', or name the file .pt"
+        ) from error
+    return safetensors.torch
+
+
+def _random_state() -> dict[str, Any]:
+    numpy: dict[str, Any] = np.random.get_state(legacy=False)  # noqa: NPY002 (the global one is what others may use)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [numpy["bit_generator"], torch.from_numpy(numpy["state"]["key"].astype(np.int64)),
+                  int(numpy["state"]["pos"]), int(numpy["has_gauss"]), float(numpy["gauss"])],
+        "python": list(random.getstate()),
+    }  # fmt: skip
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    name, key, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, key.cpu().numpy().astype(np.uint32), position, has_gauss, gauss))  # noqa: NPY002
+    version, numbers, gauss_next = state["python"]
+    random.setstate((version, tuple(numbers), gauss_next))

@@ -1,0 +1,253 @@
+"""The folder of a training run: settings, one folder a fold, pooled scores; whole at every moment.
+
+    run/
+      .lock                       while a process works on the run: a second one is refused
+      settings.json               what the run was started with; another run may not continue it
+      folds/<name>/
+        log.jsonl                 a line per epoch
+        checkpoint.pt             while the fold is trained
+        predictions.json          when it is done: a ScoreBook
+        weights.safetensors       if wanted
+      scores.json                 when all folds are done: pooled, with intervals
+      predictions.csv             a row per clip
+      subjects.csv                a row per subject
+      confusion.png               with the extra "plot"
+
+What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
+continues with the folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes
+with its process, however that ends (:mod:`mertools.locks`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from mertools._files import append_line, json_object, reading, remove_dead, write_whole
+from mertools._locks import SharedLock
+from mertools.annotations.csv_rows import csv_text
+from mertools.evaluation.score_book import ScoreBook
+from mertools.training.checkpoints import load_checkpoint, save_checkpoint
+
+__all__ = ["FoldFolder", "RunFolder"]
+
+_sync = getattr(os, "fdatasync", os.fsync)
+
+
+class RunFolder:
+    """Where a run keeps what it needs to be continued and what it ends in.
+
+    Args:
+        path: the folder; made by :meth:`begin`.
+
+    Raises:
+        FileExistsError: in :meth:`begin`, there is a run here and it is not to be continued.
+        RuntimeError: in :meth:`begin`, another process is at work on the run here.
+        ValueError: in :meth:`begin`, the run here was started with other settings.
+
+    Examples:
+        >>> import tempfile
+        >>> run = RunFolder(tempfile.mkdtemp())
+        >>> run.begin({"seed": 0, "epochs": 30})
+        >>> fold = run.fold("sub01")
+        >>> fold.save({"epoch": 3})
+        >>> run.begin({"seed": 0, "epochs": 30}, resume=True)
+        >>> fold.load()
+        {'epoch': 3}
+
+    Source: ours.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._lock: SharedLock | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_lock": None}  # a lock stays with its process
+
+    def begin(self, settings: Mapping[str, Any], *, resume: bool = False) -> None:
+        """Start a run here, or continue one; from now on no other process can, until this one ends or :meth:`finish`.
+
+        Where several processes train one run, the first of them begins it.
+
+        Args:
+            settings: all that decides the outcome, as plain values.
+            resume: continue what is here; in an empty folder, start.
+
+        Raises:
+            FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
+            RuntimeError: another process is at work on the run here.
+            ValueError: the run here was started with other settings, which are named.
+        """
+        wanted = json.loads(json.dumps(settings))
+        if not resume and (self.path / "settings.json").exists():
+            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        lock = SharedLock.take(self.path / ".lock")
+        try:
+            self._begin(wanted, resume)
+        except BaseException:
+            del lock  # not kept by the traceback
+            raise
+        self._lock = lock
+
+    def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
+        file = self.path / "settings.json"
+        if not file.exists():
+            if any((self.path / "folds").glob("*")):
+                raise FileExistsError(
+                    f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be pooled "
+                    "with them: choose another folder"
+                )
+            _write_json(file, wanted)
+            return
+        if not resume:
+            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        there = _read_json(file)
+        unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
+        if unlike:
+            shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
+            raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Remove what kills have left: files that were being written, checkpoints of folds that are done."""
+        for folder in (self.path / "folds").glob("*/"):
+            names = ("checkpoint.pt", "predictions.json", "log.jsonl", "weights.pt", "weights.safetensors")
+            for half in (path for name in names for path in folder.glob(f".{name}-*")):
+                remove_dead(half)
+            if FoldFolder(folder).done:
+                (folder / "checkpoint.pt").unlink(missing_ok=True)
+
+    def fold(self, name: str) -> FoldFolder:
+        """The folder of a fold, by its name (a subject, a dataset, a number).
+
+        Raises:
+            ValueError: the name is empty.
+        """
+        if not name:
+            raise ValueError("the name of a fold must not be empty")
+        file = quote(name, safe=" ()")
+        return FoldFolder(self.path / "folds" / (file.replace(".", "%2E") if not file.strip(".") else file))
+
+    def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Write pooled scores, predictions, the table of subjects and the confusion matrix.
+
+        Args:
+            book: the predictions of all folds.
+            notes: goes into ``scores.json`` as well.
+
+        Returns:
+            What is in ``scores.json``.
+        """
+        summary: dict[str, Any] = json.loads(json.dumps({**book.summary(), **(notes or {})}))
+        book.write_csv(self.path / "predictions.csv")
+        rows: list[tuple[str, ...]] = [("subject", "clips", "uf1", "uar", "war", "selection")]
+        rows += [
+            (name, str(s.clips), *(f"{score:.6f}" for score in (s.uf1, s.uar, s.war)), book.selection)
+            for name, s in book.per("subject").items()
+        ]
+        _write_csv(self.path / "subjects.csv", rows)
+        try:
+            from mertools.plots import plot_confusion
+
+            plot_confusion(book, path=self.path / "confusion.png")
+        except ImportError:
+            summary["confusion_plot"] = "matplotlib is missing: pip install 'mertools[plot]'"
+        _write_json(self.path / "scores.json", summary)
+        if self._lock is not None:
+            self._lock.release()
+        return summary
+
+
+class FoldFolder:
+    r"""The folder of one fold of a run.
+
+    Args:
+        path: the folder; made when something is written.
+
+    Raises:
+        OSError: something can't be written; what was there before is whole.
+        ValueError: in :meth:`load`, :meth:`log` and :meth:`book`: a damaged file, a number that is not finite.
+
+    Examples:
+        >>> import tempfile
+        >>> fold = FoldFolder(tempfile.mkdtemp())
+        >>> fold.log(epoch=0, loss=1.25); fold.log(epoch=1, loss=0.75)
+        >>> fold.rewind(1)
+        >>> (fold.path / "log.jsonl").read_text()
+        '{"epoch": 0, "loss": 1.25}\n'
+
+    Source: ours.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def done(self) -> bool:
+        """Whether the fold's predictions are there."""
+        return (self.path / "predictions.json").is_file()
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Put a checkpoint in the place of the last, see :func:`save_checkpoint`."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.path / "checkpoint.pt", state)
+
+    def load(self) -> dict[str, Any] | None:
+        """The last checkpoint, None where there is none; sets the random state, see :func:`load_checkpoint`."""
+        file = self.path / "checkpoint.pt"
+        return load_checkpoint(file) if file.exists() else None
+
+    def log(self, **entry: Any) -> None:
+        """Append a line to the log, all of it or nothing."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        line = json.dumps(entry, allow_nan=False)
+        with (self.path / "log.jsonl").open("ab", buffering=0) as file:
+            append_line(file, line)
+            _sync(file.fileno())  # a checkpoint that outlives a power cut finds its epochs in the log
+
+    def rewind(self, epoch: int) -> None:
+        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off."""
+        file = self.path / "log.jsonl"
+        if not file.exists():
+            return
+        kept = []
+        with reading(file):
+            lines = file.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, start=1):
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            found = json_object(line, f"{file}, line {number}").get("epoch", -1)
+            if isinstance(found, bool) or not isinstance(found, (int, float)):
+                raise ValueError(f"{file}, line {number}: epoch must be a number, got {found!r}")
+            if found < epoch:
+                kept.append(line)
+        write_whole(file, b"".join(kept))
+
+    def finish(self, book: ScoreBook) -> None:
+        """Write the fold's predictions; the checkpoint is no longer needed."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        book.write_json(self.path / "predictions.json")
+        (self.path / "checkpoint.pt").unlink(missing_ok=True)
+
+    def book(self) -> ScoreBook:
+        """The predictions of a fold that is done."""
+        return ScoreBook.read_json(self.path / "predictions.json")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    with reading(path):
+        data = path.read_bytes()
+    return json_object(data, path)
+
+
+def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
+    write_whole(path, csv_text(rows).encode())

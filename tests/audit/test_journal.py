@@ -1,0 +1,76 @@
+import subprocess
+import sys
+
+import pytest
+
+from mertools.audit.journal import Journal
+
+
+def test_what_was_added_is_there_again(tmp_path):
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(3, {"robust": [1, 2, 3]})
+        journal.add(5, {"error": "no frames"})
+    with Journal(tmp_path / "work", "a") as journal:
+        assert journal.done == {3: {"robust": [1, 2, 3]}, 5: {"error": "no frames"}}
+        journal.finish()
+    assert not (tmp_path / "work").exists()
+
+
+def test_half_a_line_is_forgotten(tmp_path):
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(3, {"robust": [1, 2, 3]})
+        journal.add(4, {"robust": [1, 2, 3]})
+    path = tmp_path / "work" / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-7])
+    with Journal(tmp_path / "work", "a") as journal:
+        assert list(journal.done) == [3]
+        journal.add(4, {"robust": [4, 5, 6]})
+    with Journal(tmp_path / "work", "a") as journal:
+        assert journal.done[4] == {"robust": [4, 5, 6]}
+
+
+@pytest.mark.parametrize("left", [0, 5, 13])
+def test_a_run_killed_at_its_start(tmp_path, left):
+    path = tmp_path / "work" / "journal.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(b'{"run": "a"}\n'[:left])
+    with Journal(tmp_path / "work", "b") as journal:
+        assert journal.done == {}
+
+
+def test_another_run_is_refused(tmp_path):
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(0, {})
+    with pytest.raises(ValueError, match=r"start anew \(restart=True, --restart\)"), Journal(tmp_path / "work", "b"):
+        pass
+    with Journal(tmp_path / "work", "a") as journal:  # and leaves no lock behind
+        assert journal.done == {0: {}}
+    with Journal(tmp_path / "work", "b", restart=True) as journal:
+        assert journal.done == {}
+        journal.add(1, {})
+    with Journal(tmp_path / "work", "b") as journal:
+        assert journal.done == {1: {}}
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), Journal(tmp_path / "work", "a"):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_at_once_are_refused(tmp_path):
+    script = (
+        "import sys, pathlib\nfrom mertools.audit_journal import Journal\n"
+        "try:\n    Journal(pathlib.Path(sys.argv[1]), 'a').__enter__()\nexcept RuntimeError as error:\n    print(error)"
+    )
+
+    def other():
+        return subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "work")], capture_output=True, text=True, check=True
+        ).stdout
+
+    with Journal(tmp_path / "work", "a"):
+        said = other()
+        assert "is in use by process" in said
+        assert "two runs on the same output would mix" in said
+    assert other() == ""  # the lock of a process that is gone holds nobody up

@@ -1,0 +1,98 @@
+import sys
+
+import numpy as np
+import pytest
+
+import mertools as mt
+from mertools.audit.plots import plot_contact_sheet, plot_shifts, plot_uncertain
+
+
+def entry(i, offset, **fields):
+    clip = mt.ClipAnnotation(
+        "casme2",
+        fields.pop("subject", f"{i % 5:02d}"),
+        f"EP{i}",
+        10,
+        20,
+        40,
+        "fear",
+        row=i + 2,
+        table="t.csv",
+        **fields,
+    )
+    return mt.ClipAudit(clip, (10, 20, 40), {"robust": (10 + i % 3 - 1, 20 + i % 2, offset)})
+
+
+def page(tmp_path, entries, **options):
+    mt.AnnotationAudit(entries, ("robust",)).write_report(tmp_path / "report", **options)
+    return (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_verdict_says_which_scatters(tmp_path):
+    random = np.random.default_rng(0)
+    wide = [entry(i, 40 + int(random.integers(-15, 15))) for i in range(40)]
+    assert "Offsets scatter more than onsets" in page(tmp_path, wide)
+    alike = [entry(i, 40 + (i // 3) % 3 * 2 - 2) for i in range(40)]
+    assert "no difference in spread of offsets and onsets is shown" in page(tmp_path, alike).replace("No ", "no ")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_few_clips(tmp_path, count):
+    text = page(tmp_path, [entry(i, 40) for i in range(count)])
+    assert f"{count} clips, 0 skipped" in text
+    assert "nan" not in text.split("base64")[0]
+
+
+def test_names_from_the_table_are_text_not_html(tmp_path):
+    bad = mt.ClipAudit(mt.ClipAnnotation("casme2", "01", "<script>x</script>", row=3), error="a < b")
+    text = page(tmp_path, [entry(0, 40, subject="<b>"), entry(1, 40), bad], title="<i>")
+    assert "<script>" not in text
+    assert "<b>" not in text.replace("<b>", "", 3) or "&lt;b&gt;" in text
+    assert "&lt;script&gt;" in text
+    assert "a &lt; b" in text
+    assert "<h1>&lt;i&gt;</h1>" in text
+
+
+def test_only_skipped_clips(tmp_path):
+    text = page(tmp_path, [mt.ClipAudit(mt.ClipAnnotation("casme2", "01", "a", row=3), error="gone")])
+    assert "Skipped clips" in text
+    assert "<img" not in text
+
+
+def test_many_subjects_are_cut_and_the_csv_has_all(tmp_path):
+    text = page(tmp_path, [entry(i, 40, subject=f"{i:03d}") for i in range(60)])
+    assert "The 25 largest of 60; groups.csv has all." in text
+    lines = (tmp_path / "report" / "groups.csv").read_text().splitlines()
+    assert sum(",subject," in line for line in lines) == 60 * 3
+
+
+def test_other_files_in_the_folder_stay(tmp_path):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "notes.txt").write_text("mine")
+    page(tmp_path, [entry(0, 40)])
+    assert (tmp_path / "report" / "notes.txt").read_text() == "mine"
+
+
+def test_without_matplotlib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r"pip install 'mertools\[plot\]'"):
+        page(tmp_path, [entry(0, 40)])
+    assert not (tmp_path / "report").exists()
+
+
+def test_every_clip_is_in_the_histograms():
+    shifts = {key: np.array([-90.0, -1, 0, 0, 2, 90, np.nan]) for key in ("onset", "apex", "offset")}
+    figure = plot_shifts({"annotated": shifts, "robust": shifts})
+    for axes in figure.axes:
+        assert sum(patch.get_height() for patch in axes.patches) == 6
+    centres = [patch.get_x() + patch.get_width() / 2 for patch in figure.axes[0].patches]
+    assert min(abs(centre) for centre in centres) < 1e-9
+
+
+def test_shares_and_contact_sheets():
+    audit = mt.AnnotationAudit([entry(i, 40 + 9 * (i % 2)) for i in range(10)], ("robust",))
+    axes = plot_uncertain(audit.groups("subject"), "subject").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [f"{i:02d} (2)" for i in range(5)]
+    images = np.zeros((6, 40, 30, 3), np.uint8)
+    figure = plot_contact_sheet(images, (10, 60), (10, 20, 40), (11, 20, 49))
+    assert [axes.get_title() for axes in figure.axes][3:6] == ["onset 11 (+1)", "apex 20 (+0)", "offset 49 (+9)"]

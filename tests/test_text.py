@@ -1,0 +1,21 @@
+import pytest
+
+from mertools._text import shown
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sub01/EP02_01f", "sub01/EP02_01f"), ("表情 é 𝟙", "表情 é 𝟙"), ("a\x1b[2Jb", r"a\x1b[2Jb"), ("a\nb", r"a\nb"),
+        ("\u202egnp.1", r"\u202egnp.1"), ("\ud800", r"\ud800"), ("\x9b31m", r"\x9b31m"), ("\U000e0041", r"\U000e0041"), ("", ""),
+    ],
+)  # fmt: skip
+def test_what_does_not_print_is_spelt_out(text, expected):
+    assert shown(text) == expected
+    assert shown(text).isprintable()
+
+
+def test_long_names_are_cut_in_the_middle():
+    assert shown("0123456789", 7) == "012…789"
+    assert shown("0123456", 7) == "0123456"
+    assert len(shown("x\n" * 200, 41)) == 41
