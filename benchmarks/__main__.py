@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import machine
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 FOLDER = Path(__file__).parent
 HELPERS = ("__init__", "__main__", "measure", "peak", "plain", "small_runs")
@@ -173,9 +173,9 @@ def main() -> None:
         results[name] = run(name, known[name], quick=args.quick)
         print(f"{results[name]['seconds']} s", flush=True)
         if results_file:  # after every script: what is done stays done
-            write_whole(results_file, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
+            atomic_write(results_file, (json.dumps(results, indent=1, ensure_ascii=False) + "\n").encode())
     if page:
-        write_whole(page, render(results).encode())
+        atomic_write(page, render(results).encode())
         print(f"wrote {page}")
 
 

@@ -32,7 +32,7 @@ from torch import nn
 import mertools as mt
 from benchmarks.small_runs import in_parallel, make_people, settings, spread, train
 from examples import train_mer
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 SLOW = True  # a study of several minutes
 RULES = ("last", "inner", "test")
@@ -116,7 +116,7 @@ def main() -> None:
     print(f"{seeds} seeds, {subjects} people left out in turn, {epochs} epochs; mean ± deviation over seeds, in %\n")
     print(table(figures))
     if args.out:
-        write_whole(args.out, (json.dumps(figures, indent=2) + "\n").encode())
+        atomic_write(args.out, (json.dumps(figures, indent=2) + "\n").encode())
 
 
 def table(figures: list[dict[str, Any]]) -> str:

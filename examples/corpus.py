@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
 
 import mertools as mt
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 Row: TypeAlias = dict[str, Any]
 
@@ -171,7 +171,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     schema = pa.schema([(name, getattr(pa, kind)()) for name, kind in COLUMNS.items()])
     buffer = pa.BufferOutputStream()
     pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), buffer)
-    write_whole(path, buffer.getvalue().to_pybytes())
+    atomic_write(path, buffer.getvalue().to_pybytes())
 
 
 def claim(out: Path, clips: Sequence[str], **options: object) -> None:
@@ -188,7 +188,7 @@ def claim(out: Path, clips: Sequence[str], **options: object) -> None:
     if out.exists() and any(not entry.name.startswith(".") for entry in out.iterdir()):  # a kill may leave such a one
         raise ValueError(f"{out} holds something else already: use another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(identity, indent=1).encode())
+    atomic_write(path, json.dumps(identity, indent=1).encode())
 
 
 def run(shards: Sequence[Shard], settings: Settings, workers: int, address: str | None) -> Iterator[dict[str, int]]:

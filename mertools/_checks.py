@@ -1,23 +1,39 @@
-"""What may be passed in: the checks that several files share. Each error says what was expected and what came."""
+"""The checks that several files share. Each error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
 def check_count(name: str, value: object, *, least: int = 1) -> int:
-    """An integer of at least ``least``."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    """An integer of at least ``least``, as Python's own: NumPy's and tensors of one integer are taken as well."""
+    count = value if type(value) is int else as_integer(value)
+    if count is None or count < least:
         kind = "a positive integer" if least == 1 else f"an integer of at least {least}"
         raise ValueError(f"{name} must be {kind}, got {value!r}")
-    return value
+    return count
+
+
+def as_integer(value: object) -> int | None:
+    """Anything that counts as Python does (``__index__``) as an int; None for booleans and all else."""
+    if isinstance(value, (bool, np.bool_)) or getattr(value, "dtype", None) == torch.bool:
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def check_number(name: str, value: object, low: float, high: float = math.inf, *, open_high: bool = False) -> float:
-    """A finite number within ``[low, high]``, or ``[low, high)``."""
+    """A finite number within ``[low, high]``, or ``[low, high)``; NumPy's become Python's own."""
+    if isinstance(value, (np.integer, np.floating)):
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}")
     # Comparisons only: compilers may hold the number as a symbol. NaN fails them all.

@@ -1,9 +1,20 @@
-"""Names from files as they are shown: what is in a table must not steer a terminal, a page or a figure."""
+"""Text in and out: csv rows, cells that no spreadsheet runs as formulas, names safe for terminals, natural order."""
 
 from __future__ import annotations
 
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
 
-def shown(text: str, longest: int | None = None) -> str:
+__all__: list[str] = []
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-](?:inf|nan)|[+-]")
+MAX_TEXT = 32_767  # characters in a cell; Excel's own limit
+
+
+def escape_unprintable(text: str, longest: int | None = None) -> str:
     r"""Text with escapes in the place of all that does not print: control characters, turns of the writing direction.
 
     Args:
@@ -11,7 +22,7 @@ def shown(text: str, longest: int | None = None) -> str:
         longest: cut the middle out of longer ones.
 
     Examples:
-        >>> print(shown("clip\x1b]0;owned\x07.mp4"), shown("a" * 100, longest=9))
+        >>> print(escape_unprintable("clip\x1b]0;owned\x07.mp4"), escape_unprintable("a" * 100, longest=9))
         clip\x1b]0;owned\x07.mp4 aaaa…aaaa
     """
     if not text.isprintable():
@@ -20,3 +31,97 @@ def shown(text: str, longest: int | None = None) -> str:
         half = (longest - 1) // 2
         text = f"{text[:half]}…{text[len(text) - half :]}"
     return text
+
+
+def natural_order(text: str) -> tuple[list[str | tuple[int, str]], str]:
+    """A sort key that puts s2 before s10; names that differ only in leading zeros keep a fixed order.
+
+    Examples:
+        >>> sorted(["s10", "s2", "s02"], key=natural_order)
+        ['s02', 's2', 's10']
+    """
+    parts = re.split(r"([0-9]+)", text)
+    return [_magnitude(part) if i % 2 else part for i, part in enumerate(parts)], text
+
+
+def _magnitude(digits: str) -> tuple[int, str]:
+    """What sorts as the number does, of any length: Python makes no integers of thousands of digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant
+
+
+def csv_rows(text: str, place: str, *, delimiter: str = ",", strict: bool = True) -> Iterator[tuple[int, list[str]]]:
+    r"""The rows of a text with the line that each begins in, from 1.
+
+    A quotation mark that is opened and never closed would swallow the rows below it: that is an error.
+
+    Raises:
+        ValueError: it is no csv; the message names ``place`` and the row.
+
+    Examples:
+        >>> list(csv_rows('a,"b\nc"\nd,e\n', "codes.csv"))
+        [(1, ['a', 'b\nc']), (3, ['d', 'e'])]
+        >>> list(csv_rows('a,"b\nc,d\n', "codes.csv"))
+        Traceback (most recent call last):
+        ValueError: codes.csv, row 1: is no csv (unexpected end of data): is a quotation mark left open?
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=strict)
+    start = 1
+    while True:
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            hint = "" if "limit" in str(error) else ": is a quotation mark left open?"
+            raise ValueError(f"{place}, row {start}: is no csv ({error}){hint}") from None
+        if cells is None:
+            return
+        yield start, cells
+        start = reader.line_num + 1
+
+
+def csv_text(rows: Iterable[Iterable[object]]) -> str:
+    """Rows as csv, for programs and for spreadsheets.
+
+    Examples:
+        >>> print(csv_text([("clip", "shift"), ("=1+1", "-0.5")]), end="")
+        clip,shift
+        '=1+1,-0.5
+    """
+    return "".join(csv_line(plain_cell(cell) if isinstance(cell, str) else cell for cell in row) + "\n" for row in rows)
+
+
+def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
+    r"""One row without its end. :mod:`csv` leaves a lone carriage return bare before Python 3.13: the row ends there.
+
+    Examples:
+        >>> print(repr(csv_line(["a", None, 5, "b,c", "d\re"])))
+        'a,,5,"b,c","d\re"'
+    """
+    texts = ["" if cell is None else str(cell) for cell in cells]
+    marks = (delimiter, '"', "\r", "\n")
+    return delimiter.join(
+        '"' + text.replace('"', '""') + '"' if any(mark in text for mark in marks) or texts == [""] else text
+        for text in texts
+    )
+
+
+def plain_cell(cell: str) -> str:
+    """A cell that no spreadsheet program runs: with an apostrophe in front of what would be a formula.
+
+    Names come from files of others, and ``=cmd|...`` is a name. Numbers stay as they are, signs included.
+
+    Examples:
+        >>> plain_cell("=cmd|' /C calc'!A0"), plain_cell("-1"), plain_cell("EP02_01f")
+        ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f')
+    """
+    return "'" + cell if cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None else cell
+
+
+def bare_cell(cell: str) -> str:
+    """What :func:`plain_cell` was given.
+
+    Examples:
+        >>> bare_cell("'=1+1"), bare_cell("'tis")
+        ('=1+1', "'tis")
+    """
+    return cell[1:] if cell.startswith("'") and plain_cell(cell[1:]) == cell else cell

@@ -19,8 +19,8 @@ from typing import Any
 from torch import Tensor
 
 import mertools as mt
-from mertools._files import check_target, write_whole
-from mertools._text import shown
+from mertools._files import atomic_write, check_target
+from mertools._text import escape_unprintable
 from mertools.cli_audit import add_audit
 
 
@@ -112,7 +112,7 @@ def _select(args: argparse.Namespace) -> int:
             print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
         else:
             marks = "  ".join(f"{name} {frame}" for name, frame in found.items())
-            print(f"{shown(clip)}: {marks}  ({len(frames)} frames)", flush=True)
+            print(f"{escape_unprintable(clip)}: {marks}  ({len(frames)} frames)", flush=True)
         if args.plot is not None:
             annotated = args.onset is not None and args.offset is not None
             truth = (args.onset, args.apex, args.offset) if annotated else None
@@ -147,7 +147,7 @@ def _read(clip: str, size: int | None) -> Tensor:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole or not at all, see :func:`write_whole`."""
+    """Write a figure whole or not at all, see :func:`atomic_write`."""
     suffix = path.suffix or ".png"
     if suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
         known = ", ".join(f".{name}" for name in ("png", "pdf", "svg", "jpg"))
@@ -155,7 +155,7 @@ def save_figure(figure: Any, path: Path) -> None:
     check_target(path)
     data = io.BytesIO()
     figure.savefig(data, format=suffix[1:])
-    write_whole(path, data.getvalue())
+    atomic_write(path, data.getvalue())
 
 
 def silence_decoders() -> None:
@@ -175,4 +175,4 @@ def _fail(message: str) -> int:
 
 
 def _one_line(message: str) -> str:
-    return shown(" ".join(message.split()))
+    return escape_unprintable(" ".join(message.split()))

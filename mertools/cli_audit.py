@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mertools as mt
-from mertools._text import shown
+from mertools._text import escape_unprintable
 from mertools.annotations.repairs import REPAIRS
 from mertools.audit.search import SEARCHES
 
@@ -73,10 +73,10 @@ def _audit(args: argparse.Namespace) -> int:
         print("mertools: stopped; the same command goes on from here", file=sys.stderr, flush=True)
         return 130
     for entry in done.repairs:
-        print(shown(f"repaired: {entry}"), file=sys.stderr)
+        print(escape_unprintable(f"repaired: {entry}"), file=sys.stderr)
     for skipped in done.audit.broken:
         words = f"{skipped.clip.place} ({skipped.clip.name}): {skipped.error}"
-        print(f"mertools: skipped: {shown(words)}", file=sys.stderr)
+        print(f"mertools: skipped: {escape_unprintable(words)}", file=sys.stderr)
     _summary(done, args.correct or searches[-1])
     return 0
 
@@ -92,8 +92,8 @@ def _summary(done: mt.AuditedTable, search: str) -> None:
                     f"{name:>6}: mean |shift| {found.mean_abs:.1f} frames, median {found.median:+.1f}; uncertain in "
                     f"{100 * found.share:.0f} % of {found.n} clips ({100 * found.low:.0f}-{100 * found.high:.0f} %)"
                 )
-    print(f"corrected table ({search} search): {shown(str(done.out))}")
-    print(f"report: {shown(str(done.report / 'index.html'))}", flush=True)
+    print(f"corrected table ({search} search): {escape_unprintable(str(done.out))}")
+    print(f"report: {escape_unprintable(str(done.report / 'index.html'))}", flush=True)
 
 
 def _processors() -> int:
@@ -108,5 +108,5 @@ def _can_show_progress() -> bool:
 
 
 def _fail(message: str) -> int:
-    print(f"mertools: error: {shown(' '.join(message.split()))}", file=sys.stderr, flush=True)
+    print(f"mertools: error: {escape_unprintable(' '.join(message.split()))}", file=sys.stderr, flush=True)
     return 2

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._files import write_whole
-from mertools._text import shown
+from mertools._files import atomic_write
+from mertools._text import escape_unprintable
 from mertools.action_units.expressions import EXPRESSIONS, class_names
 from mertools.action_units.prior import ACTION_UNITS, au_prior
 from mertools.evaluation.metrics import check_counts, uar, uf1, war
@@ -213,9 +213,13 @@ def plot_confusion(
         lines += [f"{len(book)} clips{subjects}", f"selection: {book.selection or NOT_STATED}"]
     else:
         lines.append(f"{int(counts.sum())} clips")
-    lines = [*_lines(title).split("\n"), *map(shown, lines)] if title else list(map(shown, lines))
+    lines = (
+        [*_lines(title).split("\n"), *map(escape_unprintable, lines)] if title else list(map(escape_unprintable, lines))
+    )
     side = max(0.95 * len(names), 2.6)
-    width = max(side + 0.09 * max(len(shown(name, 60)) for name in names) + 1.5, 0.085 * max(map(len, lines)))
+    width = max(
+        side + 0.09 * max(len(escape_unprintable(name, 60)) for name in names) + 1.5, 0.085 * max(map(len, lines))
+    )
     size = (width, side + 0.9 + 0.22 * len(lines))
     figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
     heading = figure.suptitle("\n".join(lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False)
@@ -225,7 +229,7 @@ def plot_confusion(
         data = io.BytesIO()
         kind = Path(path).suffix.lstrip(".") or "png"
         figure.savefig(data, format=kind)
-        write_whole(Path(path), data.getvalue())
+        atomic_write(Path(path), data.getvalue())
     return figure
 
 
@@ -234,8 +238,8 @@ def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], norma
     share = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
     shade = share if normalise else counts / counts.max()
     axes.imshow(shade, cmap="GnBu", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
-    axes.set_yticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
+    axes.set_xticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
+    axes.set_yticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
     if len(names) > 3 or max(map(len, names)) > 9:
         axes.tick_params(axis="x", labelrotation=35)
         for label in axes.get_xticklabels():
@@ -256,8 +260,8 @@ def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], norma
 def _draw_heat_map(figure: Figure, values: np.ndarray, labels: list[str], names: tuple[str, ...]) -> None:
     axes = figure.subplots()
     image = axes.imshow(values, cmap="GnBu", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(names)), [shown(name, 60) for name in names], color=_INK, parse_math=False)
-    axes.set_yticks(range(len(labels)), [shown(name, 60) for name in labels], color=_INK, parse_math=False)
+    axes.set_xticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
+    axes.set_yticks(range(len(labels)), [escape_unprintable(name, 60) for name in labels], color=_INK, parse_math=False)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -276,8 +280,8 @@ def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tupl
     place = np.arange(len(labels))
     axes.hlines(place, pair[0][order], pair[1][order], color=_GRID, lw=3, zorder=1)
     for row, name, colour in zip(pair, compare, (_COLOURS["apex"], _COLOURS["offset"]), strict=True):
-        axes.plot(row[order], place, "o", color=colour, ms=7, label=shown(name, 60), zorder=2)
-    axes.set_yticks(place, [shown(labels[i], 60) for i in order], color=_INK, parse_math=False)
+        axes.plot(row[order], place, "o", color=colour, ms=7, label=escape_unprintable(name, 60), zorder=2)
+    axes.set_yticks(place, [escape_unprintable(labels[i], 60) for i in order], color=_INK, parse_math=False)
     axes.set(xlim=(0, 1))
     axes.set_xlabel("prior weight of the unit", color=_MUTED)
     axes.grid(axis="x", color=_GRID, lw=0.8)
@@ -322,7 +326,7 @@ def _draw_curve(
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
     if marks is not None:
-        text = f"▽ {shown(truth_name, 60)}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
+        text = f"▽ {escape_unprintable(truth_name, 60)}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
         axes.text(
             0.995,
             0.95,
@@ -385,7 +389,7 @@ def _moved(clip: Tensor, found: tuple[int, int, int]) -> np.ndarray:
 
 
 def _lines(title: str) -> str:
-    return "\n".join(map(shown, title.split("\n")))
+    return "\n".join(map(escape_unprintable, title.split("\n")))
 
 
 def _crowded(found: tuple[int, int, int], t: int) -> bool:

@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import faults  # noqa: E402
 
-from mertools._files import write_whole  # noqa: E402
+from mertools._files import atomic_write  # noqa: E402
 
 
 def tried(name: str, mounts: bool) -> tuple[str, dict[str, Any], float]:
@@ -94,7 +94,7 @@ def main() -> int:
     }
     print(table(record), *wrong, sep="\n")
     if args.out is not None:
-        write_whole(args.out, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        atomic_write(args.out, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
     return bool(wrong)
 
 

@@ -256,7 +256,7 @@ def main() -> None:
     if args.table:
         print(page(json.loads(RECORD.read_text())), end="")
         return
-    from mertools._files import write_whole
+    from mertools._files import atomic_write
     from reliability.fuzz_targets import TARGETS
 
     unknown = [name for name in args.targets if name not in TARGETS]
@@ -283,7 +283,7 @@ def main() -> None:
     record["targets"] = {name: record["targets"][name] for name in TARGETS if name in record["targets"]}
     record["inputs"] = sum(found["inputs"] for found in record["targets"].values())
     record["breaks"] = sum(len(found["breaks"]) for found in record["targets"].values())
-    write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    atomic_write(RECORD, (json.dumps(record, indent=1) + "\n").encode())
     print(f"{record['inputs']} inputs, {record['breaks']} breaks in the record")
 
 

@@ -167,7 +167,7 @@ def main() -> None:
     if args.child:
         child(args.child, args.corpus, args.seconds)
         return
-    from mertools._files import write_whole
+    from mertools._files import atomic_write
 
     # A run of some targets takes their place in the record of the last.
     record = json.loads(RECORD.read_text()) if args.targets and RECORD.is_file() else {"targets": {}}
@@ -179,7 +179,7 @@ def main() -> None:
         for text in found["breaks"]:
             print(text)
     record["inputs"] = sum(found["inputs"] for found in record["targets"].values())
-    write_whole(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    atomic_write(RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from mutmut.mutation.file_mutation import MutationVisitor
 from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -350,7 +350,7 @@ def main() -> None:
             fates = known(found, before) | fates
         record["tool"] = f"mutmut {version('mutmut')}"
         record["files"][name] = entry(found, fates)
-        write_whole(options.record, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
+        atomic_write(options.record, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode())
         print(f"{name}: {record['files'][name]['killed']} of {len(fates)} killed", flush=True)
 
 

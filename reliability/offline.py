@@ -38,8 +38,8 @@ def everything(folder: Path) -> list[str]:
 
     done = []
     for module in pkgutil.walk_packages(mt.__path__, "mertools."):
-        if module.name != "__main__":
-            importlib.import_module(f"mertools.{module.name}")
+        if module.name != "mertools.__main__":
+            importlib.import_module(module.name)
     done.append("imports")
 
     import torch

@@ -20,7 +20,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -62,7 +62,7 @@ def main() -> None:
         record = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {"groups": {}}
         record["tool"] = f"hypothesis {version('hypothesis')}"
         record["groups"][group] = numbers | {"examples_each": options.examples}
-        write_whole(RECORD, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
+        atomic_write(RECORD, (json.dumps(record, indent=1, sort_keys=True) + "\n").encode())
         print(f"{group}: {numbers}", flush=True)
 
 

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 ROOT = Path(__file__).parents[1]
 RECORD = Path(__file__).with_suffix(".json")
@@ -142,7 +142,7 @@ def main() -> int:
             arguments += ["--deselect", "mertools/models/onnx.py::mertools.onnx_export.export_onnx"]
         found = run(make(args.folder, name), arguments)
         record = json.loads(args.record.read_text()) if args.record.exists() else {}
-        write_whole(args.record, (json.dumps(record | {name: found}, indent=1) + "\n").encode())
+        atomic_write(args.record, (json.dumps(record | {name: found}, indent=1) + "\n").encode())
         print(name, found["python"], found["versions"], found["counts"])
         status |= bool(found["failed"]) or not found["counts"].get("passed")
     return status

@@ -30,11 +30,11 @@ from unittest import mock
 
 import numpy as np
 import torch
+from mertools._locks import Lock
 
 import mertools as mt
 from mertools import cli
-from mertools._files import append_line, folder_whole, write_whole
-from mertools._locks import Lock
+from mertools._files import append_line, atomic_folder, atomic_write
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
@@ -272,7 +272,7 @@ def begun(folder: Path, version: int) -> None:
 
 
 def run_finished(folder: Path, version: int) -> None:
-    drawing = mock.patch("mertools.plots.plot_confusion", lambda _, path: write_whole(path, figure(version)))
+    drawing = mock.patch("mertools.plots.plot_confusion", lambda _, path: atomic_write(path, figure(version)))
     run = mt.RunFolder(folder / "run")
     run.begin({"lr": 0.1}, resume=True)
     with drawing:
@@ -328,7 +328,7 @@ def rows(folder: Path, version: int) -> None:
 
     made = {
         "search": lambda root, clip, memory: {**dict.fromkeys(corpus.COLUMNS), "clip": clip, "seconds": 0.5},
-        "write_rows": lambda path, rows: write_whole(path, repr(rows).encode()),
+        "write_rows": lambda path, rows: atomic_write(path, repr(rows).encode()),
     }
     clips = ["a", "b", "c"]
     out = folder / "rows"
@@ -346,7 +346,7 @@ def lines_added(folder: Path, version: int) -> None:
 
 def whole_folder(folder: Path, version: int) -> None:
     if not (folder / "made").exists():
-        with folder_whole(folder / "made") as building:
+        with atomic_folder(folder / "made") as building:
             for i in range(3):
                 (building / f"{i}.txt").write_text("x" * 99)
 
@@ -354,18 +354,18 @@ def whole_folder(folder: Path, version: int) -> None:
 def locked(folder: Path, version: int) -> None:
     lock = Lock(folder / "work" / "lock")
     try:
-        write_whole(folder / "work" / "held.txt", b"x" * (9 + version))
+        atomic_write(folder / "work" / "held.txt", b"x" * (9 + version))
     finally:
         lock.release()
 
 
 WRITERS: dict[str, Writer] = {
-    "write_whole": Writer(
-        lambda folder, version: write_whole(folder / "a.txt", b"one two three " * (3 + version)),
+    "atomic_write": Writer(
+        lambda folder, version: atomic_write(folder / "a.txt", b"one two three " * (3 + version)),
         ("files._replace",),
     ),
     "append_line": Writer(lines_added, ("files.append_line",), read=lambda folder: True, grows=True),
-    "folder_whole": Writer(whole_folder, ("files.folder_whole",), fresh=True),
+    "atomic_folder": Writer(whole_folder, ("files.atomic_folder",), fresh=True),
     "Lock": Writer(locked, ("locks.Lock.__init__",)),
     "table csv to csv": Writer(corrected("csv", "csv"), ("corrected_table.write_corrected",)),
     "table csv to xlsx": Writer(corrected("csv", "xlsx"), ("corrected_table.write_corrected",)),

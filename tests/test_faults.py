@@ -13,7 +13,7 @@ import faults
 
 ROOT = faults.ROOT
 CLOSELY = {
-    "write_whole": 14,
+    "atomic_write": 14,
     "save_model, same shapes": 8,
     "audit journal": 8,
     "FoldFolder.log": 8,
@@ -23,12 +23,12 @@ MOUNTS = faults.can_mount()
 
 # Calls that may write, in the package and the examples.
 WRITING = {
-    "append_line", "copy2", "copyfile", "copytree", "dump", "export", "folder_whole", "imwrite", "mkdir", "mkdtemp",
+    "append_line", "copy2", "copyfile", "copytree", "dump", "export", "atomic_folder", "imwrite", "mkdir", "mkdtemp",
     "mkstemp", "NamedTemporaryFile", "save", "save_file", "savefig", "savetxt", "savez", "SummaryWriter", "symlink_to",
     "TemporaryDirectory", "to_csv", "to_excel", "to_json", "to_parquet", "tofile", "touch", "VideoWriter", "write", "write_bytes",
-    "write_image", "write_text", "write_table", "write_whole",
+    "write_image", "write_text", "write_table", "atomic_write",
 }  # fmt: skip
-IN_MEMORY = {  # to bytes that write_whole puts on disk
+IN_MEMORY = {  # to bytes that atomic_write puts on disk
     "audit_report._photo", "audit_report._plot", "checkpoints._pack", "checkpoints.save_weights",
     "corrected_table._saved", "onnx_export._translate",
 }  # fmt: skip
@@ -94,7 +94,7 @@ def test_steps_are_seen_where_they_happen(tmp_path):
 
         faults._is_step = note
         with faults.at_step(0, lambda: None):
-            faults.WRITERS["write_whole"].write(tmp_path, 0)
+            faults.WRITERS["atomic_write"].write(tmp_path, 0)
         (tmp_path / "seen").write_text(" ".join(names))
 
     assert faults.trial(work).how == "done"

@@ -15,11 +15,11 @@ if sys.platform == "win32":
 import faults
 import torch
 from audit_data import make_dataset
+from mertools._locks import Lock, SharedLock
 
 import mertools as mt
 from mertools import _files as files
-from mertools._files import remove_unfinished, write_whole
-from mertools._locks import Lock, SharedLock
+from mertools._files import atomic_write, remove_unfinished
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
@@ -31,7 +31,7 @@ def names_in(folder):
 
 
 ONE_FILE = {  # everything that writes one file at a path of the user's choice
-    "write_whole": ("a.txt", lambda path: write_whole(path, b"new")),
+    "atomic_write": ("a.txt", lambda path: atomic_write(path, b"new")),
     "write_corrected": (
         "a.csv",
         lambda path: write_corrected(
@@ -101,20 +101,20 @@ def test_links_are_followed_and_permissions_kept(writer, tmp_path):
 def test_devices_are_not_replaced():
     """As root, a file moved to /dev/null would be what every program of the machine writes to."""
     with pytest.raises(OSError, match="device or a pipe"):
-        write_whole(Path(os.devnull), b"")
+        atomic_write(Path(os.devnull), b"")
     assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
 
 def test_a_name_as_long_as_the_disk_takes(tmp_path):
     path = tmp_path / ("ü" * 125 + ".txt")  # 254 bytes: a temporary name must not be longer than that
-    write_whole(path, b"x")
+    atomic_write(path, b"x")
     assert path.read_bytes() == b"x"
 
 
 def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", lambda _: faults.fail(28)())
     with pytest.raises(OSError, match="No space left on device: .*a.txt'") as caught:
-        write_whole(tmp_path / "a.txt", b"x")
+        atomic_write(tmp_path / "a.txt", b"x")
     assert caught.value.filename == str(tmp_path / "a.txt")
 
 
@@ -129,7 +129,7 @@ def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path):
     os.utime(tmp_path / names[0], (4e9, 4e9))  # the clock was set back since: age decides nothing
     with (tmp_path / names[1]).open() as live:
         assert files.try_lock(live.fileno())
-        write_whole(tmp_path / "a.txt", b"x")
+        atomic_write(tmp_path / "a.txt", b"x")
         assert {path.name for path in tmp_path.iterdir()} == {
             "a.txt", names[1], ".a.txt-aaaaaaaaaaaaaaaa.part", *others,
         }  # fmt: skip
@@ -140,11 +140,11 @@ def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path):
 
 def test_many_writers_of_one_file_and_a_reader(tmp_path):
     path = tmp_path / "a.txt"
-    write_whole(path, b"0" * 70000)
+    atomic_write(path, b"0" * 70000)
 
     def write(which):
         for _ in range(25):
-            write_whole(path, str(which).encode() * 70000)
+            atomic_write(path, str(which).encode() * 70000)
 
     workers = []
     for which in range(1, 4):
@@ -253,9 +253,9 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", unsupported)
     for _ in range(2):
-        write_whole(tmp_path / "a.txt", b"x")
+        atomic_write(tmp_path / "a.txt", b"x")
     (tmp_path / ".a.txt-0123456789abcdef.part").touch()
-    write_whole(tmp_path / "a.txt", b"x")
+    atomic_write(tmp_path / "a.txt", b"x")
     assert len(names_in(tmp_path)) == 2  # who left it can't be told: it stays
     mt.RunFolder(tmp_path / "run").begin({})
     with Journal(tmp_path / "work", "a") as journal:

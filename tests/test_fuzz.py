@@ -13,11 +13,11 @@ import torch
 from annotation_tables import CASME2, CASME2_HEADER, SMIC, make_frames, write_csv, write_xlsx
 
 import mertools as mt
+from mertools._text import natural_order
 from mertools.annotations.folders import FrameFolders
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
-from mertools.evaluation.score_rows import natural
 from mertools.models import hub as model_folder
 from reliability.fuzz import RECORD, page
 from reliability.fuzz_targets import TARGETS
@@ -283,7 +283,7 @@ def test_selection_with_control_characters_names_the_file(tmp_path):
 
 def test_clips_numbered_beyond_pythons_integers_are_sorted():
     names = ["s" + "9" * 6000, "s1" + "0" * 6000, "s10", "s9", "s0009"]
-    assert sorted(names, key=natural) == ["s0009", "s9", "s10", "s" + "9" * 6000, "s1" + "0" * 6000]
+    assert sorted(names, key=natural_order) == ["s0009", "s9", "s10", "s" + "9" * 6000, "s1" + "0" * 6000]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ import torch
 from audit_data import make_dataset
 
 import mertools as mt
-from mertools._files import write_whole
+from mertools._files import atomic_write
 from mertools.audit.journal import Journal
 from mertools.cli import main
 
@@ -369,13 +369,13 @@ def test_links_are_followed_but_for_those_that_others_left_where_everybody_write
     shared.mkdir()
     (shared / "out.txt").symlink_to(real)
     shared.chmod(0o1777)
-    write_whole(shared / "out.txt", b"new")
+    atomic_write(shared / "out.txt", b"new")
     assert real.read_text() == "new"
     if os.geteuid() != 0:
         pytest.skip("only root can make a link of another user")
     os.lchown(shared / "out.txt", 65534, 65534)
     with pytest.raises(PermissionError, match=r"out.txt is a link of another user in a folder of everybody's"):
-        write_whole(shared / "out.txt", b"newer")
+        atomic_write(shared / "out.txt", b"newer")
     assert real.read_text() == "new"
     assert len(list(shared.iterdir())) == 1
 
@@ -390,7 +390,7 @@ def test_temporary_names_differ_and_must_be_new(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "open", note)
     for _ in range(2):
-        write_whole(tmp_path / "out.txt", b"x")
+        atomic_write(tmp_path / "out.txt", b"x")
     made = [(name, flags) for name, flags in opened if flags & os.O_CREAT]
     assert len({name for name, _ in made}) == len(made) == 2
     assert all(flags & os.O_EXCL for _, flags in made)

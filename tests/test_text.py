@@ -1,6 +1,6 @@
 import pytest
 
-from mertools._text import shown
+from mertools._text import escape_unprintable
 
 
 @pytest.mark.parametrize(
@@ -11,11 +11,11 @@ from mertools._text import shown
     ],
 )  # fmt: skip
 def test_what_does_not_print_is_spelt_out(text, expected):
-    assert shown(text) == expected
-    assert shown(text).isprintable()
+    assert escape_unprintable(text) == expected
+    assert escape_unprintable(text).isprintable()
 
 
 def test_long_names_are_cut_in_the_middle():
-    assert shown("0123456789", 7) == "012…789"
-    assert shown("0123456", 7) == "0123456"
-    assert len(shown("x\n" * 200, 41)) == 41
+    assert escape_unprintable("0123456789", 7) == "012…789"
+    assert escape_unprintable("0123456", 7) == "0123456"
+    assert len(escape_unprintable("x\n" * 200, 41)) == 41

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from mertools.layers.buffers import Constants, real_device
+from mertools.layers.buffers import ConfigurationBuffers, real_device
 
 __all__ = ["FocalLoss", "LogitAdjustedLoss", "class_weights"]
 
@@ -57,7 +57,7 @@ def class_weights(
     return (weight / weight.mean()).float()
 
 
-class FocalLoss(Constants):
+class FocalLoss(ConfigurationBuffers):
     """Cross entropy that looks away from what is already right: ``(1 − p_y)^γ · (−log p_y)``.
 
     Args:
@@ -95,7 +95,7 @@ class FocalLoss(Constants):
             raise ValueError(f"gamma must be at least 0, got {gamma}")
         _check_reduction(reduction)
         self.gamma, self.ignore_index, self.reduction = gamma, ignore_index, reduction
-        self.hold("class_weight", class_weight)
+        self.register_configuration("class_weight", class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
@@ -115,7 +115,7 @@ class FocalLoss(Constants):
         return f"gamma={self.gamma}, reduction={self.reduction!r}"
 
 
-class LogitAdjustedLoss(Constants):
+class LogitAdjustedLoss(ConfigurationBuffers):
     """Cross entropy of ``logits + τ·log π`` with π the class frequencies: rare classes must win by a margin.
 
     Training only; predictions are made from the plain logits.
@@ -155,7 +155,7 @@ class LogitAdjustedLoss(Constants):
         n = _counts(counts)
         _check_reduction(reduction)
         self.tau, self.ignore_index, self.reduction = tau, ignore_index, reduction
-        self.hold("shift", (tau * (n / n.sum()).log()).float())
+        self.register_configuration("shift", (tau * (n / n.sum()).log()).float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mertools._files import write_whole
+from mertools._files import atomic_write, read_text
+from mertools._text import csv_rows
 from mertools.action_units.prior import ACTION_UNITS
-from mertools.annotations.csv_rows import csv_rows, read_text
 
 __all__ = ["OpenFaceAUs", "facs_labels", "read_au_labels", "read_openface", "write_au_labels"]
 
@@ -227,7 +227,7 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
                 f"labels[{name!r}] must be ({len(ACTION_UNITS)},) in [0, 1], got {tuple(row.shape)}: {row}"
             )
         lines.append(f" {name} " + " ".join(f"{value:.9g}" for value in row.tolist()) + "\n")
-    write_whole(Path(path), "".join(lines).encode())
+    atomic_write(Path(path), "".join(lines).encode())
 
 
 def _existing(path: str | os.PathLike[str]) -> Path:

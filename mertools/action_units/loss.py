@@ -29,7 +29,7 @@ from mertools.action_units.au_checks import (
     may_look,
 )
 from mertools.action_units.prior import au_prior
-from mertools.layers.buffers import Constants
+from mertools.layers.buffers import ConfigurationBuffers
 
 __all__ = ["AUPriorLoss", "au_prior_loss"]
 
@@ -96,7 +96,7 @@ def au_prior_loss(
     return torch.add((1 - au_ratio) * expression, units, alpha=au_ratio * prior_scale / a)
 
 
-class AUPriorLoss(Constants):
+class AUPriorLoss(ConfigurationBuffers):
     """Put in the place of ``nn.CrossEntropyLoss()``; knows which facial movements go with which expression.
 
     ``L = (1 − r)·CE(logits, y) + r·mean_ba[ s·W[y_b, a]·BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]``
@@ -175,9 +175,9 @@ class AUPriorLoss(Constants):
                 )
         # Configuration, not state: a checkpoint must not bring the rows of another class order along.
         for name, table in _Rows.of(prior.detach())._asdict().items():
-            self.hold(name, table)
-        self.hold("pos_weight", pos_weight)
-        self.hold("class_weight", class_weight)
+            self.register_configuration(name, table)
+        self.register_configuration("pos_weight", pos_weight)
+        self.register_configuration("class_weight", class_weight)
         self.au_ratio = au_ratio
         self.prior_scale = prior_scale
         self.label_smoothing = label_smoothing

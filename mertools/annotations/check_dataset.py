@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mertools._files import write_whole
+from mertools._files import atomic_write
+from mertools._text import csv_text
 from mertools.annotations.annotation import ClipAnnotation, Problem
-from mertools.annotations.csv_rows import csv_text
 from mertools.annotations.folders import FrameFolder, FrameFolders, Frames
 from mertools.annotations.quality import annotation_problems
 from mertools.annotations.read import Annotations, load_annotations
@@ -70,7 +70,7 @@ class DatasetReport:
         """Write all findings as csv, whole or not at all."""
         rows: list[tuple[object, ...]] = [("kind", "table", "sheet", "row", "clip", "column", "problem")]
         rows += [(p.kind, p.table, p.sheet or "", p.row or "", p.clip, p.column, p.problem) for p in self.problems]
-        write_whole(Path(path), csv_text(rows).encode())
+        atomic_write(Path(path), csv_text(rows).encode())
 
 
 def check_dataset(

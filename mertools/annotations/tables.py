@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mertools.annotations.csv_rows import MAX_TEXT, bare_cell, csv_rows, read_text
+from mertools._files import read_text
+from mertools._text import MAX_TEXT, bare_cell, csv_rows
 from mertools.annotations.workbooks import MAX_CELLS, read_xls, read_xlsx
 
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")

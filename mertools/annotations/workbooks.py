@@ -14,7 +14,7 @@ from posixpath import basename
 from typing import Any
 from xml.parsers import expat
 
-from mertools.annotations.csv_rows import MAX_BYTES, table_bytes
+from mertools._files import MAX_BYTES, read_bytes
 
 MAX_CELLS = 1_000_000  # filled or formatted, of all sheets together
 MAX_MERGED = 100_000  # cells under merged ones; openpyxl takes its time over each
@@ -35,7 +35,7 @@ def read_xlsx(path: Path) -> dict[str, Rows]:
         import openpyxl
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
-    data = table_bytes(path)  # once: what is weighed is what is read
+    data = read_bytes(path)  # once: what is weighed is what is read
     weighed = weigh_xlsx(data, path)
     try:
         book = openpyxl.load_workbook(io.BytesIO(data), data_only=True, keep_links=False)
@@ -64,7 +64,7 @@ def read_xls(path: Path) -> dict[str, Rows]:
         import xlrd
     except ImportError as error:
         raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
-    data = table_bytes(path)
+    data = read_bytes(path)
     try:
         with xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True) as book:
             sheets = {

@@ -14,9 +14,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mertools._files import check_target, write_whole
+from mertools._files import atomic_write, check_target, read_bytes, read_text
+from mertools._text import csv_line, csv_rows, csv_text
 from mertools.annotations.annotation_rows import locate_columns
-from mertools.annotations.csv_rows import csv_line, csv_rows, csv_text, read_text, table_bytes
 from mertools.annotations.schemas import AnnotationSchema
 from mertools.annotations.tables import Sheet, read_sheet
 
@@ -74,7 +74,7 @@ def write_corrected(
         ValueError: as :func:`corrected_table`.
     """
     check_output(source, out)
-    write_whole(Path(out), corrected_table(source, schema, corrections, out, sheet=sheet))
+    atomic_write(Path(out), corrected_table(source, schema, corrections, out, sheet=sheet))
 
 
 def corrected_table(
@@ -164,7 +164,7 @@ def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
 def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     import openpyxl
 
-    book = openpyxl.load_workbook(io.BytesIO(table_bytes(source)))
+    book = openpyxl.load_workbook(io.BytesIO(read_bytes(source)))
     modified = book.properties.modified
     target = book[page.name]
     for row, column, value in edits:

@@ -12,14 +12,14 @@ import contextlib
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mertools._files import append_line, json_object
-from mertools._locks import Lock, open_own
+from filelock import BaseFileLock
+
+from mertools._files import append_line, json_object, lock
 from mertools.annotations.annotation import ClipAnnotation
 
 
@@ -55,11 +55,11 @@ class Journal:
     def __init__(self, folder: Path, identity: str, *, restart: bool = False) -> None:
         self.folder, self.identity, self.restart = folder, identity, restart
         self.done: dict[int, Mapping[str, Any]] = {}
-        self._lock: Lock | None = None
+        self._lock: BaseFileLock | None = None
         self._file: io.FileIO | None = None
 
     def __enter__(self) -> Journal:
-        self._lock = Lock(self.folder / "lock")
+        self._lock = lock(self.folder / "lock")
         try:
             self._file = self._open()
         except BaseException:
@@ -96,11 +96,10 @@ class Journal:
             self.folder.rmdir()
 
     def _close(self) -> None:
-        for part in (self._file, self._lock):
-            if isinstance(part, Lock):
-                part.release()
-            elif part is not None:
-                part.close()
+        if self._file is not None:
+            self._file.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def _open(self) -> io.FileIO:
         path = self.folder / "journal.jsonl"
@@ -119,7 +118,7 @@ class Journal:
             for entry in lines[1:]:
                 if entry is not None and isinstance(index := entry.pop("clip", None), int) and _is_result(entry):
                     self.done[index] = entry
-        file = io.FileIO(open_own(path, os.O_APPEND), "ab")
+        file = path.open("ab", buffering=0)
         try:
             file.truncate(whole)
             if not whole:

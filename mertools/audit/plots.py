@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mertools._text import shown
+from mertools._text import escape_unprintable
 from mertools.audit.statistics import KEYS, Group
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
                 share, y = 100 * found.share, i + nudge
                 axes.plot([100 * found.low, 100 * found.high], [y, y], color=_COLOURS[key], lw=2, alpha=0.45)
                 axes.plot(share, y, "o", color=_COLOURS[key], ms=6, label=key if i == 0 else None)
-    axes.set_yticks(range(len(groups)), [f"{shown(group.name, 40)} ({group.n})" for group in groups], parse_math=False)
+    axes.set_yticks(
+        range(len(groups)), [f"{escape_unprintable(group.name, 40)} ({group.n})" for group in groups], parse_math=False
+    )
     axes.set(xlim=(-2, 102), ylim=(len(groups) - 0.5, -0.5))
     axes.set_xlabel(f"clips with an uncertain key frame, %, by {title}", color=_MUTED)
     axes.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), borderaxespad=0.2)

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mertools._files import write_whole
-from mertools._text import shown
-from mertools.annotations.csv_rows import csv_text
+from mertools._files import atomic_write
+from mertools._text import csv_text, escape_unprintable
 from mertools.annotations.folders import FrameFolders, decode_frames
 from mertools.audit.plots import plot_contact_sheet, plot_shifts, plot_uncertain
 from mertools.audit.run import AnnotationAudit, ClipAudit
@@ -52,9 +51,9 @@ def write_report(
     folder.mkdir(parents=True, exist_ok=True)
     clips, groups, tests, index = (folder / name for name in REPORT_FILES)
     audit.write_csv(clips)
-    write_whole(groups, _groups_csv(audit).encode())
-    write_whole(tests, _tests_csv(audit).encode())
-    write_whole(index, page.encode())
+    atomic_write(groups, _groups_csv(audit).encode())
+    atomic_write(tests, _tests_csv(audit).encode())
+    atomic_write(index, page.encode())
 
 
 def _page(audit: AnnotationAudit, search: str, frames: FrameFolders | None, title: str, worst: int) -> str:
@@ -226,7 +225,7 @@ def _tests_csv(audit: AnnotationAudit) -> str:
 
 def escape(text: str) -> str:
     """Text for HTML, in an attribute too: no mark-up, and nothing in it that does not print."""
-    return escaped(shown(text))
+    return escaped(escape_unprintable(text))
 
 
 def _percent(share: float) -> str:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from mertools._checks import check_choice, check_number
-from mertools._files import write_whole
+from mertools._files import atomic_write
+from mertools._text import csv_text
 from mertools.annotations.annotation import ClipAnnotation
-from mertools.annotations.csv_rows import csv_text
 from mertools.annotations.folders import FrameFolders, Frames
 from mertools.annotations.read import Annotations, read_annotations
 from mertools.annotations.schemas import AnnotationSchema
@@ -196,7 +196,7 @@ class AnnotationAudit:
                 else:
                     row += [*entry.found[name], *entry.shift(name), *(f"{x:.6g}" for x in entry.relative(name))]
             rows.append([*row, entry.frames, entry.error])
-        write_whole(Path(path), csv_text(rows).encode())
+        atomic_write(Path(path), csv_text(rows).encode())
 
     def write_report(
         self,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mertools._checks import check_choice, check_count, check_number
-from mertools._files import folder_whole
+from mertools._files import atomic_folder
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 
 __all__ = ["SyntheticDataset", "synthetic_dataset"]
@@ -112,7 +112,7 @@ def synthetic_dataset(
     target = Path(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"root must be a new or empty folder, {target} holds something")
-    with folder_whole(target) as building:
+    with atomic_folder(target) as building:
         rows: list[tuple[int, int, str, SyntheticClip]] = []
         for subject in range(1, subjects + 1):
             portrait = _someone(np.random.default_rng([seed, subject]))

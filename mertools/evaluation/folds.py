@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mertools._checks import check_count, check_number
+from mertools._text import natural_order
 from mertools.annotations.protocols import ProtocolClips
-from mertools.evaluation.score_rows import natural
 
 __all__ = ["Fold", "check_fold", "fixed_folds", "group_folds", "inner_split", "lodo_folds", "loso_folds"]
 
@@ -344,7 +344,7 @@ def _check_subjects(train: list[int], test: list[int], names: list[Any], kind: s
     plain = {name: _plain(name) if kind == "subject" else name for name in set(names)}
     spelt = [plain[name] for name in names]
     sides = Counter(spelt[i] for i in train), Counter(spelt[i] for i in test)
-    both = sorted(sides[0].keys() & sides[1].keys(), key=lambda name: natural(str(name)))
+    both = sorted(sides[0].keys() & sides[1].keys(), key=lambda name: natural_order(str(name)))
     if not both:
         return
     shown = []

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mertools._checks import check_choice
-from mertools._files import write_whole
+from mertools._files import atomic_write
 from mertools.action_units.expressions import class_names
 from mertools.evaluation.bootstrap import percentile_interval, resampled_counts
 from mertools.evaluation.metrics import (
@@ -393,7 +393,7 @@ class ScoreBook:
             FileNotFoundError: there is no such folder.
             ValueError: the book is empty.
         """
-        write_whole(Path(path), book_json(self.classes, self.selection, self.rows, self.summary()).encode())
+        atomic_write(Path(path), book_json(self.classes, self.selection, self.rows, self.summary()).encode())
 
     @classmethod
     def read_json(cls, path: str | os.PathLike[str]) -> ScoreBook:
@@ -419,7 +419,7 @@ class ScoreBook:
             ValueError: the book is empty.
         """
         self._filled()
-        write_whole(Path(path), book_csv(self.classes, self.selection, self.rows).encode())
+        atomic_write(Path(path), book_csv(self.classes, self.selection, self.rows).encode())
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, classes: str | Sequence[str]) -> ScoreBook:

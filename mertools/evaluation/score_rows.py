@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from mertools._text import natural_order
 
 __all__ = ["Prediction"]
 
@@ -36,26 +37,9 @@ class Prediction(NamedTuple):
     predicted: int
 
 
-def natural(text: str) -> tuple[list[str | tuple[int, str]], str]:
-    """A key that sorts s2 before s10; names that differ only in leading zeros keep a fixed order.
-
-    Examples:
-        >>> sorted(["s10", "s2", "s02"], key=natural)
-        ['s02', 's2', 's10']
-    """
-    parts = re.split(r"([0-9]+)", text)
-    return [_size(part) if i % 2 else part for i, part in enumerate(parts)], text
-
-
-def _size(digits: str) -> tuple[int, str]:
-    """What sorts as the number does, of any length: Python makes no integers of thousands of digits."""
-    significant = digits.lstrip("0")
-    return len(significant), significant
-
-
 def row_order(row: Prediction) -> tuple[Any, ...]:
     """Rows by dataset, subject and clip."""
-    return natural(row.dataset), natural(row.subject), natural(row.clip)
+    return natural_order(row.dataset), natural_order(row.subject), natural_order(row.clip)
 
 
 def counts_by(field: str | None, rows: Sequence[Prediction], e: int) -> tuple[list[str], Tensor]:
@@ -68,7 +52,7 @@ def counts_by(field: str | None, rows: Sequence[Prediction], e: int) -> tuple[li
         (['s1', 's2'], tensor([1, 2]))
     """
     values = ["" if field is None else getattr(row, field) for row in rows]
-    names = sorted(set(values), key=natural)
+    names = sorted(set(values), key=natural_order)
     place = {name: i for i, name in enumerate(names)}
     cells = [(place[value] * e + row.target) * e + row.predicted for value, row in zip(values, rows, strict=True)]
     counts = torch.bincount(torch.tensor(cells, dtype=torch.long), minlength=len(names) * e * e)

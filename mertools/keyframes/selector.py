@@ -32,7 +32,7 @@ from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import find_key_frames
 from mertools.keyframes.stream import stream_key_frames, stream_windows
 from mertools.keyframes.windows import SAME, search_clip, search_windows
-from mertools.layers.padding import check_lengths, real_frames
+from mertools.layers.padding import check_lengths, valid_mask
 
 __all__ = ["FrameSelector", "select_keyframes"]
 
@@ -301,7 +301,7 @@ def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distan
             got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
             raise ValueError(f"distance must return floating ({b}, {t}, {t}) for these frames, got {got}")
         if lengths is not None:
-            real = real_frames(counts, t, d.device)
+            real = valid_mask(counts, t, d.device)
             d = torch.where(real[:, :, None] & real[:, None, :], d, 0)
     else:
         raise _distance_error(distance)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Constants", "real_device"]
+__all__ = ["ConfigurationBuffers", "real_device"]
 
 
 def real_device() -> torch.device:
@@ -27,13 +27,13 @@ def real_device() -> torch.device:
     return torch.device("cpu") if device.type == "meta" else device
 
 
-class Constants(nn.Module):
+class ConfigurationBuffers(nn.Module):
     """A module that holds numbers as buffers outside of its state dict, and has them again when it leaves ``meta``.
 
     Examples:
         >>> with torch.device("meta"):
-        ...     module = Constants()
-        ...     module.hold("weight", torch.ones(2, device=real_device()))
+        ...     module = ConfigurationBuffers()
+        ...     module.register_configuration("weight", torch.ones(2, device=real_device()))
         >>> module.weight.device, module.to_empty(device="cpu").weight
         (device(type='meta'), tensor([1., 1.]))
     """
@@ -42,7 +42,7 @@ class Constants(nn.Module):
         super().__init__()
         self._held: dict[str, Tensor] = {}
 
-    def hold(self, name: str, value: Tensor | None) -> None:
+    def register_configuration(self, name: str, value: Tensor | None) -> None:
         """Register a copy of ``value`` as the buffer ``name``; on ``meta`` where modules are made there."""
         if value is not None:
             value = value.detach().clone()

@@ -32,12 +32,12 @@ def check_lengths(lengths: Tensor | Sequence[int] | None, b: int, t: int, *, lea
     return counts.long()
 
 
-def real_frames(counts: Tensor, t: int, device: torch.device) -> Tensor:
+def valid_mask(counts: Tensor, t: int, device: torch.device) -> Tensor:
     """Which frames are real: ``(b,)`` counts to ``(b, t)`` bool."""
     return torch.arange(t, device=device) < counts.to(device)[:, None]
 
 
-def blank_padding(x: Tensor, counts: Tensor) -> Tensor:
+def mask_padding(x: Tensor, counts: Tensor) -> Tensor:
     """``x`` (b, t, ...) with its padding set to 0, whatever it held."""
-    real = real_frames(counts, x.shape[1], x.device)
+    real = valid_mask(counts, x.shape[1], x.device)
     return torch.where(real.view(*real.shape, *[1] * (x.ndim - 2)), x, 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_floating
-from mertools.layers.padding import check_lengths, real_frames
+from mertools.layers.padding import check_lengths, valid_mask
 
 __all__ = ["FramePool", "pool_frames"]
 
@@ -60,7 +60,7 @@ def pool_frames(
     counts = check_lengths(lengths, b, t).to(x.device)
     if how == "last":
         return x[torch.arange(b, device=x.device), counts - 1]
-    real = real_frames(counts, t, x.device)
+    real = valid_mask(counts, t, x.device)
     wide = torch.promote_types(x.dtype, torch.float32)  # 16 bits have no 1/t for a long clip, nor a sum over it
     if scores is None:
         weight = real.to(wide) / counts[:, None]

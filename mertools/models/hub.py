@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
-from mertools._files import json_object, reading, write_whole
+from mertools._files import atomic_write, json_object, reading
 from mertools.action_units.head import AUHead
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.pooling import FramePool
@@ -95,9 +95,9 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping
     data = safetensors.save(weights, metadata={"format": "pt"})
     # Two files can't be replaced at once. Until both are, the new config lies beside them with a digest of the weights
     # that it is for, so that whoever reads them after a kill does not build the old model around the new weights.
-    write_whole(target / _NEXT, json.dumps({"weights": _digest(data), "config": text}).encode())
-    write_whole(target / _WEIGHTS, data)
-    write_whole(target / _CONFIG, text.encode())
+    atomic_write(target / _NEXT, json.dumps({"weights": _digest(data), "config": text}).encode())
+    atomic_write(target / _WEIGHTS, data)
+    atomic_write(target / _CONFIG, text.encode())
     (target / _NEXT).unlink()
     return target
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_number
-from mertools._files import write_whole
+from mertools._files import atomic_write
 
 __all__ = ["export_onnx"]
 
@@ -82,7 +82,7 @@ def export_onnx(
         graph = _translate(model, examples, axes)
         expected = model(*examples)
     _compare(graph, examples, expected if isinstance(expected, (tuple, list)) else (expected,), tolerance)
-    write_whole(target, graph)
+    atomic_write(target, graph)
     return target
 
 

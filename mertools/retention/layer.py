@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_floating
 from mertools.layers.buffers import real_device
-from mertools.layers.padding import blank_padding, check_lengths
+from mertools.layers.padding import check_lengths, mask_padding
 from mertools.retention.forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
 from mertools.retention.projection import Projection
 from mertools.retention.rotary import rotary_angles, rotary_turns, rotate
@@ -289,7 +289,7 @@ class Retention(nn.Module):
     ) -> tuple[Tensor, RetentionState | None]:
         """Project, retain (in chunks, or frame by frame without), normalise, gate, project."""
         b, t, _ = x.shape
-        x = x if counts is None else blank_padding(x, counts)
+        x = x if counts is None else mask_padding(x, counts)
         q, k, v, gate = self._project(x, self._turns(t, state, x, heads=True))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         log_decay, memory = self._log_decay(), state.memory if state else None

@@ -20,7 +20,7 @@ from torch.utils.checkpoint import checkpoint as rerun
 
 from mertools._checks import check_choice, check_count, check_floating, check_number
 from mertools.layers.drop_path import DropPath, rising_rates
-from mertools.layers.padding import blank_padding, check_lengths, real_frames
+from mertools.layers.padding import check_lengths, mask_padding, valid_mask
 from mertools.retention.layer import MODES, Mode, Retention, RetentionState
 
 __all__ = ["RetNetTemporal"]
@@ -163,7 +163,7 @@ class RetNetTemporal(nn.Module):
         counts = None
         if lengths is not None:
             counts = check_lengths(lengths, *x.shape[:2], least=0).to(x.device)
-            x = blank_padding(x, counts)
+            x = mask_padding(x, counts)
         states = []
         for i, block in enumerate(self.blocks):
             given = (x, mode, None if state is None else state[i], counts, stateful)
@@ -172,7 +172,7 @@ class RetNetTemporal(nn.Module):
             states.append(new)
         x = self.norm(x)
         if counts is not None:
-            x = blank_padding(x, counts)
+            x = mask_padding(x, counts)
         return x, tuple(states) if stateful else ()
 
     def _encode_maps(
@@ -185,7 +185,7 @@ class RetNetTemporal(nn.Module):
         if counts is None:
             maps = stem(frames)
         else:  # only real frames pass the stem, where batch norm would count the padding
-            real = real_frames(counts, t, x.device).flatten()
+            real = valid_mask(counts, t, x.device).flatten()
             some = stem(frames[real])
             maps = some.new_zeros(b * t, *some.shape[1:])
             maps[real] = some

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._files import reading, write_whole
+from mertools._files import atomic_write, reading
 
 __all__ = ["load_checkpoint", "load_weights", "save_checkpoint", "save_weights"]
 
@@ -182,7 +182,7 @@ def _pack(state: Mapping[str, Any]) -> bytes:
 
 def _write(path: Path, data: bytes) -> None:
     try:
-        write_whole(path, data)
+        atomic_write(path, data)
     except OSError as error:
         kept = "; the one that was there before is untouched" if path.is_file() else ""
         reason = error.strerror or str(error)

@@ -15,7 +15,7 @@
 
 What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
 continues with the folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes
-with its process, however that ends (:mod:`mertools.locks`).
+with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mertools._files import append_line, json_object, reading, remove_dead, write_whole
-from mertools._locks import SharedLock
-from mertools.annotations.csv_rows import csv_text
+from filelock import BaseFileLock
+
+from mertools._files import append_line, atomic_write, json_object, lock, reading
+from mertools._text import csv_text
 from mertools.evaluation.score_book import ScoreBook
 from mertools.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -64,7 +65,7 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock: SharedLock | None = None
+        self._lock: BaseFileLock | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_lock": None}  # a lock stays with its process
@@ -86,13 +87,13 @@ class RunFolder:
         wanted = json.loads(json.dumps(settings))
         if not resume and (self.path / "settings.json").exists():
             raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
-        lock = SharedLock.take(self.path / ".lock")
+        held = lock(self.path / ".lock", shared=True)
         try:
             self._begin(wanted, resume)
         except BaseException:
-            del lock  # not kept by the traceback
+            held.release()
             raise
-        self._lock = lock
+        self._lock = held
 
     def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
         file = self.path / "settings.json"
@@ -116,9 +117,8 @@ class RunFolder:
     def _sweep(self) -> None:
         """Remove what kills have left: files that were being written, checkpoints of folds that are done."""
         for folder in (self.path / "folds").glob("*/"):
-            names = ("checkpoint.pt", "predictions.json", "log.jsonl", "weights.pt", "weights.safetensors")
-            for half in (path for name in names for path in folder.glob(f".{name}-*")):
-                remove_dead(half)
+            for half in folder.glob(".*.part"):
+                half.unlink(missing_ok=True)
             if FoldFolder(folder).done:
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
 
@@ -226,7 +226,7 @@ class FoldFolder:
                 raise ValueError(f"{file}, line {number}: epoch must be a number, got {found!r}")
             if found < epoch:
                 kept.append(line)
-        write_whole(file, b"".join(kept))
+        atomic_write(file, b"".join(kept))
 
     def finish(self, book: ScoreBook) -> None:
         """Write the fold's predictions; the checkpoint is no longer needed."""
@@ -240,7 +240,7 @@ class FoldFolder:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    write_whole(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -250,4 +250,4 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    write_whole(path, csv_text(rows).encode())
+    atomic_write(path, csv_text(rows).encode())

@@ -1,10 +1,10 @@
 import torch
 
-from mertools.layers.padding import blank_padding, check_lengths, real_frames
+from mertools.layers.padding import check_lengths, mask_padding, valid_mask
 
 
 def test_real_frames():
-    assert real_frames(torch.tensor([2, 0, 3]), 3, torch.device("cpu")).int().tolist() == [
+    assert valid_mask(torch.tensor([2, 0, 3]), 3, torch.device("cpu")).int().tolist() == [
         [1, 1, 0],
         [0, 0, 0],
         [1, 1, 1],
@@ -14,7 +14,7 @@ def test_real_frames():
 def test_blank_padding_forgets_what_was_there():
     x = torch.full((2, 3, 5), torch.nan)
     x[0, :2] = 1
-    assert blank_padding(x, torch.tensor([2, 0])).sum() == 10
+    assert mask_padding(x, torch.tensor([2, 0])).sum() == 10
 
 
 def test_no_lengths_means_all():

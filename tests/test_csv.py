@@ -5,7 +5,7 @@ import pytest
 from annotation_tables import CASME2, write_csv
 
 import mertools as mt
-from mertools.annotations.csv_rows import bare_cell, csv_rows, csv_text, plain_cell
+from mertools._text import bare_cell, csv_rows, csv_text, plain_cell
 
 
 @pytest.mark.parametrize(
