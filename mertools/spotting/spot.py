@@ -35,6 +35,9 @@ _STEP = _STRETCH - LONGEST - 2 * MARGIN  # so that every movement lies whole in 
 _LEVELS = 5  # means of 1, 2, 4, 8, 16 frames
 _FORMS = 5  # in which a stretch is held at once, while it is searched
 _NEAR_CUT, _CUT, _CONTRAST = 5, 4.0, 0.1  # frames beside a cut, how far it stands out, and of the picture's contrast
+# Of a stretch of ten seconds rest is most, so that a movement's remainder stands out as a blink's does; but a blink's
+# is of the order of the energy of its displacement, or larger.
+_BENT, _FAINT = 0.5, 0.1
 _STILL = 1e-4  # of its error: nothing moves
 
 
@@ -298,7 +301,7 @@ class _Level:
         clip = torch.stack(self.frames)
         if len(clip) < 4 or bool((clip == clip[0]).all()):
             return []
-        motion = picture_motion(clip) if self.pictures else clip_motion(clip)
+        motion = picture_motion(clip, bent=_BENT, faint=_FAINT) if self.pictures else clip_motion(clip)
         if float(motion.values.abs().amax()) < _STILL:
             return []
         found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1)
