@@ -37,8 +37,8 @@ from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, a
 from mertools.annotations.read import Annotations, read_annotations
 from mertools.annotations.repairs import repair_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
-from mertools.audit.audit_table import AuditedTable, audit_table
-from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit.results import AnnotationAudit, ClipAudit
+from mertools.audit.run import AuditedTable, audit_annotations, audit_table
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.magnify import magnify_motion
@@ -75,7 +75,6 @@ from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
 from mertools.training.run_folder import FoldFolder, RunFolder
-from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 
@@ -185,7 +184,6 @@ __all__ = [
     "select_keyframes",
     "spot_then_recognize",
     "spotting_scores",
-    "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",

@@ -73,17 +73,6 @@ class Net(nn.Module):
         return self.fc(self.conv(torch.cat([static, motion], 1)).mean((2, 3)))
 
 
-class Normed(nn.Module):
-    """A user's network of features, with a batch norm."""
-
-    def __init__(self):
-        super().__init__()
-        self.lift, self.norm, self.fc = nn.Linear(11, 13), nn.BatchNorm1d(13), nn.Linear(13, 7)
-
-    def forward(self, x):
-        return self.fc(F.relu(self.norm(self.lift(x))))
-
-
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 
@@ -516,10 +505,6 @@ CASES: dict[str, Case] = {
         "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
         "test_fuse.py::test_every_structure_is_equal",
         long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
-    ),
-    "sync_batch_norm": Case(
-        "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),
-        lambda m, x: m.fc(F.relu((m.lift(x) - m.norm.running_mean) / (m.norm.running_var + 1e-5).sqrt())),
     ),
     "AUPriorLoss": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(), lambda b, t: (torch.randn(b, 7), classes(b)),

@@ -38,7 +38,8 @@ from mertools._files import append_line, atomic_folder, atomic_write
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
-from mertools.audit.run import AuditOptions, ClipAudit
+from mertools.audit.results import ClipAudit
+from mertools.audit.run import AuditOptions
 
 ROOT = Path(__file__).parents[1]
 UNFINISHED = re.compile(r"\..+-[0-9a-f]{16}\.part|\.config\.json\.next|\.?lock|\..+\.audit")
@@ -123,7 +124,7 @@ def page(audit: mt.AnnotationAudit, search: str, frames: object, title: str, wor
 
 def audited(folder: Path, version: int) -> None:
     """The whole job of ``mertools audit``, with the searches and plots done before."""
-    job = sys.modules["mertools.audit.audit_table"]
+    job = sys.modules["mertools.audit.run"]
     with (
         drawn_before(),
         mock.patch.object(job, "audit_clips", functools.partial(searched, version)),

@@ -278,7 +278,7 @@ def test_a_run_folder_travels_without_its_lock(tmp_path):
 # --- audits ----------------------------------------------------------------------------------------------------------
 
 
-JOB = sys.modules["mertools.audit.audit_table"]  # the name in the package is the function's
+JOB = sys.modules["mertools.audit.run"]
 
 
 @pytest.fixture(scope="module")
