@@ -12,18 +12,25 @@ import io
 import json
 import os
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
 import mertools as mt
-from mertools._files import atomic_write, check_target
 from mertools._text import escape_unprintable
 from mertools.annotations.repairs import REPAIRS
 from mertools.audit.search import SEARCHES
+from mertools.clips.read import clip_frames
+from mertools.plots import check_figure_path, save_figure
+
+_PATIENCE = 2.0  # seconds before what is being done is told
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,13 +135,14 @@ def _select(args: argparse.Namespace) -> int:
     if args.refine and (args.onset is None or args.preset is not None):
         return _fail("--refine searches around an annotation: give --onset and --apex, and no --preset")
     if args.plot is not None and (message := _in_the_way(args.plot, Path(args.clips[0]))):
-        return _fail(message)
+        return _fail(f"--plot {args.plot}: {message}")
     selector = mt.FrameSelector(refine=True) if args.refine else mt.FrameSelector.preset(args.preset or "full")
     status = 0
     for clip in args.clips:
         try:
             frames = _read(clip, args.size)
-            keys = selector(frames[None], args.onset, args.apex, args.offset)
+            with telling(f"searching {len(frames)} frames"):
+                keys = selector(frames[None], args.onset, args.apex, args.offset)
         except (OSError, ValueError, TypeError) as error:
             status = _fail(f"{clip}: {error}")
             continue
@@ -142,14 +150,15 @@ def _select(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
         else:
-            marks = "  ".join(f"{name} {frame}" for name, frame in found.items())
-            print(f"{escape_unprintable(clip)}: {marks}  ({len(frames)} frames)", flush=True)
+            words = "  ".join(f"{name} {frame}" for name, frame in found.items())
+            print(f"{escape_unprintable(clip)}: {words}  ({len(frames)} frames)", flush=True)
         if args.plot is not None:
             annotated = args.onset is not None and args.offset is not None
             truth = (args.onset, args.apex, args.offset) if annotated else None
             try:
-                figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
-                save_figure(figure, args.plot)
+                with telling("drawing"):
+                    figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
+                    save_figure(figure, args.plot)
             except (OSError, ValueError, ImportError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 status = _fail(f"--plot {args.plot}: {reason}")
@@ -157,24 +166,76 @@ def _select(args: argparse.Namespace) -> int:
 
 
 def _in_the_way(plot: Path, clip: Path) -> str:
-    """Why a figure must not be written there: it would replace the clip, or be read as one of its frames."""
+    """Why a figure can't or must not be written there; said before the clip is searched."""
     if clip.is_file() and plot.exists() and plot.samefile(clip):
-        return f"--plot {plot} is the clip itself, which is never written to"
+        return "it is the clip itself, which is never written to"
     if clip.is_dir() and plot.parent.is_dir() and plot.parent.samefile(clip):
-        return f"--plot {plot} would lie among the frames of the clip: name a file in another folder"
+        return "it would lie among the frames of the clip: name a file in another folder"
+    try:
+        check_figure_path(plot)
+    except ImportError:
+        return "it needs matplotlib: pip install 'mertools[plot]'"
+    except (OSError, ValueError) as error:
+        return str(error)
     return ""
 
 
 def _read(clip: str, size: int | None) -> Tensor:
-    """The clip's frames; what read_clip warns about becomes a line on standard error."""
+    """The clip's frames; what the reader warns about becomes a line on standard error."""
+    if clip and (videos := _videos(Path(clip))):
+        raise ValueError(f"it is a folder of videos, name the files: mertools select {escape_unprintable(videos)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        frames = mt.read_clip(clip, size=size)
+        frames = []
+        with telling("reading") as tell:
+            for frame in clip_frames(clip, size=size):
+                frames.append(frame)
+                tell(f"reading, frame {len(frames)}")
     for warning in caught:
         print(f"mertools: warning: {_one_line(str(warning.message))}", file=sys.stderr, flush=True)
     if len(frames) < 2:
         raise ValueError(f"a clip needs at least 2 frames, there is {len(frames)}")
-    return frames
+    return torch.stack(frames)
+
+
+def _videos(folder: Path) -> str:
+    """The videos of a folder that holds no images, as they would be named."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
+    images = any(
+        Path(name).suffix.lower() in (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp") for name in names
+    )
+    if images or not videos:
+        return ""
+    kinds = {Path(name).suffix for name in videos}
+    return f"{folder}/*{kinds.pop()}" if len(kinds) == 1 else f"{folder / videos[0]} ..."
+
+
+@contextmanager
+def telling(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what is being done, and since when, if it takes longer than two seconds.
+
+    Yields a function that says it in other words.
+    """
+    over, words, since = threading.Event(), [what], time.monotonic()
+
+    def tell() -> None:
+        pause, longest = _PATIENCE, 0
+        while not over.wait(pause):
+            line = f"mertools: {words[0]} ({time.monotonic() - since:.0f} s)"
+            print(f"\r{line:<{longest}}", end="", file=sys.stderr, flush=True)
+            pause, longest = 1.0, max(longest, len(line))
+        print("\r" + " " * longest + "\r" if longest else "", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    if sys.stderr.isatty():
+        thread.start()
+    try:
+        yield lambda text: words.__setitem__(0, text)
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
 
 
 def _audit(args: argparse.Namespace) -> int:
@@ -233,18 +294,6 @@ def _can_show_progress() -> bool:
         return True
     print("mertools: no progress bar without tqdm: pip install 'mertools[data]'", file=sys.stderr)
     return False
-
-
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole or not at all, see :func:`atomic_write`."""
-    suffix = path.suffix or ".png"
-    if suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-        known = ", ".join(f".{name}" for name in ("png", "pdf", "svg", "jpg"))
-        raise ValueError(f"the file's suffix must be one that matplotlib writes ({known}, ...), got {suffix!r}")
-    check_target(path)
-    data = io.BytesIO()
-    figure.savefig(data, format=suffix[1:])
-    atomic_write(path, data.getvalue())
 
 
 def silence_decoders() -> None:

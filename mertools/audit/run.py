@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mertools._checks import check_choice, check_count, check_number
+from mertools._checks import as_integer, check_choice, check_count, check_number
 from mertools._files import check_target
 from mertools.annotations.annotation import ClipAnnotation, Repair
 from mertools.annotations.folders import FrameFolders, Frames
@@ -267,11 +267,14 @@ class AuditOptions:
                 "selector must have refine=False, it gives the windows of the annotated search: leave it out and pass "
                 'searches=["robust"] for the robust search'
             )
+        size = None if longest is None else as_integer(longest)
+        if longest is not None and (size is None or size < 16):
+            raise ValueError(f"longest must be at least 16 pixels, or None, got {longest!r}")
         return cls(
             names,
             selector,
             check_number("margin", margin, 0),
-            None if longest is None else check_count("longest", longest, least=16),
+            size,
             check_number("threshold", threshold, 0),
             check_count("workers", workers, least=0),
         )

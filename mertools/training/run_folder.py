@@ -19,6 +19,7 @@ however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -142,7 +143,9 @@ class RunFolder:
         atomic_write(self.path / "subjects.csv", csv_text(rows).encode())
         atomic_write(self.path / "scores.json", _json(summary, indent=2).encode())
         if self._lock is not None:
-            self._lock.release()
+            with contextlib.suppress(OSError):  # where an open file can't go it is removed on release
+                (self.path / ".lock").unlink()
+            self._lock.release(force=True)
         return summary
 
 
