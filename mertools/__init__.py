@@ -30,12 +30,11 @@ from mertools.action_units.prior import (
     estimate_pos_weight,
 )
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
-from mertools.annotations.check_dataset import DatasetReport, check_dataset
 from mertools.annotations.dataset import ClipDataset
-from mertools.annotations.folders import FrameFolder, FrameFolders, find_frames
+from mertools.annotations.folders import DatasetReport, FrameFolder, FrameFolders, check_dataset, find_frames
 from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
+from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
-from mertools.annotations.repairs import repair_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
 from mertools.audit.audit_table import AuditedTable, audit_table
 from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
