@@ -50,6 +50,7 @@ from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook, Scores
 from mertools.evaluation.score_io import Prediction
+from mertools.evaluation.spotting import SpotThenRecognizeScores, SpottingScores, spot_then_recognize, spotting_scores
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.selector import FrameSelector, select_keyframes
@@ -68,6 +69,7 @@ from mertools.retention.backbone import ManhattanRetNet
 from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.record import Expression
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
@@ -94,6 +96,7 @@ __all__ = [
     "ClipBatches",
     "ClipDataset",
     "DatasetReport",
+    "Expression",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -121,6 +124,8 @@ __all__ = [
     "ScoreBook",
     "Scores",
     "SpatialTransformer",
+    "SpotThenRecognizeScores",
+    "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
     "TSFmicro",
@@ -177,6 +182,8 @@ __all__ = [
     "save_model",
     "save_weights",
     "select_keyframes",
+    "spot_then_recognize",
+    "spotting_scores",
     "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",
