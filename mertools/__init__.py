@@ -47,9 +47,8 @@ from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_cl
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
-from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_rows import Prediction
-from mertools.evaluation.score_summary import Scores
+from mertools.evaluation.score_book import ScoreBook, Scores
+from mertools.evaluation.score_io import Prediction
 from mertools.evaluation.spotting import SpotThenRecognizeScores, SpottingScores, spot_then_recognize, spotting_scores
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
