@@ -1,6 +1,6 @@
 import pytest
 
-from mertools._text import escape_unprintable
+from mertools._text import escape_unprintable, plain_subject
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,11 @@ def test_long_names_are_cut_in_the_middle():
     assert escape_unprintable("0123456789", 7) == "012…789"
     assert escape_unprintable("0123456", 7) == "0123456"
     assert len(escape_unprintable("x\n" * 200, 41)) == 41
+
+
+def test_subjects_have_one_normal_form():
+    spelt = ("1", "01", "001", "sub01", "sub_1", "SUB-01", "s01", "S 1", "Subject 001", "spNO.1", "1.0", "ｓ０１")
+    assert {plain_subject(name) for name in spelt} == {"1"}
+    assert {plain_subject(name) for name in ("casme2/sub04", "CASME2/04")} == {"casme2/4"}
+    apart = ("1", "11", "101", "1 2", "p1", "a1", "s1b", "samm/1", "0", "anna", "anna b")
+    assert len({plain_subject(name) for name in apart}) == len(apart)
