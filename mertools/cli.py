@@ -24,9 +24,9 @@ from torch import Tensor
 
 import mertools as mt
 from mertools._text import escape_unprintable
-from mertools.annotations.repairs import REPAIRS
+from mertools.annotations.quality import REPAIRS
 from mertools.audit.search import SEARCHES
-from mertools.clips.read import clip_frames
+from mertools.clips.read import IMAGES, clip_frames
 from mertools.plots import check_figure_path, save_figure
 
 _PATIENCE = 2.0  # seconds before what is being done is told
@@ -202,9 +202,7 @@ def _videos(folder: Path) -> str:
     """The videos of a folder that holds no images, as they would be named."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
-    images = any(
-        Path(name).suffix.lower() in (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".webp") for name in names
-    )
+    images = any(name.lower().endswith(IMAGES) for name in names)
     if images or not videos:
         return ""
     kinds = {Path(name).suffix for name in videos}

@@ -480,7 +480,7 @@ CASES: dict[str, Case] = {
     ),
     "ManhattanRetNet": Case(
         "ManhattanRetNet", lambda: mt.ManhattanRetNet(dims=(4, 8, 12, 16)), lambda b, t: (image(b),),
-        "test_published.py::test_maps_of_the_front_branch",
+        "test_pretrained.py::test_maps_of_the_front_branch",
         lambda m, x: m.features(x)[-1],
         long=COMPILED,
     ),
@@ -490,7 +490,7 @@ CASES: dict[str, Case] = {
     ),
     "ParallelFusion": Case(
         "ParallelFusion", lambda: mt.ParallelFusion(7, 11, num_classes=13), lambda b, t: (image(b, 3, 5, 7), image(b, 3, 5, 7)),
-        fusion, lambda m, x, y: m.pool(x + y),
+        fusion, lambda m, x, y: m.logits(x + y),
     ),
     "TwoBranch": Case(
         "TwoBranch", lambda: mt.TwoBranch(Net()), lambda b, t: (image(b), image(b), image(b)), branches,
@@ -500,11 +500,6 @@ CASES: dict[str, Case] = {
         "TwoBranch TSFmicro", lambda: mt.TwoBranch(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
         long=LARGE,
-    ),
-    "fuse": Case(
-        "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
-        "test_fuse.py::test_every_structure_is_equal",
-        long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
     ),
     "AUPriorLoss": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(), lambda b, t: (torch.randn(b, 7), classes(b)),

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 
 from mertools._checks import check_count
-from mertools.annotations.folders import decode_frames
+from mertools.clips.read import decode_frames
 from mertools.keyframes.selector import select_keyframes
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
