@@ -1,6 +1,7 @@
-"""Drawings of how things go together, as SVG for light and dark pages; `python docs/figures.py` writes them.
+"""Drawings of how things go together, as SVG for light and dark pages: `python docs/drawings.py`, or `make figures`.
 
-A drawing is 640 wide, so that its words can be read on a phone. The map of the package is drawn from its imports.
+A drawing is 640 wide, so that its words can be read on a phone. The map of the package is drawn from its folders and
+imports: run this again when a file was added, renamed or moved.
 """
 
 from __future__ import annotations
@@ -227,95 +228,79 @@ def two_branch(palette: str) -> str:
     return d.svg("TwoBranch: one network on the rise and on the fall of an expression")
 
 
-# --- the package, from its imports ----------------------------------------------------------------------------------
+# --- the package, from its folders and imports -----------------------------------------------------------------------
 
-AREAS = {
-    "command line": ("cli", "cli_audit"),
-    "training runs": (
-        "run_folder", "checkpoints", "clip_batches", "processes", "sync_norm", "synthetic_dataset",
-    ),
-    "figures": ("plots",),
-    "audit": (
-        "audit", "audit_table", "audit_search", "audit_workers", "audit_journal", "audit_statistics", "audit_plots",
-        "audit_report", "corrected_table",
-    ),
-    "scores and folds": (
-        "folds", "metrics", "score_book", "score_rows", "score_files", "score_summary", "bootstrap",
-    ),
-    "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export", "fuse"),
-    "datasets": (
-        "annotations", "annotation_rows", "schemas", "tables", "workbooks", "repairs", "problems", "protocols",
-        "frame_folders", "check_dataset", "clip_dataset", "augment",
-    ),
-    "key frames": ("selection", "search", "robust", "motion", "trapezoid", "stream", "keyframes", "distance"),
-    "action units": ("au", "au_loss", "au_checks", "au_head", "au_labels", "expressions", "imbalance"),
-    "retention and fusion": (
-        "retention", "retention_forms", "rotary", "projection", "temporal", "pooling", "manhattan", "backbone",
-        "table_cache", "spatial", "fusion", "drop_path", "slices",
-    ),
-    "clips": ("clips", "images", "synthetic", "resample", "flow", "magnify"),
-    "ground": ("checks", "constants", "padding", "files", "locks", "csv_rows", "shown"),
-}  # fmt: skip
+PACKAGE = ROOT / "mertools"
+TOP = {"__init__": "mt: the flat API", "plots": "plots.py", "cli": "cli.py"}  # files that stand above the rooms
 
 
-def imports() -> dict[str, set[str]]:
-    """Which files of the package each file imports, also inside functions."""
-    found: dict[str, set[str]] = {}
-    for path in (ROOT / "mertools").glob("*.py"):
-        if path.stem.startswith("__"):
-            continue
-        used = set()
+def floors() -> tuple[tuple[str, ...], ...]:
+    """Which rooms stand on which floor, lowest first: as the test of the imports has it."""
+    tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text())
+    (value,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    )
+    return ast.literal_eval(value)
+
+
+def uses(room: str) -> set[str]:
+    """Rooms that the files of a room import from, also inside functions."""
+    files = sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
+    found = set()
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mertools."):
-                used.add(str(node.module).split(".")[1])
-        found[path.stem] = used
-    return found
+                found.add(str(node.module).split(".")[1])
+    return found - {room}
 
 
 def package(palette: str) -> str:
-    """The files by area, from what everything needs up to the command line; a line for each area that another uses."""
-    graph = imports()
-    area_of = {name: area for area, names in AREAS.items() for name in names}
-    left_out = sorted(graph.keys() ^ area_of.keys())
-    if left_out:
-        raise SystemExit(f"docs/drawings.py: AREAS and the files of mertools/ disagree about {', '.join(left_out)}")
-    uses: dict[str, set[str]] = {area: set() for area in AREAS}
-    for name, targets in graph.items():
-        uses[area_of[name]] |= {area_of[target] for target in targets} - {area_of[name]}
-    heights = {area: 34 + 18 * len(_wrapped(names)) for area, names in AREAS.items()}
-    d = Drawing(sum(heights.values()) + 12 * len(AREAS) + 20, palette)
-    y, middle = 14.0, {}
-    for area, names in AREAS.items():
-        fill, line = d.colours["data" if area == "ground" else "ours"]
-        d.parts.append(
-            f'<rect x="20" y="{y}" width="490" height="{heights[area]}" rx="8" fill="{fill}" stroke="{line}"/>'
-        )
-        d.text(34, y + 17, area, bold=True, anchor="start", size=15)
-        for i, words in enumerate(_wrapped(names)):
-            d.text(34, y + 37 + 18 * i, words, muted=True, anchor="start", size=13)
-        middle[area] = y + heights[area] / 2
-        y += heights[area] + 12
-    lane = 524.0
-    for area, targets in uses.items():
-        below = sorted(middle[target] for target in targets if target != "ground")  # everything stands on that
-        if not below:
-            continue
-        if below[0] < middle[area]:
-            raise SystemExit(f"docs/drawings.py: {area!r} uses what stands above it: order AREAS anew")
-        for y in below:
-            d.arrow((510, middle[area]), (lane, middle[area]), (lane, y - 6), (514, y - 6))
-        lane += 13
-    return d.svg("The files of mertools by area, and which areas use which; all of them use the ground")
+    """The rooms floor by floor with their files, and what each room uses."""
+    ground, *rooms = floors()
+    order = [room for floor in rooms for room in floor]
+    parts: list[tuple[float, Drawing]] = []
+    y = 12.0
+    for floor in reversed(rooms):
+        names = [name for name in (TOP if "cli" in floor else floor) if name in floor]
+        width = (600 - 12 * (len(names) - 1)) / len(names)
+        texts = []
+        for name in names:
+            files = sorted(path.stem for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__")
+            below = [other for other in order[: order.index(floor[0])] if other in uses(name)]
+            needs = ["every room"] if name == "__init__" else below
+            texts.append((_wrapped(files, width, ", "), _wrapped(needs, width - 26, ", ")))
+        height = 40 + 18 * max(len(files) + len(needs) for files, needs in texts)
+        sheet = Drawing(0, palette)
+        for i, (name, (files, needs)) in enumerate(zip(names, texts, strict=True)):
+            x = 20 + i * (width + 12)
+            fill, line = sheet.colours["data" if name in TOP else "ours"]
+            sheet.parts.append(
+                f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height}" rx="8" fill="{fill}" stroke="{line}"/>'
+            )
+            sheet.text(x + 12, y + 18, TOP.get(name, f"{name}/"), bold=True, anchor="start", size=15)
+            for j, words in enumerate(files):
+                sheet.text(x + 12, y + 40 + 18 * j, words, muted=True, anchor="start", size=13)
+            for j, words in enumerate(needs):
+                base = y + height - 16 - 18 * (len(needs) - 1 - j)
+                sheet.text(x + 12, base, f"↓ {words}" if j == 0 else words, anchor="start", size=13)
+        parts.append((y, sheet))
+        y += height + 12
+    d = Drawing(y + 56, palette)
+    d.parts = [part for _, sheet in parts for part in sheet.parts]
+    d.box(20, y, 600, 44, "data", ", ".join(f"{name}.py" for name in ground), "the ground: everything may use it")
+    return d.svg("The rooms of mertools, floor by floor, with their files; ↓ names the rooms that a room uses")
 
 
-def _wrapped(names: tuple[str, ...]) -> list[str]:
-    lines = [""]
+def _wrapped(names: list[str], width: float, between: str) -> list[str]:
+    """Names in lines that fit into a box; a letter of 13 px is taken for 7.3 wide."""
+    lines: list[str] = []
     for name in names:
-        joined = f"{lines[-1]}   {name}" if lines[-1] else name
-        if len(joined) > 66:
-            lines.append(name)
+        if lines and 7.3 * len(lines[-1] + between + name) <= width - 24:
+            lines[-1] += between + name
         else:
-            lines[-1] = joined
+            if lines:
+                lines[-1] += between.rstrip()
+            lines.append(name)
     return lines
 
 
@@ -329,3 +314,7 @@ def write(folder: Path) -> None:
     for name, draw in DRAWINGS.items():
         for palette in PALETTES:
             (folder / f"{name}-{palette}.svg").write_text(draw(palette))
+
+
+if __name__ == "__main__":
+    write(ROOT / "docs" / "figures")

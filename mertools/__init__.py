@@ -30,12 +30,11 @@ from mertools.action_units.prior import (
     estimate_pos_weight,
 )
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
-from mertools.annotations.check_dataset import DatasetReport, check_dataset
 from mertools.annotations.dataset import ClipDataset
-from mertools.annotations.folders import FrameFolder, FrameFolders, find_frames
+from mertools.annotations.folders import DatasetReport, FrameFolder, FrameFolders, check_dataset, find_frames
 from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
+from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
-from mertools.annotations.repairs import repair_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
 from mertools.audit.audit_table import AuditedTable, audit_table
 from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
@@ -48,9 +47,9 @@ from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_cl
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
-from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_rows import Prediction
-from mertools.evaluation.score_summary import Scores
+from mertools.evaluation.score_book import ScoreBook, Scores
+from mertools.evaluation.score_io import Prediction
+from mertools.evaluation.spotting import SpotThenRecognizeScores, SpottingScores, spot_then_recognize, spotting_scores
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.selector import FrameSelector, select_keyframes
@@ -69,6 +68,7 @@ from mertools.retention.backbone import ManhattanRetNet
 from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.record import Expression
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
@@ -95,6 +95,7 @@ __all__ = [
     "ClipBatches",
     "ClipDataset",
     "DatasetReport",
+    "Expression",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -122,6 +123,8 @@ __all__ = [
     "ScoreBook",
     "Scores",
     "SpatialTransformer",
+    "SpotThenRecognizeScores",
+    "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
     "TSFmicro",
@@ -178,6 +181,8 @@ __all__ = [
     "save_model",
     "save_weights",
     "select_keyframes",
+    "spot_then_recognize",
+    "spotting_scores",
     "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",

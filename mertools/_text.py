@@ -93,14 +93,18 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
     r"""One row without its end. :mod:`csv` leaves a lone carriage return bare before Python 3.13: the row ends there.
 
+    A blank in front of a cell is quoted, since :func:`csv_rows` skips bare ones.
+
     Examples:
-        >>> print(repr(csv_line(["a", None, 5, "b,c", "d\re"])))
-        'a,,5,"b,c","d\re"'
+        >>> print(repr(csv_line(["a", None, 5, "b,c", "d\re", " f"])))
+        'a,,5,"b,c","d\re"," f"'
     """
     texts = ["" if cell is None else str(cell) for cell in cells]
     marks = (delimiter, '"', "\r", "\n")
     return delimiter.join(
-        '"' + text.replace('"', '""') + '"' if any(mark in text for mark in marks) or texts == [""] else text
+        '"' + text.replace('"', '""') + '"'
+        if any(mark in text for mark in marks) or text.startswith(" ") or texts == [""]
+        else text
         for text in texts
     )
 
@@ -108,13 +112,14 @@ def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
 def plain_cell(cell: str) -> str:
     """A cell that no spreadsheet program runs: with an apostrophe in front of what would be a formula.
 
-    Names come from files of others, and ``=cmd|...`` is a name. Numbers stay as they are, signs included.
+    Names come from files of others, and ``=cmd|...`` is a name. Numbers stay as they are, signs included. A formula
+    that has its apostrophe already gets another, so that :func:`bare_cell` gives back what came in.
 
     Examples:
-        >>> plain_cell("=cmd|' /C calc'!A0"), plain_cell("-1"), plain_cell("EP02_01f")
-        ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f')
+        >>> plain_cell("=cmd|' /C calc'!A0"), plain_cell("-1"), plain_cell("EP02_01f"), plain_cell("'=1")
+        ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f', "''=1")
     """
-    return "'" + cell if cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None else cell
+    return "'" + cell if _is_formula(cell.lstrip("'")) else cell
 
 
 def bare_cell(cell: str) -> str:
@@ -125,3 +130,7 @@ def bare_cell(cell: str) -> str:
         ('=1+1', "'tis")
     """
     return cell[1:] if cell.startswith("'") and plain_cell(cell[1:]) == cell else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None

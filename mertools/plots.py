@@ -19,7 +19,7 @@ from mertools.action_units.expressions import EXPRESSIONS, class_names
 from mertools.action_units.prior import ACTION_UNITS, au_prior
 from mertools.evaluation.metrics import check_counts, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_summary import NOT_STATED
+from mertools.evaluation.score_io import NOT_STATED
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
 

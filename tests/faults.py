@@ -319,7 +319,7 @@ WRITERS = {
     ),
     "audit report": Writer(report, ("audit/report.write_report", "audit/run.AnnotationAudit.write_csv"), steps=2),
     "mertools audit": Writer(audited, ("audit/run.AnnotationAudit.write_csv",), steps=3),
-    "check_dataset csv": Writer(problems, ("annotations/check_dataset.DatasetReport.write_csv",)),
+    "check_dataset csv": Writer(problems, ("annotations/folders.DatasetReport.write_csv",)),
     "ScoreBook json": Writer(
         lambda folder, version: book(version).write_json(folder / "book.json"),
         ("evaluation/score_book.ScoreBook.write_json",), read=lambda folder: mt.ScoreBook.read_json(folder / "book.json").rows,

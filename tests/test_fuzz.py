@@ -375,33 +375,6 @@ def test_a_list_of_other_files_is_no_video(tmp_path, text, suffix):
             read(path)
 
 
-def test_a_video_of_enormous_frames_is_refused(tmp_path, monkeypatch):
-    import cv2
-
-    class Huge:
-        def __init__(self, path, backend):
-            pass
-
-        def isOpened(self):
-            return True
-
-        def get(self, prop):
-            return {cv2.CAP_PROP_FRAME_HEIGHT: 50_000.0, cv2.CAP_PROP_FRAME_WIDTH: 50_000.0}.get(prop, 10.0)
-
-        def read(self):
-            raise AssertionError("a frame was decoded")
-
-        def release(self):
-            pass
-
-    (tmp_path / "clip.mp4").write_bytes(b"x")
-    monkeypatch.setattr(cv2, "VideoCapture", Huge)
-    with pytest.raises(
-        ValueError, match=r"promises frames of 50000x50000, at most 67108864 pixels are read: .*clip.mp4"
-    ):
-        mt.read_clip(tmp_path / "clip.mp4")
-
-
 def test_a_video_of_one_frame_is_named(tmp_path):
     import cv2
 

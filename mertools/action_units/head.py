@@ -54,8 +54,7 @@ class AUHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("num_aus", num_aus)):
-            check_count(name, value)
+        in_features, num_aus = check_count("in_features", in_features), check_count("num_aus", num_aus)
         self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
