@@ -501,7 +501,7 @@ CASES: dict[str, Case] = {
     ),
     "ParallelFusion": Case(
         "ParallelFusion", lambda: mt.ParallelFusion(7, 11, num_classes=13), lambda b, t: (image(b, 3, 5, 7), image(b, 3, 5, 7)),
-        fusion, lambda m, x, y: m.pool(x + y),
+        fusion, lambda m, x, y: m.logits(x + y),
     ),
     "TwoBranch": Case(
         "TwoBranch", lambda: mt.TwoBranch(Net()), lambda b, t: (image(b), image(b), image(b)), branches,
@@ -511,11 +511,6 @@ CASES: dict[str, Case] = {
         "TwoBranch TSFmicro", lambda: mt.TwoBranch(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
         long=LARGE,
-    ),
-    "fuse": Case(
-        "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
-        "models/test_fuse.py::test_every_structure_is_equal",
-        long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
     ),
     "sync_batch_norm": Case(
         "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),

@@ -169,7 +169,7 @@ def rotated(version):
 
 
 def saved_model(folder, version):
-    mt.save_model(rotated(version), folder / "model", {"dim": 8, "num_heads": 2, "rotary": not version})
+    mt.save_model(rotated(version), folder / "model")
 
 
 def read_model(folder):

@@ -164,7 +164,7 @@ def test_a_pickle_that_makes_a_file_is_refused_by_every_loader(tmp_path, how, lo
     "name", ["os.system", "builtins.eval", "torch.hub.load", "nn.Module", "Path", "mertools.models.tsfmicro.TSFmicro"]
 )
 def test_a_config_names_no_class_by_its_path(tmp_path, name):
-    folder = mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})
+    folder = mt.save_model(mt.AUHead(3, 2), tmp_path)
     (folder / "config.json").write_text(json.dumps({"class": name, "command": "touch owned"}))
     with pytest.raises(ValueError, match=rf"config names the class '{name}', which is none of"):
         mt.load_model(folder)
@@ -241,7 +241,7 @@ def run_everything(folder):
         words += "--dims 4 8 12 16 --hidden 16 --epochs 1 --device cpu"
         example("train_mer").main(words.split())
     model = mt.AUHead(3, 2)
-    mt.load_model(mt.save_model(model, folder / "model", {"in_features": 3, "num_aus": 2}))
+    mt.load_model(mt.save_model(model, folder / "model"))
     mt.save_checkpoint(folder / "checkpoint.pt", {"model": model.state_dict()})
     mt.load_checkpoint(folder / "checkpoint.pt")
     mt.save_weights(folder / "weights.pt", model)
