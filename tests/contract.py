@@ -493,7 +493,7 @@ CASES: dict[str, Case] = {
         "ManhattanRetNet", lambda: mt.ManhattanRetNet(dims=(4, 8, 12, 16)), lambda b, t: (image(b),),
         "models/test_pretrained.py::test_maps_of_the_front_branch",
         lambda m, x: m.features(x)[-1],
-        long=COMPILED,
+        long=LARGE,
     ),
     "SpatialTransformer": Case(
         "SpatialTransformer", lambda: mt.SpatialTransformer(14, 1, 7, grid=5, drop_path=0.2), lambda b, t: (image(b),), spatial,
@@ -525,13 +525,13 @@ CASES: dict[str, Case] = {
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),
         lambda b, t: (torch.randn(b, 7), torch.randn(b, 7).softmax(1)),
         loss_of_au_prior, lambda m, *x: mt.au_prior_loss(*x, prior=m.prior, reduction="none"), fixed=(1,),
-        no=NO_PARAMETERS,
+        no=NO_PARAMETERS, long=COMPILED,
     ),
     "AUPriorLoss, head": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),
         lambda b, t: (torch.randn(b, 7), classes(b), torch.randn(b, 18)),
         loss_of_au_prior, lambda m, *x: mt.au_prior_loss(*x, prior=m.prior, reduction="none"),
-        no=NO_PARAMETERS,
+        no=NO_PARAMETERS, long=COMPILED,
     ),
     "AUPriorLoss, labels": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),

@@ -50,5 +50,5 @@ def test_the_loss_in_a_training_loop():
 def test_the_loss_is_one_graph(use):
     criterion = mt.AUPriorLoss(pos_weight=mt.au_pos_weight())
     inputs = [torch.randn(3, 7), torch.tensor([0, 6, -100]), torch.randn(3, 18)][: use + 1]
-    compiled = torch.compile(criterion, fullgraph=True, backend="inductor")
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")  # inductor: the test above
     torch.testing.assert_close(compiled(*inputs), criterion(*inputs))

@@ -189,6 +189,7 @@ def test_a_report_is_not_written_over_the_table(data, tmp_path):
 SPOILT = [
     b"\0" * 40, b"\xff\xfe", b"", b"[1, 2]", b'{"clip": 1}', b'{"clip": 1, "annotated": [3]}', b'{"clip": 1, "anno',
     b'{"clip": "x", "annotated": [1, 2, 3]}', b'{"robust": 1}', b'{"clip": 1, "robust": [1, 2, 3]}',
+    b"{}", b'{"clip": 1, "annotated": "abc"}', b"\\",
 ]  # fmt: skip
 
 

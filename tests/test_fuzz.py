@@ -17,7 +17,6 @@ import mertools as mt
 from mertools.annotations.folders import FrameFolders
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
-from mertools.audit.journal import Journal
 from mertools.models import hub
 from reliability.fuzz import PARSERS, SCHEMA, parse
 
@@ -274,15 +273,6 @@ def test_selection_with_control_characters_names_the_file(tmp_path):
     with_cell(tmp_path / "book.json", '"last"', '"la\\u0087st"')
     with pytest.raises(ValueError, match=r"book.json: selection must be text without control characters"):
         mt.ScoreBook.read_json(tmp_path / "book.json")
-
-
-@pytest.mark.parametrize(
-    "line", ["[]", "{}", '{"clip": "x"}', '{"clip": 0, "robust": [1, 2]}', '{"clip": 0, "robust": "abc"}', "\\"]
-)
-def test_a_line_of_the_journal_that_no_audit_wrote_is_searched_again(tmp_path, line):
-    (tmp_path / "journal.jsonl").write_text('{"run": "x"}\n' + line + '\n{"clip": 3, "robust": [1, 2, 4]}\n')
-    with Journal(tmp_path, "x") as journal:
-        assert journal.done == {3: {"robust": [1, 2, 4]}}
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
