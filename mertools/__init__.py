@@ -39,6 +39,7 @@ from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
 from mertools.audit.audit_table import AuditedTable, audit_table
 from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
+from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.magnify import magnify_motion
 from mertools.clips.read import read_clip
@@ -67,6 +68,8 @@ from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
 from mertools.spotting.record import Expression
+from mertools.spotting.spot import iter_expressions, spot_expressions
+from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
@@ -125,6 +128,8 @@ __all__ = [
     "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
+    "SyntheticExpression",
+    "SyntheticVideo",
     "TSFmicro",
     "TwoBranch",
     "__version__",
@@ -146,12 +151,14 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "export_onnx",
+    "face_box",
     "facs_labels",
     "find_frames",
     "fixed_folds",
     "frame_list_schema",
     "group_folds",
     "inner_split",
+    "iter_expressions",
     "join_processes",
     "load_checkpoint",
     "load_model",
@@ -178,6 +185,7 @@ __all__ = [
     "save_model",
     "save_weights",
     "select_keyframes",
+    "spot_expressions",
     "spot_then_recognize",
     "spotting_scores",
     "sync_batch_norm",
