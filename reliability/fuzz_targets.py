@@ -276,7 +276,8 @@ def au_labels(rng: random.Random, folder: Path) -> Callable[[], object]:
 def facs(rng: random.Random, folder: Path) -> Callable[[], object]:
     """FACS codes."""
     parts = ["L1", "R4", "12B", "or", "and", "+", ",", "，", " ", "12", "?", "AU", "99", "0", "/", token(rng)[:50]]
-    codes = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(rng.randrange(4))]
+    codes: list[Any] = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(rng.randrange(4))]
+    codes += rng.choices((None, 4), k=rng.random() < 0.2)  # what is no code is reported, what is no text is refused
     return lambda: mt.facs_labels(codes)
 
 
