@@ -11,7 +11,7 @@ from typing import Any
 
 import mertools as mt
 from mertools._text import escape_unprintable
-from mertools.annotations.repairs import REPAIRS
+from mertools.annotations.quality import REPAIRS
 from mertools.audit.search import SEARCHES
 
 

@@ -21,7 +21,7 @@ import torch
 
 import mertools as mt
 from mertools.action_units.expressions import class_names
-from mertools.annotations.repairs import REPAIRS
+from mertools.annotations.quality import REPAIRS
 from mertools.annotations.schemas import SCHEMAS, dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
@@ -57,7 +57,7 @@ def _all_rows(path: Path, dataset: Any, **options: Any) -> Callable[[], object]:
     """Read a table; every row that holds something must come out of it, or the table be refused."""
 
     def read() -> object:
-        from mertools.annotations.annotation_rows import locate_columns
+        from mertools.annotations.read import locate_columns
         from mertools.annotations.tables import read_sheet
 
         clips = mt.read_annotations(path, dataset, **options)
@@ -593,7 +593,7 @@ def _model(name: str) -> dict[str, bytes]:
     config = _CONFIGS[name]
     net = mt.TSFmicro(num_classes=5, **_SMALL) if name == "TwoBranch" else None  # type: ignore[arg-type]
     model = mt.TwoBranch(net) if net is not None else getattr(mt, name)(**config)
-    folder = mt.save_model(model, tempfile.mkdtemp(), config)
+    folder = mt.save_model(model, tempfile.mkdtemp())
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

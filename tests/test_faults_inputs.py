@@ -68,9 +68,9 @@ def _made(made, then):
 
 def _while_listing(then, read):
     """``then`` after the folder has been listed and before its frames are read."""
-    listing = clips_module._numbered
+    listing = clips_module._folder_images
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clips_module, "_numbered", lambda path: _made(listing(path), then))
+        patch.setattr(clips_module, "_folder_images", lambda path: _made(listing(path), then))
         return read()
 
 

@@ -13,10 +13,11 @@ import numpy as np
 
 from mertools._files import atomic_write
 from mertools._text import csv_text, escape_unprintable
-from mertools.annotations.folders import FrameFolders, decode_frames
+from mertools.annotations.folders import FrameFolders
 from mertools.audit.plots import plot_contact_sheet, plot_shifts, plot_uncertain
 from mertools.audit.run import AnnotationAudit, ClipAudit
 from mertools.audit.statistics import KEYS, Distribution, Group, SpreadTest
+from mertools.clips.read import decode_frames
 
 _PLURAL = {"onset": "onsets", "apex": "apexes", "offset": "offsets"}
 REPORT_FILES = ("clips.csv", "groups.csv", "tests.csv", "index.html")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mertools.annotations.folders import decode_frames
+from mertools.clips.read import decode_frames
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.selector import select_keyframes
 
