@@ -276,9 +276,11 @@ def au_labels(rng: random.Random, folder: Path) -> Callable[[], object]:
 def facs(rng: random.Random, folder: Path) -> Callable[[], object]:
     """FACS codes."""
     parts = ["L1", "R4", "12B", "or", "and", "+", ",", "，", " ", "12", "?", "AU", "99", "0", "/", token(rng)[:50]]
-    codes: list[Any] = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(rng.randrange(4))]
-    codes += rng.choices((None, 4), k=rng.random() < 0.2)  # what is no code is reported, what is no text is refused
-    return lambda: mt.facs_labels(codes)
+    codes = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(rng.randrange(4))]
+    units = rng.choice(
+        (mt.ACTION_UNITS, mt.ACTION_UNITS, ["AU12", "smile"])
+    )  # what is no code is reported, not refused
+    return lambda: mt.facs_labels(codes, action_units=units)
 
 
 @target(6)
