@@ -279,7 +279,7 @@ def facs(rng: random.Random, folder: Path) -> Callable[[], object]:
     codes = ["".join(rng.choices(parts, k=rng.randrange(8))) for _ in range(rng.randrange(4))]
     units = rng.choice(
         (mt.ACTION_UNITS, mt.ACTION_UNITS, ["AU12", "smile"])
-    )  # what is no code is reported, not refused
+    )
     return lambda: mt.facs_labels(codes, action_units=units)
 
 
