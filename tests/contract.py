@@ -595,7 +595,11 @@ NO_CASE = {
     **_names("optical_flow", "OpenCV computes it, image by image: test_flow.py"),
     **_names("ClipAugment Geometry transform_clip", "NumPy arrays, image by image: test_augment.py"),
     **_names("drawn_portrait SyntheticClip synthetic_clip synthetic_dataset SyntheticDataset", "makes data: test_synthetic*.py"),
-    **_names("OpenFaceAUs facs_labels read_au_labels read_openface write_au_labels", "reads labels: test_au_labels.py"),
+    **_names(
+        "ActionUnitTable FacsLabels OpenFaceAUs facs_labels read_action_units read_au_labels read_facs read_openface "
+        "write_au_labels",
+        "reads labels: test_detectors.py, test_facs.py, test_labels.py",
+    ),
     **_names(
         "AnnotationAudit AnnotationSchema Annotations AuditedTable ClipAnnotation ClipAudit DatasetReport FrameFolder "
         "FrameFolders Problem Protocol ProtocolClips Repair apply_protocol audit_annotations audit_table check_dataset "
