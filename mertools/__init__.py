@@ -6,7 +6,7 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
-Models          TSFmicro, TwoBranch, load_published, fuse                          TSFmicro, GAMDSS
+Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
@@ -39,6 +39,7 @@ from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
 from mertools.audit.audit_table import AuditedTable, audit_table
 from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
+from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.magnify import magnify_motion
 from mertools.clips.read import read_clip
@@ -56,11 +57,9 @@ from mertools.keyframes.selector import FrameSelector, select_keyframes
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
-from mertools.models.fuse import fuse
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
-from mertools.models.pretrained import load_published
-from mertools.models.torchscale import load_torchscale
+from mertools.models.pretrained import load_published, load_torchscale
 from mertools.models.tsfmicro import TSFmicro
 from mertools.models.two_branch import TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
@@ -69,6 +68,8 @@ from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
 from mertools.spotting.record import Expression
+from mertools.spotting.spot import iter_expressions, spot_expressions
+from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
@@ -127,6 +128,8 @@ __all__ = [
     "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
+    "SyntheticExpression",
+    "SyntheticVideo",
     "TSFmicro",
     "TwoBranch",
     "__version__",
@@ -148,13 +151,14 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "export_onnx",
+    "face_box",
     "facs_labels",
     "find_frames",
     "fixed_folds",
     "frame_list_schema",
-    "fuse",
     "group_folds",
     "inner_split",
+    "iter_expressions",
     "join_processes",
     "load_checkpoint",
     "load_model",
@@ -181,6 +185,7 @@ __all__ = [
     "save_model",
     "save_weights",
     "select_keyframes",
+    "spot_expressions",
     "spot_then_recognize",
     "spotting_scores",
     "sync_batch_norm",

@@ -1,10 +1,11 @@
-"""Text in and out: csv rows, cells that no spreadsheet runs as formulas, names safe for terminals, natural order."""
+"""Text in and out: csv rows, cells that no spreadsheet runs, names safe for terminals, their order, subjects."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 __all__: list[str] = []
@@ -48,6 +49,25 @@ def _magnitude(digits: str) -> tuple[int, str]:
     """What sorts as the number does, of any length: Python makes no integers of thousands of digits."""
     significant = digits.lstrip("0")
     return len(significant), significant
+
+
+def plain_subject(name: str) -> str:
+    """The normal form that subjects are compared by: tables, folders and lists spell one person in many ways.
+
+    A number keeps nothing but itself, whatever stands in front (``sub``, ``subject``, ``s``, ``spNO.``); of other names
+    case, blanks and leading zeros don't count. A dataset in front, ``casme2/01``, stays.
+
+    Examples:
+        >>> {plain_subject(name) for name in ("1", "01", "sub01", "s01", "S 1", "Subject_001", "spNO.1", "1.0")}
+        {'1'}
+        >>> plain_subject("CASME2/sub01"), plain_subject("A07"), plain_subject("EP02")
+        ('casme2/1', 'a7', 'ep2')
+    """
+    *before, text = unicodedata.normalize("NFKC", name).casefold().split("/")
+    text = " ".join(text.split())
+    number = re.fullmatch(r"(?:sub|subj|subject|s|sp|spno)?[ ._-]*0*(\d+)(?:\.0+)?", text, re.ASCII)
+    plain = number[1] if number else re.sub(r"(?<!\d)0+(?=\d)", "", text)
+    return "/".join([*(" ".join(part.split()) for part in before), plain])
 
 
 def csv_rows(text: str, place: str, *, delimiter: str = ",", strict: bool = True) -> Iterator[tuple[int, list[str]]]:

@@ -592,7 +592,7 @@ def _model(name: str) -> dict[str, bytes]:
     config = _CONFIGS[name]
     net = mt.TSFmicro(num_classes=5, **_SMALL) if name == "TwoBranch" else None  # type: ignore[arg-type]
     model = mt.TwoBranch(net) if net is not None else getattr(mt, name)(**config)
-    folder = mt.save_model(model, tempfile.mkdtemp(), config)
+    folder = mt.save_model(model, tempfile.mkdtemp())
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

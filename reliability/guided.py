@@ -63,10 +63,11 @@ def target(name: str, folder: Path) -> Callable[[bytes], Any]:
     """What is called on each input."""
     import struct
 
+    from mertools.clips.images import image_size
+
     import mertools as mt
     from mertools._files import json_object
     from mertools.audit.journal import Journal
-    from mertools.clips.images import image_size
     from mertools.models.hub import _build, _check_sizes
 
     schema = mt.AnnotationSchema(

@@ -63,7 +63,7 @@ def everything(folder: Path) -> list[str]:
 
     config = {"num_classes": 5, "image_size": 32, "dims": [4, 8, 12, 16], "hidden": 11, "spatial_depth": 1}
     model = mt.TSFmicro(**config)  # type: ignore[arg-type]
-    mt.load_model(mt.save_model(model, folder / "model", config))
+    mt.load_model(mt.save_model(model, folder / "model"))
     mt.save_checkpoint(folder / "checkpoint.pt", {"model": model.state_dict()})
     mt.load_checkpoint(folder / "checkpoint.pt")
     mt.save_weights(folder / "weights.pt", model)

@@ -491,7 +491,7 @@ CASES: dict[str, Case] = {
     ),
     "ManhattanRetNet": Case(
         "ManhattanRetNet", lambda: mt.ManhattanRetNet(dims=(4, 8, 12, 16)), lambda b, t: (image(b),),
-        "test_published.py::test_maps_of_the_front_branch",
+        "test_pretrained.py::test_maps_of_the_front_branch",
         lambda m, x: m.features(x)[-1],
         long=COMPILED,
     ),
@@ -501,7 +501,7 @@ CASES: dict[str, Case] = {
     ),
     "ParallelFusion": Case(
         "ParallelFusion", lambda: mt.ParallelFusion(7, 11, num_classes=13), lambda b, t: (image(b, 3, 5, 7), image(b, 3, 5, 7)),
-        fusion, lambda m, x, y: m.pool(x + y),
+        fusion, lambda m, x, y: m.logits(x + y),
     ),
     "TwoBranch": Case(
         "TwoBranch", lambda: mt.TwoBranch(Net()), lambda b, t: (image(b), image(b), image(b)), branches,
@@ -511,11 +511,6 @@ CASES: dict[str, Case] = {
         "TwoBranch TSFmicro", lambda: mt.TwoBranch(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
         long=LARGE,
-    ),
-    "fuse": Case(
-        "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
-        "test_fuse.py::test_every_structure_is_equal",
-        long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
     ),
     "sync_batch_norm": Case(
         "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),

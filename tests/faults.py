@@ -176,12 +176,12 @@ def model(version: int) -> torch.nn.Module:
 
 
 def saved_model(folder: Path, version: int) -> None:
-    mt.save_model(model(version), folder / "model", {"in_features": 8 + version, "num_aus": 5})
+    mt.save_model(model(version), folder / "model")
 
 
 def same_size_model(folder: Path, version: int) -> None:
     """The two versions differ in a setting that the weights' shapes do not tell."""
-    mt.save_model(scaled(version), folder / "model", {"dim": 8, "num_heads": 2, "rotary": not version})
+    mt.save_model(scaled(version), folder / "model")
 
 
 @functools.cache

@@ -256,3 +256,14 @@ def test_other_encodings_and_large_files_are_refused(tmp_path, monkeypatch):
 def test_what_is_no_json_object(data):
     with pytest.raises(ValueError, match=r"^a.json (can't be read as JSON|must hold a JSON object, it holds)"):
         json_object(data, "a.json")
+
+
+def test_chinese_tables_are_read_and_western_ones_are_not_taken_for_them(tmp_path):
+    path = tmp_path / "codes.csv"
+    for text in ("受试者,表情\n1,高兴\n", "Subject,AU\n1,4；7\n2,12或14\n", "a,朱镕基\n"):
+        path.write_bytes(text.encode("gb18030"))
+        assert read_text(path) == (text, "gb18030")
+    for text in ("Überschrift,café\n", "Müller,Größe\n", "naïve,Ærø\n", "señor,niño\n"):
+        path.write_bytes(text.encode("latin-1"))
+        with pytest.raises(ValueError, match=r"codes.csv is not UTF-8 \(row 1\)"):
+            read_text(path)

@@ -344,7 +344,7 @@ def test_a_config_that_asks_for_too_much_takes_no_memory(tmp_path, monkeypatch, 
     monkeypatch.setattr(model_folder, "_MODULES", 500)
     pytest.importorskip("safetensors")
     config = {"num_classes": 5, "image_size": 32, "dims": [4, 8, 12, 16], "hidden": 11, "spatial_depth": 1}
-    folder = mt.save_model(mt.TSFmicro(**config), tmp_path, config)
+    folder = mt.save_model(mt.TSFmicro(**config), tmp_path)
     (folder / "config.json").write_text(json.dumps({**config, "class": "TSFmicro", **change}))
     with pytest.raises(ValueError, match=rf"(config.json|model.safetensors).*{message}"):
         mt.load_model(folder)
@@ -353,7 +353,7 @@ def test_a_config_that_asks_for_too_much_takes_no_memory(tmp_path, monkeypatch, 
 def test_weights_of_whole_numbers_are_no_weights(tmp_path):
     safetensors = pytest.importorskip("safetensors.torch")
     config = {"in_features": 3, "num_aus": 2}
-    folder = mt.save_model(mt.AUHead(**config), tmp_path, config)
+    folder = mt.save_model(mt.AUHead(**config), tmp_path)
     weights = {name: value.int() for name, value in mt.AUHead(**config).state_dict().items()}
     safetensors.save_file(weights, folder / "model.safetensors")
     with pytest.raises(ValueError, match="or kind of number"):

@@ -18,6 +18,15 @@ def test_the_public_surface_is_the_list():
     assert all(hasattr(mt, name) for name in NAMES)
 
 
+def test_no_public_name_shadows_a_submodule():
+    """``import mertools.retention as m`` gives the room, never a function of that name."""
+    for info in pkgutil.walk_packages(mt.__path__, "mertools."):
+        if info.name != "mertools.__main__":
+            parent, _, name = info.name.rpartition(".")
+            importlib.import_module(info.name)
+            assert getattr(sys.modules[parent], name) is sys.modules[info.name], info.name
+
+
 def test_modules_say_what_they_offer():
     """Every name of a module's ``__all__`` exists, and every public name comes from one."""
     offered = {"__version__"}

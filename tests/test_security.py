@@ -159,7 +159,7 @@ def test_a_pickle_that_makes_a_file_is_refused_by_every_loader(tmp_path, how, lo
     "name", ["os.system", "builtins.eval", "torch.hub.load", "nn.Module", "Path", "mertools.models.tsfmicro.TSFmicro"]
 )
 def test_a_config_names_no_class_by_its_path(tmp_path, name):
-    folder = mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})
+    folder = mt.save_model(mt.AUHead(3, 2), tmp_path)
     (folder / "config.json").write_text(json.dumps({"class": name, "command": "touch owned"}))
     with pytest.raises(ValueError, match=rf"config names the class '{name}', which is none of"):
         mt.load_model(folder)

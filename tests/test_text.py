@@ -5,7 +5,16 @@ import pytest
 from annotation_tables import CASME2, write_csv
 
 import mertools as mt
-from mertools._text import bare_cell, csv_line, csv_rows, csv_text, escape_unprintable, natural_order, plain_cell
+from mertools._text import (
+    bare_cell,
+    csv_line,
+    csv_rows,
+    csv_text,
+    escape_unprintable,
+    natural_order,
+    plain_cell,
+    plain_subject,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +89,11 @@ def test_names_are_in_the_order_of_their_numbers():
     names = ["s" + "9" * 6000, "s1" + "0" * 6000, "s10", "s9", "s0009"]  # beyond Python's integers
     assert sorted(names, key=natural_order) == ["s0009", "s9", "s10", "s" + "9" * 6000, "s1" + "0" * 6000]
     assert sorted(["s10", "s2", "s", "S2", "2", ""], key=natural_order) == ["", "2", "S2", "s", "s2", "s10"]
+
+
+def test_subjects_have_one_normal_form():
+    spelt = ("1", "01", "001", "sub01", "sub_1", "SUB-01", "s01", "S 1", "Subject 001", "spNO.1", "1.0", "ｓ０１")
+    assert {plain_subject(name) for name in spelt} == {"1"}
+    assert {plain_subject(name) for name in ("casme2/sub04", "CASME2/04")} == {"casme2/4"}
+    apart = ("1", "11", "101", "1 2", "p1", "a1", "s1b", "samm/1", "0", "anna", "anna b")
+    assert len({plain_subject(name) for name in apart}) == len(apart)

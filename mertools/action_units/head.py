@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from mertools._checks import check_count, check_floating
 from mertools.action_units.prior import ACTION_UNITS
+from mertools.layers.arguments import records_arguments
 
 __all__ = ["AUHead", "attach_au_head", "detach_au_head"]
 
 
+@records_arguments
 class AUHead(nn.Module):
     """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
 

@@ -7,16 +7,15 @@ put in front of a split of your own too.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mertools._checks import as_integer, check_count, check_number
-from mertools._text import natural_order
+from mertools._text import natural_order, plain_subject
 from mertools.annotations.protocols import ProtocolClips
 
 __all__ = ["Fold", "check_fold", "fixed_folds", "group_folds", "inner_split", "lodo_folds", "loso_folds"]
@@ -107,7 +106,7 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     """The folds that a dataset fixes: DFEW's five, ``"1"`` to ``"5"``, or the one split of FERV39K, ``"1"``.
 
     Neither dataset says who is seen, so the guard is on the clips' names: no clip is trained on and tested in the same
-    fold. Where clips have subjects, it is on those.
+    fold. Where clips have subjects, it is on those. Without a test list, the validation list is tested on (AFEW).
 
     Args:
         clips: what :func:`apply_protocol` makes of the lists; the indices are those of ``clips.clips``.
@@ -130,7 +129,7 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     """
     if not isinstance(clips, ProtocolClips):
         raise TypeError(f"clips must be ProtocolClips, the result of apply_protocol, got {type(clips).__name__}")
-    unsplit = [clip for clip in clips.clips if clip.split not in ("train", "test")]
+    unsplit = [clip for clip in clips.clips if clip.split not in ("train", "test", "val")]
     if unsplit or not clips.clips:
         raise ValueError(
             f"{len(unsplit)} of the {len(clips.clips)} clips of {clips.name} know no split: read the folder of the "
@@ -144,11 +143,11 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     targets = [clips.classes[target] for target in clips.targets]
     folds = {}
     for number in numbers:
-        sides: dict[str | None, list[int]] = {"train": [], "test": []}
+        sides: dict[str | None, list[int]] = {"train": [], "test": [], "val": []}
         for i, clip in enumerate(clips.clips):
             if clip.fold == number:
                 sides[clip.split].append(i)
-        fold, name = Fold(sides["train"], sides["test"]), "1" if number is None else str(number)
+        fold, name = Fold(sides["train"], sides["test"] or sides["val"]), "1" if number is None else str(number)
         try:
             _check(fold, guarded, targets, None, kind="subject" if known else "clip")
         except ValueError as error:
@@ -290,8 +289,8 @@ def check_fold(
 
     Args:
         fold: indices to train on and to test on.
-        subjects: who is seen in each clip of the table (clip names where nobody knows); spellings that differ only in
-            case, blanks or leading zeros are taken for one person.
+        subjects: who is seen in each clip of the table (clip names where nobody knows); ``1``, ``01``, ``sub01`` and
+            ``S01`` are taken for one subject.
         targets: class of each clip of the table, by index or name.
         classes: names of the classes by index, all of which must be in training; default those that occur in the fold.
 
@@ -334,7 +333,7 @@ def _check(
 
 
 def _check_subjects(train: list[int], test: list[int], names: list[Any], kind: str) -> None:
-    plain = {name: _plain(name) if kind == "subject" else name for name in set(names)}
+    plain = {name: plain_subject(name) if kind == "subject" and isinstance(name, str) else name for name in set(names)}
     spelt = [plain[name] for name in names]
     sides = Counter(spelt[i] for i in train), Counter(spelt[i] for i in test)
     both = sorted(sides[0].keys() & sides[1].keys(), key=lambda name: natural_order(str(name)))
@@ -360,13 +359,6 @@ def _check_classes(train: list[int], test: list[int], labels: list[Any], classes
     if missing := sorted(wanted - {labels[i] for i in train}):
         shown = ", ".join(named.get(label, repr(label)) for label in missing)
         raise ValueError(f"training has no clip of class {shown}: the model cannot learn it")
-
-
-def _plain(name: Hashable) -> Hashable:
-    """A subject without what spellings differ in: case, blanks, leading zeros."""
-    if not isinstance(name, str):
-        return name
-    return re.sub(r"(?<!\d)0+(?=\d)", "", " ".join(name.casefold().split()))
 
 
 def _fold(

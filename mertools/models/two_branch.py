@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mertools.action_units.head import WithAUHead
+from mertools.layers.arguments import records_arguments
 from mertools.models.tsfmicro import TSFmicro
 
 __all__ = ["TwoBranch"]
 
 
+@records_arguments
 class TwoBranch(nn.Module):
     """GAMDSS's two branches around any network: the rise and the fall of an expression, one set of weights.
 
@@ -56,12 +58,6 @@ class TwoBranch(nn.Module):
         """The front branch alone, for prediction: no offset is needed, and half the work."""
         _check_frames(onset=onset, apex=apex)
         return self._branch(onset, apex - onset)
-
-    def fuse(self) -> TwoBranch:
-        """A copy for prediction that is equal and faster, see :func:`mertools.fuse`."""
-        from mertools.models.fuse import fuse
-
-        return fuse(self)
 
     def _branch(self, static: Tensor, motion: Tensor) -> Tensor:
         takes_frames = isinstance(_unwrapped(self.net), TSFmicro)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,29 @@ def test_parallel_is_its_parts_put_together():
     model = small()
     onset, apex = images(2)
     assert torch.equal(model(onset, apex), model.fusion(model.temporal(apex - onset), model.spatial(onset)))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda i: mt.TSFmicro(
+            i(5), image_size=i(32), in_channels=i(3), dims=[i(4), i(8), i(12), i(16)], depths=[i(1)] * 4, num_heads=i(2),
+            spatial_depth=i(1), spatial_heads=i(2), hidden=i(24),
+        ),
+        lambda i: mt.RetNetTemporal(i(12), i(1), i(3), value_dim=i(24)),
+        lambda i: mt.ManhattanRetention(i(12), i(3)),
+        lambda i: mt.ManhattanRetNet(dims=(i(4), i(8), i(12), i(16)), num_heads=[i(2)] * 4),
+        lambda i: mt.FramePool("attention", dim=i(12)),
+        lambda i: mt.AUHead(i(12), i(5)),
+    ],
+)  # fmt: skip
+def test_numpy_integers_are_integers(build):
+    """The same model, of Python's own numbers: what it prints, saves and computes with is no NumPy."""
+    model, plain = build(np.int64), build(int)
+    assert repr(model) == repr(plain)
+    for part in model.modules():
+        found = [v for value in vars(part).values() for v in (value if isinstance(value, (list, tuple)) else [value])]
+        assert not [value for value in found if isinstance(value, np.generic)], part
 
 
 class Net(torch.nn.Module):
