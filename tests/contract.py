@@ -73,6 +73,17 @@ class Net(nn.Module):
         return self.fc(self.conv(torch.cat([static, motion], 1)).mean((2, 3)))
 
 
+class Wrapper(nn.Module):
+    """Takes anything and passes it on, as averages of weights, DDP, FSDP and users' own wrappers do."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
+
+
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 
@@ -499,6 +510,11 @@ CASES: dict[str, Case] = {
     "TwoBranch of TSFmicro": Case(
         "TwoBranch TSFmicro", lambda: mt.TwoBranch(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
+        long=LARGE,
+    ),
+    "TwoBranch of a wrapper": Case(
+        "TwoBranch", lambda: mt.TwoBranch(Wrapper(mt.TSFmicro(5, **SMALL))), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
+        lambda m, x, y, z: (m.net.net(x, y), m.net.net(y, 2 * y - z)),
         long=LARGE,
     ),
     "AUPriorLoss": Case(
