@@ -8,7 +8,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "mertools"
 TITLES = {
-    "keyframes": "Key frames", "spotting": "Spotting", "action_units": "Action units", "retention": "Retention", "layers": "Layers",
+    "keyframes": "Key frames", "spotting": "Spotting", "action_units": "Action units",
+    "retention": "Retention", "layers": "Layers",
     "models": "Models and files", "clips": "Clips", "annotations": "Annotations", "audit": "Audit",
     "evaluation": "Scores and folds", "training": "Training runs", "plots": "Figures",
 }  # fmt: skip
