@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -191,7 +192,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> tuple[str, str]:
-    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one.
+    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one, or GB18030 where it is Chinese.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -204,8 +205,24 @@ def read_text(path: Path) -> tuple[str, str]:
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
+        if encoding == "utf-8" and (text := _chinese(data)) is not None:
+            return text, "gb18030"
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
+
+
+def _chinese(data: bytes) -> str | None:
+    """The text if it is GB18030 beyond doubt: most of its other characters are two bytes of GB2312.
+
+    Nearly every text of western Europe decodes as GB18030, too; but its accented letters stand alone between ASCII.
+    """
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    others = sum(letter > "\x7f" for letter in text)
+    pairs = sum(len(run) // 2 for run in re.findall(rb"(?:[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])+", data))
+    return text if pairs > 0.5 * others else None
 
 
 def json_object(data: bytes, place: str | Path) -> dict[str, Any]:

@@ -40,8 +40,6 @@ class ClipAnnotation:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 46, 59, 86, "happiness", ("happiness",))
         >>> clip.offset - clip.onset
         40
-
-    Source: the datasets' own tables; field names are ours.
     """
 
     dataset: str
@@ -94,8 +92,6 @@ class Problem(NamedTuple):
     Examples:
         >>> print(Problem("codes.csv", None, 3, "03/EP01", "apex", "is missing", "missing key"))
         codes.csv, row 3 (03/EP01): apex is missing
-
-    Source: ours.
     """
 
     table: str
@@ -125,8 +121,6 @@ class Repair(NamedTuple):
     Examples:
         >>> print(Repair("codes.csv", None, 9, "05/EP03", "drop", "dropped (drop: apex is missing)"))
         codes.csv, row 9 (05/EP03): dropped (drop: apex is missing)
-
-    Source: ours.
     """
 
     table: str

@@ -30,8 +30,6 @@ class Protocol:
     Examples:
         >>> Protocol(name="smile", classes=("no", "yes"), labels={"ours": {"happy": "yes", "sad": "no"}}).classes
         ('no', 'yes')
-
-    Source: ours; the protocols themselves are in ``PROTOCOLS``.
     """
 
     name: str
@@ -54,8 +52,6 @@ class ProtocolClips(NamedTuple):
         >>> clips = [ClipAnnotation("samm", "006", "006_1_2", label="anger")]
         >>> apply_protocol(clips, "samm-5").counts
         {'anger': 1, 'contempt': 0, 'happiness': 0, 'surprise': 0, 'other': 0}
-
-    Source: ours.
     """
 
     clips: list[ClipAnnotation]

@@ -60,8 +60,6 @@ class AnnotationSchema:
         ... )
         >>> schema.label_names["happy"]
         'happy'
-
-    Source: ours.
     """
 
     name: str
@@ -130,8 +128,6 @@ def frame_list_schema(dataset: str, classes: str | Sequence[str]) -> AnnotationS
     Examples:
         >>> frame_list_schema("ferv39k", "FERV39K-alphabetical").label_names["0"]
         'angry'
-
-    Source: derived lists of DFEW and FERV39K, as public code uses them.
     """
     names = class_names(classes)
     return AnnotationSchema(

@@ -28,8 +28,8 @@ _WIDE = 1.25  # a picture wider or taller than this has its face in the middle s
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
 _PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
-_LOCAL_ERROR, _HEAD_ERROR = 0.05, 0.1  # pixels that the models of local and head motion are taken to be wrong by
-_SLACK = 0.05  # of the gradient: a remainder below it says nothing
+_LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
+_TOLERANCE = 0.05  # of the gradient: a remainder below it says nothing
 _NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
 _BLACK = 1e-3  # variance of what an 8-bit sensor can't show, with the picture's contrast scaled to 50 levels
 _SQUARES = 1e-9, 1e9  # intensities whose squares add up in float32
@@ -43,14 +43,14 @@ class Motion(NamedTuple):
         - values: ``(t, d)``, in units of their error
         - trust: ``(t, d)``, 0 to 1
         - scale: ``(d,)``, units per pixel
-        - head: ``(t, m)``, motion of the whole face in pixels; m may be 0
+        - global_motion: ``(t, m)``, motion of the whole face in pixels; m may be 0
         - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
     """
 
     values: Tensor
     trust: Tensor
     scale: Tensor
-    head: Tensor
+    global_motion: Tensor
     grid: tuple[int, int]
 
 
@@ -128,13 +128,13 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     for part in torch.split(small, _PART):
         part.copy_(_blur(part))
     block = 12 if min(small.shape[1:]) >= 72 else 8
-    head = _Blocks(small, block, faint).head_motion()
+    whole = _Blocks(small, block, faint).global_motion()
     aligned = torch.cat(
-        [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(head, _PART), strict=True)]
+        [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(whole, _PART), strict=True)]
     )
     blocks = _Blocks(aligned, block, faint)
-    rest_of_head = blocks.head_motion()
-    local = blocks.moved - _affine(blocks.places, rest_of_head)
+    remaining = blocks.global_motion()
+    local = blocks.moved - _affine(blocks.places, remaining)
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
     error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
@@ -147,7 +147,7 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
         values.flatten(1),
         trust.unsqueeze(-1).expand_as(values).flatten(1),
         whiten.diagonal(dim1=-2, dim2=-1).flatten(),
-        head + rest_of_head,
+        whole + remaining,
         blocks.grid,
     )
 
@@ -187,12 +187,12 @@ class _Blocks:
         usual = self.remainder.median(0).values
         self.floor = usual + usual.median() / 4 + faint
         texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
-        self.noise = self.floor + _SLACK**2 * texture
+        self.noise = self.floor + _TOLERANCE**2 * texture
 
-    def head_motion(self) -> Tensor:
+    def global_motion(self) -> Tensor:
         """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
         eye = torch.eye(2).to(self.moved)
-        error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _HEAD_ERROR**2 * eye
+        error = self.floor[:, None, None] * torch.linalg.inv(self.normal) + _GLOBAL_ERROR**2 * eye
         trust = 1 / (1 + (self.remainder / self.noise - 1).clamp(min=0))
         return fit_affine(self.moved, self.places, torch.linalg.inv(error), trust)
 
@@ -227,22 +227,22 @@ def _affine_basis(places: Tensor) -> Tensor:
     return basis
 
 
-def _affine(places: Tensor, head: Tensor) -> Tensor:
+def _affine(places: Tensor, motion: Tensor) -> Tensor:
     """Displacement ``(t, n, 2)`` of the places by affine motions ``(t, 6)``."""
-    return (_affine_basis(places).flatten(0, 1) @ head.mT).mT.view(len(head), -1, 2)
+    return (_affine_basis(places).flatten(0, 1) @ motion.mT).mT.view(len(motion), -1, 2)
 
 
-def _aligned(frames: Tensor, head: Tensor, side: int) -> Tensor:
-    """Frames with the head's motion taken back."""
+def _aligned(frames: Tensor, motion: Tensor, side: int) -> Tensor:
+    """Frames with the global motion taken back."""
     _, h, w = frames.shape
     rows, columns = ((size - 2 * _MARGIN) // side * side for size in (h, w))
     y, x = (torch.arange(size).to(frames) + 0.5 for size in (h, w))
     half = min(rows, columns) / 2
     u, v = (x - (w - columns) // 2 - columns / 2) / half, (y - (h - rows) // 2 - rows / 2) / half
-    motion = head.view(-1, 2, 3, 1)
+    affine = motion.view(-1, 2, 3, 1)
     sizes = torch.tensor([w, h], device=frames.device).view(2, 1)
-    by_column = (motion[:, :, 1] * u + motion[:, :, 0]) / sizes * 2  # (t, 2, w)
-    by_row = motion[:, :, 2] * v / sizes * 2  # (t, 2, h)
+    by_column = (affine[:, :, 1] * u + affine[:, :, 0]) / sizes * 2  # (t, 2, w)
+    by_row = affine[:, :, 2] * v / sizes * 2  # (t, 2, h)
     by_column[:, 0] += x / w * 2 - 1
     by_row[:, 1] += y / h * 2 - 1
     grid = by_row.mT.unsqueeze(2) + by_column.mT.unsqueeze(1)
@@ -309,8 +309,7 @@ def _point_motion(moved: Tensor, places: Tensor, grid: tuple[int, int]) -> Motio
     size = moved.abs().amax().clamp(min=1e-12)
     moved = moved / size
     # The expression is not in the middle of these coordinates: no preference for a place.
-    head = fit_affine(moved, places, precision, moved.new_ones(t, n))
-    local = moved - _affine(places, head)
+    local = moved - _affine(places, fit_affine(moved, places, precision, moved.new_ones(t, n)))
     return _scaled(local.flatten(1), grid)
 
 

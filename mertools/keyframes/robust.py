@@ -1,6 +1,6 @@
 """Key frames in real conditions: the one movement that rises, holds and falls, shared by the blocks that it moves.
 
-Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + head · g + extent · f``, where ``f`` is one
+Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + global · g + extent · f``, where ``f`` is one
 smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the head's motion
 leaves behind (parallax, a background that stays), no more than the head itself moves. ``f`` and the rest are found in
 turn: least squares for the trajectories, robust against frames that do not follow; then the trajectories, each with its
@@ -12,15 +12,17 @@ Nothing is trained and there is nothing to set.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from mertools.keyframes.motion import Motion, clip_motion
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
 
-_STARTS, _STARTS_WITH_HEAD = 3, 2
+_STARTS, _STARTS_WITH_GLOBAL = 3, 2
 _TURNS = 3
-_FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay behind it
+_FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
@@ -29,44 +31,52 @@ _SHARPEN = 3  # frames
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
-def find_key_frames(clip: Tensor, marks: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
+def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
     """Onset, apex and offset of one clip ``(t, ...)`` of finite frames, anywhere or around an annotation.
 
     Frames that are all equal give the annotation, or the first, middle and last frame.
     """
-    start, stop, _ = search_range(len(clip), marks)
-    part = clip[start:stop]
+    reach = search_range(len(clip), keys)
+    part = clip[reach.start : reach.stop]
     if all(torch.equal(frame, part[0]) for frame in part[1:]):
-        return marks or (0, len(clip) // 2, len(clip) - 1)
-    return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, len(clip), marks)
+        return keys or (0, len(clip) // 2, len(clip) - 1)
+    return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, reach, keys)
 
 
-def search_range(t: int, marks: tuple[int, int, int] | None) -> tuple[int, int, Windows | None]:
-    """First frame, last + 1, and windows counted from the first, of a search around an annotation.
+class SearchRange(NamedTuple):
+    """The part of a clip of ``t`` frames that is searched, and windows for the key frames counted from its start."""
 
-    Each key frame may move by a quarter of the movement, at least 8 frames; as much again on either side shows the
-    face at rest.
+    start: int
+    stop: int
+    t: int
+    windows: Windows | None
+
+
+def search_range(t: int, keys: tuple[int, int, int] | None) -> SearchRange:
+    """Where to search around an annotation: each key frame may move by a quarter of the movement, at least 8 frames.
+
+    As much again on either side shows the face at rest.
     """
-    if marks is None:
-        return 0, t, None
-    reach = max(_NEAR, (marks[2] - marks[0]) // 4)
-    start, stop = max(marks[0] - 2 * reach, 0), min(marks[2] + 2 * reach + 1, t)
-    onset, apex, offset = ((max(mark - reach, start) - start, min(mark + reach, stop - 1) - start) for mark in marks)
-    return start, stop, Windows(onset, apex, offset)
+    if keys is None:
+        return SearchRange(0, t, t, None)
+    reach = max(_NEAR, (keys[2] - keys[0]) // 4)
+    start, stop = max(keys[0] - 2 * reach, 0), min(keys[2] + 2 * reach + 1, t)
+    onset, apex, offset = ((max(key - reach, start) - start, min(key + reach, stop - 1) - start) for key in keys)
+    return SearchRange(start, stop, t, Windows(onset, apex, offset))
 
 
 def key_frames_of_motion(
-    motion: Motion | None, t: int, marks: tuple[int, int, int] | None = None
+    motion: Motion | None, reach: SearchRange, keys: tuple[int, int, int] | None = None
 ) -> tuple[int, int, int]:
-    """Onset, apex (the middle of its plateau) and offset in a clip of ``t`` frames.
+    """Onset, apex (the middle of its plateau) and offset.
 
     ``motion`` is that of the frames of the search range, None for two frames.
     """
-    start, stop, windows = search_range(t, marks)
+    start, stop, t, windows = reach
     if motion is None:
         return start, stop - 1, stop - 1
     if float(motion.values.abs().amax()) < _MOTIONLESS:
-        return marks or (0, t // 2, t - 1)
+        return keys or (0, t // 2, t - 1)
     cut, extent = _search(motion, windows)
     onset, apex, offset = _sharpened(cut, extent.cpu())
     if windows is not None:
@@ -110,13 +120,13 @@ def _search(motion: Motion, windows: Windows | None) -> tuple[Cut, Tensor]:
     values, trust = motion.values, motion.trust
     t, device = len(values), values.device
     nuisance = _Nuisance(motion)
-    without_head = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
+    without_global = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
     plain = nuisance.plain(values, trust)
-    profiles = [_components(without_head, trust, _STARTS)]
-    if nuisance.head.shape[1]:
-        profiles.append(_components(plain, trust, _STARTS_WITH_HEAD))
+    profiles = [_components(without_global, trust, _STARTS)]
+    if nuisance.of_global.shape[1]:
+        profiles.append(_components(plain, trust, _STARTS_WITH_GLOBAL))
     profile = torch.cat(profiles)  # (s, t)
-    noise = _noise(without_head)
+    noise = _noise(without_global)
     fit = TrapezoidFit(t, device, windows)
     robust = values.new_ones(len(profile), *values.shape)
     level = values.new_zeros(len(profile))
@@ -146,15 +156,15 @@ class _Nuisance:
     def __init__(self, motion: Motion) -> None:
         t, like = len(motion.values), motion.values
         self.slow = like.new_ones(t, 1)
-        if motion.head.shape[1]:
+        if motion.global_motion.shape[1]:
             self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
-            head = motion.head[:, [0, 3]]
-            head = head - head.median(0).values
-            products = torch.stack((head[:, 0].square(), head.prod(1), head[:, 1].square()), -1)
-            self.head = torch.cat((head, products), -1)
+            shift = motion.global_motion[:, [0, 3]]
+            shift = shift - shift.median(0).values
+            products = torch.stack((shift[:, 0].square(), shift.prod(1), shift[:, 1].square()), -1)
+            self.of_global = torch.cat((shift, products), -1)
         else:
-            self.head = motion.values.new_zeros(t, 0)
-        follows = like.new_tensor([_FOLLOWS_HEAD] * 2 + [_FOLLOWS_BENT] * 3)[: self.head.shape[1]]
+            self.of_global = motion.values.new_zeros(t, 0)
+        follows = like.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)[: self.of_global.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
         self.limit = follows * motion.scale.unsqueeze(-1)
 
@@ -169,12 +179,12 @@ class _Nuisance:
         slow = self.slow.expand(s, -1, -1)
         shape = [] if profile is None else [profile.unsqueeze(-1)]
         ridge = [1e-6] * len(shape)
-        q, m = self.slow.shape[1], self.head.shape[1]
+        q, m = self.slow.shape[1], self.of_global.shape[1]
         if m:
-            design = torch.cat((slow, self.head.expand(s, -1, -1), *shape), -1)
+            design = torch.cat((slow, self.of_global.expand(s, -1, -1), *shape), -1)
             follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[..., q : q + m]
             follows = torch.maximum(torch.minimum(follows, self.limit), -self.limit)
-            values = values - self.head @ follows.mT
+            values = values - self.of_global @ follows.mT
         design = torch.cat((slow, *shape), -1)
         coefficient = _least_squares(values, weight, design, (*self.ridge, *ridge))
         return values - slow @ coefficient[..., :q].mT, coefficient[..., q:].sum(-1)

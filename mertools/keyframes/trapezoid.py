@@ -128,13 +128,18 @@ class TrapezoidFit:
         return Cut(*(key.squeeze(-1) for key in (onset, apex, end, offset)))
 
     def _edges(self, y: Tensor, weight: Tensor, window: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """For every frame as the end of a rise: the error of the best rise, less that of rest, and which length."""
+        """The best rise that ends at each frame.
+
+        Returns:
+            The error over the frames up to each frame, with a rise that ends there, minus the error of a model that is
+            at rest throughout; and the index of that rise's length.
+        """
         longest = int(self.bank.shape[0])
         space = y.new_zeros(*y.shape[:-1], longest - 1)
         both = torch.cat((torch.cat((space, weight * y), -1), torch.cat((space, weight), -1)), 0)
         n = len(self.lengths)
-        seen = both.unfold(-1, longest, 1)
-        signal, weights = seen[: len(y)], seen[len(y) :]
+        windows = both.unfold(-1, longest, 1)
+        signal, weights = windows[: len(y)], windows[len(y) :]
         error = signal @ self.bank[:, :n] + weights @ self.bank[:, n:]
         start = torch.arange(self.t, device=y.device).unsqueeze(-1) - self.lengths
         error = error.masked_fill((start < window[0]) | (start > window[1]), math.inf)
