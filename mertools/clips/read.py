@@ -219,7 +219,7 @@ def check_box(box: object, height: int, width: int) -> tuple[int, int, int, int]
     if isinstance(box, str) or len(numbers) != 4 or None in numbers:
         raise TypeError(f"box must be (x, y, width, height) in whole pixels, got {box!r}")
     x, y, w, h = (number for number in numbers if number is not None)
-    if not (0 <= x and 0 <= y and w > 0 and h > 0 and x + w <= width and y + h <= height):
+    if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
         raise ValueError(
             f"box must lie within the picture of {width}x{height}, got (x, y, width, height) = {(x, y, w, h)}"
         )
