@@ -69,6 +69,7 @@ from mertools.retention.backbone import ManhattanRetNet
 from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.landmarks import read_landmarks
 from mertools.spotting.record import Expression
 from mertools.spotting.spot import iter_expressions, spot_expressions
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
@@ -183,6 +184,7 @@ __all__ = [
     "read_au_labels",
     "read_clip",
     "read_facs",
+    "read_landmarks",
     "read_openface",
     "repair_annotations",
     "resample_clip",

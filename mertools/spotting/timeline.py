@@ -157,9 +157,9 @@ def _draw_curve(axis: Any, motion: np.ndarray, expressions: Sequence[Expression]
     axis.spines["bottom"].set_color(_GRID)
     count = len(expressions)
     words = "no expression found" if not count else "1 expression" if count == 1 else f"{count} expressions"
-    axis.set_title(
-        f"{words}: onset to offset shaded, darker where surer; apex in red", fontsize=10, color=_MUTED, loc="left"
-    )
+    if count:
+        words += ": onset to offset shaded, darker where surer; apex in red"
+    axis.set_title(words, fontsize=10, color=_MUTED, loc="left")
 
 
 def _draw_keys(axes: Any, one: Expression, number: int, thumbnails: Mapping[int, Tensor], fps: float | None) -> None:
