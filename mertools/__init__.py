@@ -6,7 +6,7 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
-Models          TSFmicro, TwoBranch, load_published, fuse                          TSFmicro, GAMDSS
+Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
@@ -16,10 +16,12 @@ Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
+from mertools.action_units.detectors import ActionUnitTable, OpenFaceAUs, read_action_units, read_openface
 from mertools.action_units.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.action_units.facs import FacsLabels, facs_labels, read_facs
 from mertools.action_units.head import AUHead, attach_au_head, detach_au_head
 from mertools.action_units.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
-from mertools.action_units.labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
+from mertools.action_units.labels import read_au_labels, write_au_labels
 from mertools.action_units.loss import AUPriorLoss, au_prior_loss
 from mertools.action_units.prior import (
     ACTION_UNITS,
@@ -43,9 +45,10 @@ from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, a
 from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
-from mertools.audit.audit_table import AuditedTable, audit_table
-from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit.results import AnnotationAudit, ClipAudit
+from mertools.audit.run import AuditedTable, audit_annotations, audit_table
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
+from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.magnify import magnify_motion
 from mertools.clips.read import read_clip
@@ -54,9 +57,8 @@ from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_cl
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
-from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_rows import Prediction
-from mertools.evaluation.score_summary import Scores
+from mertools.evaluation.score_book import ScoreBook, Scores
+from mertools.evaluation.score_io import Prediction
 from mertools.evaluation.spotting import SpotThenRecognizeScores, SpottingScores, spot_then_recognize, spotting_scores
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
@@ -64,11 +66,9 @@ from mertools.keyframes.selector import FrameSelector, select_keyframes
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
-from mertools.models.fuse import fuse
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
-from mertools.models.pretrained import load_published
-from mertools.models.torchscale import load_torchscale
+from mertools.models.pretrained import load_published, load_torchscale
 from mertools.models.tsfmicro import TSFmicro
 from mertools.models.two_branch import TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
@@ -77,11 +77,12 @@ from mertools.retention.layer import Retention, RetentionState
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
 from mertools.spotting.record import Expression
+from mertools.spotting.spot import iter_expressions, spot_expressions
+from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
 from mertools.training.run_folder import FoldFolder, RunFolder
-from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 
@@ -92,6 +93,7 @@ __all__ = [
     "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "ActionUnitTable",
     "AnnotationAudit",
     "AnnotationSchema",
     "Annotations",
@@ -104,6 +106,7 @@ __all__ = [
     "ClipDataset",
     "DatasetReport",
     "Expression",
+    "FacsLabels",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -135,6 +138,8 @@ __all__ = [
     "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
+    "SyntheticExpression",
+    "SyntheticVideo",
     "TSFmicro",
     "TwoBranch",
     "__version__",
@@ -156,13 +161,14 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "export_onnx",
+    "face_box",
     "facs_labels",
     "find_frames",
     "fixed_folds",
     "frame_list_schema",
-    "fuse",
     "group_folds",
     "inner_split",
+    "iter_expressions",
     "join_processes",
     "load_checkpoint",
     "load_model",
@@ -179,9 +185,11 @@ __all__ = [
     "plot_confusion",
     "plot_keyframes",
     "pool_frames",
+    "read_action_units",
     "read_annotations",
     "read_au_labels",
     "read_clip",
+    "read_facs",
     "read_openface",
     "repair_annotations",
     "resample_clip",
@@ -190,9 +198,9 @@ __all__ = [
     "save_weights",
     "search_apex",
     "select_keyframes",
+    "spot_expressions",
     "spot_then_recognize",
     "spotting_scores",
-    "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from mertools._checks import check_count, check_floating
 from mertools.action_units.prior import ACTION_UNITS
+from mertools.layers.arguments import records_arguments
 
 __all__ = ["AUHead", "attach_au_head", "detach_au_head"]
 
 
+@records_arguments
 class AUHead(nn.Module):
     """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
 
@@ -54,8 +56,7 @@ class AUHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("num_aus", num_aus)):
-            check_count(name, value)
+        in_features, num_aus = check_count("in_features", in_features), check_count("num_aus", num_aus)
         self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mertools._checks import check_count, check_number
+from mertools._checks import as_integer, check_count, check_number
 from mertools._text import natural_order, plain_subject
 from mertools.annotations.protocols import ProtocolClips
 
@@ -35,8 +35,6 @@ class Fold(NamedTuple):
         ...     print(train, test)
         [2] [0, 1]
         [0, 1] [2]
-
-    Source: ours.
     """
 
     train: list[int]
@@ -91,17 +89,17 @@ def lodo_folds(datasets: Sequence[Any], subjects: Sequence[Any] | None = None) -
     Source: the cross-dataset protocols of the micro-expression challenges.
     """
     names = _names("datasets", datasets)
-    people = None if subjects is None else _names("subjects", subjects, len(names))
-    return _leave_one_out("datasets", names, people)
+    seen = None if subjects is None else _names("subjects", subjects, len(names))
+    return _leave_one_out("datasets", names, seen)
 
 
-def _leave_one_out(kind: str, names: list[Any], people: list[Any] | None) -> list[Fold]:
+def _leave_one_out(kind: str, names: list[Any], subjects: list[Any] | None) -> list[Fold]:
     groups = sorted(set(names))
     if len(groups) < 2:
         raise ValueError(f"{kind} must be at least 2 to leave one out, got {len(groups)}: {groups}")
     code = {name: i for i, name in enumerate(groups)}
     splits = _splitters().LeaveOneGroupOut().split(names, groups=[code[name] for name in names])
-    return [_fold(train, test, people) for train, test in splits]
+    return [_fold(train, test, subjects) for train, test in splits]
 
 
 def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
@@ -182,8 +180,7 @@ def group_folds(subjects: Sequence[Any], targets: Sequence[Any], *, folds: int =
 
     Source: scikit-learn's StratifiedGroupKFold.
     """
-    check_count("folds", folds, least=2)
-    check_count("seed", seed, least=0)
+    folds, seed = check_count("folds", folds, least=2), check_count("seed", seed, least=0)
     names = _names("subjects", subjects)
     labels = _names("targets", targets, len(names))
     if len(set(names)) < folds:
@@ -226,14 +223,12 @@ def inner_split(
         >>> subjects, targets = ["s1", "s1", "s2", "s2", "s3", "s3"], [0, 1, 0, 1, 0, 2]
         >>> inner_split([0, 1, 2, 3, 4, 5], subjects, targets, share=0.3)  # s3 alone shows class 2
         Fold(train=[2, 3, 4, 5], test=[0, 1])
-
-    Source: ours.
     """
     names = _names("subjects", subjects)
     labels = _names("targets", targets, len(names))
-    if not check_number("share", share, 0, 1, open_high=True) > 0:
+    share, seed = check_number("share", share, 0, 1, open_high=True), check_count("seed", seed, least=0)
+    if share == 0:
         raise ValueError(f"share must lie in (0, 1), got {share}")
-    check_count("seed", seed, least=0)
     rows = sorted(_indices("train", train, len(names)))
     clips: dict[Any, list[int]] = {}
     for i in rows:
@@ -243,7 +238,7 @@ def inner_split(
         shown.setdefault(labels[i], set()).add(names[i])
     if len(clips) < 2:
         raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(clips)}")
-    alone = {next(iter(people)) for people in shown.values() if len(people) == 1}
+    alone = {next(iter(showing)) for showing in shown.values() if len(showing) == 1}
     free = sorted(set(clips) - alone)
     if not free:
         which = ", ".join(f"{label!r} ({next(iter(p))!r})" for label, p in sorted(shown.items()) if len(p) == 1)
@@ -310,8 +305,6 @@ def check_fold(
         Traceback (most recent call last):
             ...
         ValueError: fold has 1 subject on both sides: 's1' (1 clip in training, 1 in test)
-
-    Source: ours.
     """
     _check(fold, subjects, targets, classes, kind="subject")
 
@@ -368,10 +361,12 @@ def _check_classes(train: list[int], test: list[int], labels: list[Any], classes
         raise ValueError(f"training has no clip of class {shown}: the model cannot learn it")
 
 
-def _fold(train: Iterable[Any], test: Iterable[Any], people: list[Any] | None, labels: list[Any] | None = None) -> Fold:
+def _fold(
+    train: Iterable[Any], test: Iterable[Any], subjects: list[Any] | None, labels: list[Any] | None = None
+) -> Fold:
     """A fold that has passed the guard."""
     found = Fold(sorted(int(i) for i in train), sorted(int(i) for i in test))
-    check_fold(found, people, targets=labels)
+    check_fold(found, subjects, targets=labels)
     return found
 
 
@@ -385,8 +380,8 @@ def _names(name: str, values: Sequence[Any], count: int | None = None) -> list[A
         raise TypeError(f"{name} must be a sequence, one per clip, got {type(values).__name__}") from error
     if not isinstance(found, list):
         raise TypeError(f"{name} must be a sequence, one per clip, got {found!r}")
-    # NumPy's own strings and integers are subclasses or look-alikes of Python's.
-    found = [str(v) if isinstance(v, str) else int(v) if isinstance(v, np.integer) else v for v in found]
+    # NumPy's own strings and integers, and tensors of one integer, become Python's.
+    found = [str(v) if isinstance(v, str) else v if (i := as_integer(v)) is None else i for v in found]
     kinds = {type(value) for value in found}
     for i, value in enumerate(found):
         if not isinstance(value, (str, int)) or isinstance(value, bool):

@@ -39,8 +39,6 @@ class ClassScores(NamedTuple):
     Examples:
         >>> ClassScores(*class_scores([[2, 0], [1, 1]])).recall
         tensor([1.0000, 0.5000], dtype=torch.float64)
-
-    Source: the usual definitions.
     """
 
     precision: Tensor
@@ -72,8 +70,6 @@ def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = N
         tensor([[1, 0, 0],
                 [0, 1, 0],
                 [0, 1, 1]])
-
-    Source: the usual definitions.
     """
     guess, truth, e = check_labels(predicted, target, num_classes)
     return torch.bincount(truth * e + guess, minlength=e * e).view(e, e)
@@ -190,8 +186,6 @@ def class_scores(confusion: Any) -> ClassScores:
         (tensor([1., 0., nan], dtype=torch.float64), tensor([3, 1, 0]))
         >>> scores.precision  # neither of the others was ever predicted
         tensor([0.7500,    nan,    nan], dtype=torch.float64)
-
-    Source: the usual definitions.
     """
     counts = check_counts(confusion)
     hits, support = recall_terms(counts)
@@ -254,6 +248,7 @@ def _counts(predicted: Any, target: Any, num_classes: int | None) -> Tensor:
     if target is not None:
         return confusion_matrix(predicted, target, num_classes=num_classes).cpu()
     counts = check_counts(predicted)
+    num_classes = None if num_classes is None else check_count("num_classes", num_classes)
     if num_classes not in (None, len(counts)):
         raise ValueError(f"confusion must be ({num_classes}, {num_classes}) to match num_classes, got {len(counts)}")
     return counts
@@ -284,8 +279,7 @@ def check_labels(predicted: Any, target: Any, num_classes: int | None) -> tuple[
     truth = truth.to(guess.device)
     if len(guess) != len(truth):
         raise ValueError(f"predicted and target must be equally many, got {len(guess)} and {len(truth)}")
-    if num_classes is not None:
-        check_count("num_classes", num_classes)
+    num_classes = None if num_classes is None else check_count("num_classes", num_classes)
     if logits is not None and num_classes not in (None, logits):
         raise ValueError(f"predicted must be (n, {num_classes}) to match the classes, got logits of {logits} classes")
     e = num_classes or logits or int(torch.stack([guess.max(), truth.max()]).max()) + 1

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_floating
+from mertools.layers.arguments import records_arguments
 from mertools.layers.padding import check_lengths, valid_mask
 
 __all__ = ["FramePool", "pool_frames"]
@@ -60,19 +61,20 @@ def pool_frames(
     counts = check_lengths(lengths, b, t).to(x.device)
     if how == "last":
         return x[torch.arange(b, device=x.device), counts - 1]
-    real = valid_mask(counts, t, x.device)
+    valid = valid_mask(counts, t, x.device)
     wide = torch.promote_types(x.dtype, torch.float32)  # 16 bits have no 1/t for a long clip, nor a sum over it
     if scores is None:
-        weight = real.to(wide) / counts[:, None]
+        weight = valid.to(wide) / counts[:, None]
     else:
-        weight = scores.to(wide).masked_fill(~real, -torch.inf).softmax(1)
+        weight = scores.to(wide).masked_fill(~valid, -torch.inf).softmax(1)
     flat = x.flatten(2) if x.ndim > 2 else x[..., None]
-    flat = torch.where(real[..., None], flat, 0)  # whatever padding holds, 0 · NaN included
+    flat = torch.where(valid[..., None], flat, 0)  # whatever padding holds, 0 · NaN included
     with torch.autocast(x.device.type, enabled=False):
         pooled = weight[:, None] @ flat.to(wide)
     return pooled[:, 0].view(b, *x.shape[2:]).to(x.dtype)
 
 
+@records_arguments
 class FramePool(nn.Module):
     """:func:`pool_frames` as a layer; with ``how="attention"`` it learns the scores, one linear layer over features.
 

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools._checks import check_count, check_number
+from mertools._checks import check_count, check_image, check_number
+from mertools.layers.arguments import records_arguments
 from mertools.layers.drop_path import DropPath, rising_rates
-from mertools.retention.backbone import check_image
 
 __all__ = ["SpatialTransformer"]
 
 _LAYER_NORM_EPS = 1e-6
 
 
+@records_arguments
 class SpatialTransformer(nn.Module):
     """A pre-norm transformer over a grid of face positions.
 
@@ -71,10 +72,10 @@ class SpatialTransformer(nn.Module):
         norm: Any = None,
     ) -> None:
         super().__init__()
-        for name, value in (("dim", dim), ("num_heads", num_heads), ("grid", grid), ("in_channels", in_channels)):
-            check_count(name, value)
-        check_count("depth", depth, least=0)
-        check_number("mlp_ratio", mlp_ratio, 0)
+        dim, num_heads = check_count("dim", dim), check_count("num_heads", num_heads)
+        grid, in_channels = check_count("grid", grid), check_count("in_channels", in_channels)
+        depth = check_count("depth", depth, least=0)
+        mlp_ratio = check_number("mlp_ratio", mlp_ratio, 0)
         if norm is not None and not callable(norm):
             raise TypeError(f"norm must be a callable from width to module, got {norm!r}")
         if dim % num_heads:

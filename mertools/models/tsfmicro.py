@@ -11,23 +11,27 @@ where the two meet::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 from typing import cast
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools._checks import check_choice, check_count
+from mertools._checks import as_integer, check_choice, check_count
+from mertools.layers.arguments import records_arguments
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.spatial import SpatialTransformer
 from mertools.retention.backbone import ConvStem, ManhattanRetNet
-from mertools.retention.temporal import RetNetTemporal
 
 __all__ = ["TSFmicro"]
 
 _FUSIONS = ("parallel", "early", "s_to_t", "t_to_s")
 
 
+@records_arguments
 class TSFmicro(nn.Module):
     """Micro-expression recognition from the onset and apex frames.
 
@@ -82,36 +86,47 @@ class TSFmicro(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("fusion", fusion, _FUSIONS)
-        if not isinstance(image_size, int) or image_size < 16 or image_size % 16:
+        size = as_integer(image_size)
+        if size is None or size < 16 or size % 16:
             raise ValueError(f"image_size must be a multiple of 16, got {image_size!r}")
-        check_count("num_classes", num_classes)
-        check_count("spatial_heads", spatial_heads)
-        check_count("spatial_depth", spatial_depth, least=0)
+        num_classes, spatial_heads = (
+            check_count("num_classes", num_classes),
+            check_count("spatial_heads", spatial_heads),
+        )
+        spatial_depth = check_count("spatial_depth", spatial_depth, least=0)
         if not isinstance(dims, Sequence) or len(dims) != 4:
             raise ValueError(f"dims must be the widths of four stages, got {dims!r}")
-        self.structure, self.image_size, self.in_channels = fusion, image_size, in_channels
-        backbone = ManhattanRetNet(
+        self.temporal = ManhattanRetNet(
             in_channels, dims=dims, depths=depths, num_heads=num_heads, drop_path=drop_path, checkpoint=checkpoint
         )
+        self.structure, self.image_size, self.in_channels = fusion, size, self.temporal.in_channels
+        dims = self.temporal.dims
         if fusion == "early":
             self.spatial_stem = ConvStem(in_channels, dims[0])
         else:
             self.spatial = SpatialTransformer(
-                dims[-1], spatial_depth, spatial_heads, grid=image_size // 16, in_channels=in_channels
+                dims[-1], spatial_depth, spatial_heads, grid=size // 16, in_channels=in_channels
             )
         if fusion == "s_to_t":
             narrower = zip(dims[:0:-1], dims[-2::-1], strict=True)
             self.upsample = nn.Sequential(*(nn.ConvTranspose2d(d, e, 4, stride=2, padding=1) for d, e in narrower))
-        self.temporal = RetNetTemporal(dims[-1], depth=0, stem=backbone)
         self.fusion = ParallelFusion(dims[-1], hidden, num_classes=num_classes)
 
     @property
     def backbone(self) -> ManhattanRetNet:
-        """The retention backbone inside the temporal branch."""
-        return cast(ManhattanRetNet, self.temporal.stem)
+        """The temporal branch by another name: a retention backbone."""
+        return self.temporal
 
     def forward(self, onset: Tensor, apex: Tensor | None = None, *, motion: Tensor | None = None) -> Tensor:
         """Class logits of a clip from its onset and apex frames, or from the onset and a motion image."""
+        handed = _HANDED.get(_thread())
+        if handed is not None and motion is None:
+            if apex is not handed:
+                raise RuntimeError(
+                    "TwoBranch handed a motion image to a wrapper, which passed another image on as the apex frame: "
+                    "call this TSFmicro as net(static, motion=...) there"
+                )
+            apex, motion = None, apex
         if motion is not None:
             if apex is not None:
                 raise ValueError("apex and motion were both given: pass the apex frame, or the motion image")
@@ -124,24 +139,18 @@ class TSFmicro(nn.Module):
         self._check("apex", apex)
         return self._logits(onset, cast(Tensor, apex) - onset)
 
-    def fuse(self) -> TSFmicro:
-        """A copy for prediction that is equal and faster, see :func:`mertools.fuse`."""
-        from mertools.models.fuse import fuse
-
-        return fuse(self)
-
     def _logits(self, static: Tensor, motion: Tensor) -> Tensor:
         if self.structure == "parallel":
             logits: Tensor = self.fusion(self.temporal(motion), self.spatial(static))
             return logits
-        return self.fusion.pool(self._fused_map(static, motion))
+        return self.fusion.logits(self._fused_map(static, motion))
 
     def _fused_map(self, static: Tensor, motion: Tensor) -> Tensor:
         """The fused map of the structures in which one branch feeds the other."""
         if self.structure in ("early", "s_to_t"):
             early = self.structure == "early"
             where = self.spatial_stem(static) if early else self.upsample(self.spatial(static))
-            features: Tensor = self.backbone.stages(self.backbone.stem(motion) + where)
+            features: Tensor = self.temporal.stages(self.temporal.stem(motion) + where)
             return features
         how = rearrange(self.temporal(motion), "b d h w -> b (h w) d")
         return self.spatial.to_map(self.spatial.tokens(static) + how)
@@ -157,3 +166,27 @@ class TSFmicro(nn.Module):
             )
         if not image.is_floating_point():
             raise TypeError(f"{name} must be floating, got {image.dtype}: normalise first, e.g. {name}.float() / 255")
+
+
+_COMPILED = 0
+_HANDED: dict[int, Tensor] = {}  # motion images that a caller hands on by position, by thread
+
+
+@contextmanager
+def motion_by_position(motion: Tensor) -> Iterator[None]:
+    """While a network is called ``net(static, motion)``: a TSFmicro inside it takes ``motion`` for what it is.
+
+    By position TSFmicro is given two frames, and a wrapper that only passes its inputs on can't know. One that passes
+    on another image than ``motion`` is an error.
+    """
+    threads = {_thread(), _COMPILED}
+    _HANDED.update(dict.fromkeys(threads, motion))
+    try:
+        yield
+    finally:
+        for thread in threads:
+            _HANDED.pop(thread, None)
+
+
+def _thread() -> int:
+    return _COMPILED if torch.compiler.is_compiling() else get_ident()  # code that is compiled can't ask for it

@@ -12,18 +12,20 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as rerun
+from torch.utils.checkpoint import checkpoint
 
-from mertools._checks import check_count, check_number
+from mertools._checks import check_count, check_image, check_number
+from mertools.layers.arguments import records_arguments
 from mertools.layers.drop_path import DropPath, rising_rates
 from mertools.retention.manhattan import ManhattanRetention
-from mertools.retention.micro_batches import images_at_a_time, in_slices, sliceable
+from mertools.retention.micro_batches import in_micro_batches, micro_batch_size, splittable
 
-__all__ = ["ConvStem", "ManhattanRetNet", "check_image"]
+__all__ = ["ConvStem", "ManhattanRetNet"]
 
 _LAYER_NORM_EPS = 1e-6
 
 
+@records_arguments
 class ManhattanRetNet(nn.Module):
     """The retention backbone of TSFmicro: what moves, from a motion image.
 
@@ -74,11 +76,11 @@ class ManhattanRetNet(nn.Module):
         features_only: bool = False,
     ) -> None:
         super().__init__()
-        check_count("in_channels", in_channels)
-        check_number("ffn_ratio", ffn_ratio, 0)
+        in_channels = check_count("in_channels", in_channels)
+        ffn_ratio = check_number("ffn_ratio", ffn_ratio, 0)
         dims, depths = _counts("dims", dims), _counts("depths", depths)
         count = len(dims)
-        heads = [num_heads] * count if isinstance(num_heads, int) else list(num_heads)
+        heads = list(num_heads) if isinstance(num_heads, Sequence) else [num_heads] * count
         per_stage = {
             "depths": depths,
             "num_heads": heads,
@@ -164,25 +166,16 @@ class ConvStem(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """The stem's map."""
         check_image("x", x, self.in_channels)
-        if sliceable(self, x):
-            return in_slices(self._run, x, _map_bytes(x, self.dim // 4))  # half of both sides
+        if splittable(self, x):
+            return in_micro_batches(self._run, x, _map_bytes(x, self.dim // 4))  # half of both sides
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # channels last, in words that vmap knows
+        # Channels last; torch.func.vmap has no rule for contiguous(memory_format=torch.channels_last).
+        x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
         for layer in self:
             x = layer(x)
         return x
-
-
-def check_image(name: str, x: Tensor, channels: int) -> None:
-    """Refuse anything but a floating ``(b, channels, h, w)`` image."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor (b, {channels}, h, w), got {type(x).__name__}")
-    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
-        raise ValueError(f"{name} must be (b, {channels}, h, w), got shape {tuple(x.shape)}")
-    if not x.is_floating_point():
-        raise TypeError(f"{name} must be floating, got {x.dtype}: normalise first, e.g. {name}.float() / 255")
 
 
 class LocalResidual(nn.Conv2d):
@@ -223,8 +216,8 @@ class _Stage(nn.Module):
         self.checkpoint = checkpoint
 
     def forward(self, x: Tensor) -> Tensor:
-        if sliceable(self, x):
-            return in_slices(self._run, x, _map_bytes(x, x.shape[1]))
+        if splittable(self, x):
+            return in_micro_batches(self._run, x, _map_bytes(x, x.shape[1]))
         return self._run(x)
 
     def _run(self, x: Tensor) -> Tensor:
@@ -235,15 +228,15 @@ class _Stage(nn.Module):
         x = x.permute(0, 2, 3, 1).contiguous()
         if not (self.checkpoint and torch.is_grad_enabled()):
             return self._blocks(x).permute(0, 3, 1, 2)
-        # On a CPU computed again a few images at a time: what is made again on the way stays small.
-        slices = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        images = images_at_a_time(math.prod(x.shape[1:]) * x.element_size()) if slices else max(len(x), 1)
+        # On a CPU in micro-batches: what the backward pass computes again stays small.
+        split = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        images = micro_batch_size(math.prod(x.shape[1:]) * x.element_size()) if split else max(len(x), 1)
         parts = [self._blocks(part) for part in torch.split(x, images)]
         return torch.cat(parts).permute(0, 3, 1, 2)
 
     def _blocks(self, x: Tensor) -> Tensor:
-        for block in self.blocks:  # without batch norm, whose statistics a second run would count twice
-            x = rerun(block, x, use_reentrant=False) if self.checkpoint and torch.is_grad_enabled() else block(x)
+        for block in self.blocks:  # they hold no batch norm, which would count a batch twice
+            x = checkpoint(block, x, use_reentrant=False) if self.checkpoint and torch.is_grad_enabled() else block(x)
         return x
 
 

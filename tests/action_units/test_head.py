@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -300,3 +301,15 @@ def test_distributed_data_parallel_on_two_processes(tmp_path):
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_widths_of_numpy_and_tensors_are_widths():
+    for width, units in ((np.int64(8), np.uint8(5)), (torch.tensor(8), torch.tensor(5))):
+        head = mt.AUHead(width, units)
+        assert (type(head.linear.in_features), head(torch.zeros(2, 8)).shape) == (int, (2, 5))
+        host = nn.Sequential(nn.Flatten(), nn.Linear(8, 7))
+        model = mt.attach_au_head(host, "0", in_features=width, num_aus=units)
+        assert model(torch.zeros(2, 8))[1].shape == (2, 5)
+    for width in (True, 8.0, "8"):
+        with pytest.raises(ValueError, match="in_features must be a positive integer"):
+            mt.AUHead(width)

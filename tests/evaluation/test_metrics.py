@@ -210,3 +210,13 @@ def test_a_ragged_list_is_named_by_its_type():
 def test_scores_need_no_scikit_learn():
     script = "import sys; sys.modules['sklearn'] = None; import mertools as mt; print(mt.uf1([0, 1], [0, 1]))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout == "1.0\n"
+
+
+def test_numbers_of_classes_of_numpy_and_tensors():
+    truth = np.array([0, 1, 2, 2])
+    for classes in (truth.max() + 1, torch.tensor(truth).max() + 1, np.uint8(3)):
+        assert mt.confusion_matrix(predicted=truth, target=truth, num_classes=classes).shape == (3, 3)
+        assert mt.uf1([[1, 0, 0], [0, 1, 0], [0, 0, 0]], num_classes=classes, absent="zero") == pytest.approx(2 / 3)
+    for classes in (True, 3.0, "3"):
+        with pytest.raises(ValueError, match="num_classes must be a positive integer"):
+            mt.uf1([[1, 0, 0], [0, 1, 0], [0, 0, 0]], num_classes=classes)

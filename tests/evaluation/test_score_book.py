@@ -344,3 +344,47 @@ def test_two_predictions_for_one_clip(world):
 def test_a_group_of_others(world):
     with pytest.raises(ValueError, match="group must be one that this process belongs to"):
         world(filled()).gather("others")
+
+
+# --- the summary ----------------------------------------------------------------------------------------------------
+
+
+def test_the_table():
+    book = mt.ScoreBook(["negative", "positive"], selection="inner split")
+    for i in range(4):
+        book.add([0, i % 2], [0, 1], clips=[f"{i}/a", f"{i}/b"], subjects=f"s{i}")
+    low, high = book.interval("uf1")
+    assert str(book).splitlines() == [
+        "8 clips, 4 subjects, 2 classes",
+        "selection: inner split",
+        "",
+        f"UF1  0.7333  [{low:.4f}, {high:.4f}]",
+        "UAR  0.7500  [0.5000, 1.0000]",
+        "WAR  0.7500  [0.5000, 1.0000]",
+        "95 % intervals over 4 subjects",
+        "",
+        "class     precision  recall      F1  clips",
+        "negative     0.6667  1.0000  0.8000      4",
+        "positive     1.0000  0.5000  0.6667      4",
+        "",
+        "true \\ predicted  negative  positive",
+        "negative                 4         0",
+        "positive                 2         2",
+    ]
+
+
+def test_a_summary_with_other_settings():
+    book = mt.ScoreBook(["a", "b", "c"])
+    book.add([0, 1], [0, 1], clips=["x", "y"], subjects=["s1", "s2"])
+    summary = book.summary(absent="zero", level=0.5, repeats=10, seed=3)
+    assert (summary["uf1"], summary["absent"]) == (book.uf1(absent="zero"), "zero")
+    assert {key: summary["intervals"][key] for key in ("over", "units", "level", "repeats", "seed")} == {
+        "over": "subject", "units": 2, "level": 0.5, "repeats": 10, "seed": 3,
+    }  # fmt: skip
+
+
+def test_settings_of_numpy_are_written_as_numbers(tmp_path):
+    book = filled()
+    given = book.summary(level=np.float32(0.5), repeats=np.int64(10), seed=torch.tensor(3))
+    assert json.loads(json.dumps(given)) == json.loads(json.dumps(book.summary(level=0.5, repeats=10, seed=3)))
+    assert book.interval(repeats=np.int64(10), seed=np.uint8(3)) == book.interval(repeats=10, seed=3)
