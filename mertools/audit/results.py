@@ -112,7 +112,7 @@ class AnnotationAudit:
 
     @property
     def problems(self) -> list[Problem]:
-        """What is wrong with the annotated rows by themselves, searched or not: onset = apex, offsets seconds away, ..."""
+        """What is wrong with the annotated rows themselves, searched or not: onset = apex, an offset seconds away."""
         found = []
         for dataset in dict.fromkeys(entry.clip.dataset for entry in self.clips):
             clips = [entry.clip for entry in self.clips if entry.clip.dataset == dataset]
