@@ -73,15 +73,15 @@ class Net(nn.Module):
         return self.fc(self.conv(torch.cat([static, motion], 1)).mean((2, 3)))
 
 
-class Normed(nn.Module):
-    """A user's network of features, with a batch norm."""
+class Wrapper(nn.Module):
+    """Takes anything and passes it on, as averages of weights, DDP, FSDP and users' own wrappers do."""
 
-    def __init__(self):
+    def __init__(self, net):
         super().__init__()
-        self.lift, self.norm, self.fc = nn.Linear(11, 13), nn.BatchNorm1d(13), nn.Linear(13, 7)
+        self.net = net
 
-    def forward(self, x):
-        return self.fc(F.relu(self.norm(self.lift(x))))
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------
@@ -512,9 +512,10 @@ CASES: dict[str, Case] = {
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
         long=LARGE,
     ),
-    "sync_batch_norm": Case(
-        "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),
-        lambda m, x: m.fc(F.relu((m.lift(x) - m.norm.running_mean) / (m.norm.running_var + 1e-5).sqrt())),
+    "TwoBranch of a wrapper": Case(
+        "TwoBranch", lambda: mt.TwoBranch(Wrapper(mt.TSFmicro(5, **SMALL))), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
+        lambda m, x, y, z: (m.net.net(x, y), m.net.net(y, 2 * y - z)),
+        long=LARGE,
     ),
     "AUPriorLoss": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(), lambda b, t: (torch.randn(b, 7), classes(b)),
@@ -610,7 +611,11 @@ NO_CASE = {
     **_names("optical_flow", "OpenCV computes it, image by image: test_flow.py"),
     **_names("ClipAugment Geometry transform_clip", "NumPy arrays, image by image: test_augment.py"),
     **_names("drawn_portrait SyntheticClip synthetic_clip synthetic_dataset SyntheticDataset", "makes data: test_synthetic*.py"),
-    **_names("OpenFaceAUs facs_labels read_au_labels read_openface write_au_labels", "reads labels: test_au_labels.py"),
+    **_names(
+        "ActionUnitTable FacsLabels OpenFaceAUs facs_labels read_action_units read_au_labels read_facs read_openface "
+        "write_au_labels",
+        "reads labels: test_detectors.py, test_facs.py, test_labels.py",
+    ),
     **_names(
         "AnnotationAudit AnnotationSchema Annotations AuditedTable ClipAnnotation ClipAudit DatasetReport FrameFolder "
         "FrameFolders Problem Protocol ProtocolClips Repair apply_protocol audit_annotations audit_table check_dataset "

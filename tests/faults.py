@@ -33,7 +33,7 @@ from mertools._files import append_line, atomic_folder, atomic_write
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
-from mertools.audit.run import ClipAudit
+from mertools.audit.results import ClipAudit
 
 ROOT = Path(__file__).parents[1]
 UNFINISHED = re.compile(r"\..+-[0-9a-f]{16}\.part|\.config\.json\.next|\.?lock|\..+\.audit")
@@ -121,7 +121,7 @@ def audited(folder, version):
         self.write_csv(out / "clips.csv")
 
     with (
-        mock.patch.object(sys.modules["mertools.audit.audit_table"], "audit_clips", searched),
+        mock.patch.object(sys.modules["mertools.audit.run"], "audit_clips", searched),
         mock.patch.object(mt.AnnotationAudit, "write_report", written),
     ):
         mt.audit_table(

@@ -132,9 +132,3 @@ def test_public_methods_have_a_docstring(name):
         function = getattr(member, "fget", None) or getattr(member, "__func__", None) or member
         if not attribute.startswith("_") and inspect.isfunction(function):
             assert inspect.getdoc(function), f"{name}.{attribute}"
-
-
-def test_the_reference_has_every_name():
-    text = (Path(__file__).parents[1] / "docs" / "reference.md").read_text()
-    listed = re.findall(r"^::: mertools\.(\w+)$", text, flags=re.MULTILINE)
-    assert sorted(listed) == sorted(NAMES)

@@ -143,7 +143,7 @@ def test_one_process_may_begin_a_run_again(tmp_path):
 # --- audits ----------------------------------------------------------------------------------------------------------
 
 
-JOB = sys.modules["mertools.audit.audit_table"]  # the name in the package is the function's
+JOB = sys.modules["mertools.audit.run"]
 
 
 @pytest.fixture(scope="module")
