@@ -1,6 +1,6 @@
 """Train a dynamic facial expression model: a frame encoder, retention over the frames, the AU prior loss.
 
-    python examples/train_dfer.py --out runs/first                     # made-up people; minutes on two cores
+    python examples/train_dfer.py --out runs/first                     # synthetic subjects; minutes on two cores
     python examples/train_dfer.py --out runs/dfew --table EmoLabel_DataSplit --frames Clip/clip_224x224_16f
     torchrun --nproc-per-node=8 examples/train_dfer.py --out ...       # each fold over all GPUs
     ... --encoder torchvision.models:resnet18 --resume                 # any encoder of images; go on after a kill
@@ -28,11 +28,15 @@ from tqdm import tqdm
 
 import mertools as mt
 
-# For the made-up people: small pictures, a narrow network, few epochs.
-SMALL = {
+# For synthetic subjects: small pictures, a narrow network, few epochs.
+SYNTHETIC = {
     "size": 48, "num_frames": 8, "dims": [16, 24, 32, 48], "depth": 1, "heads": 4, "epochs": 10, "lr": 2e-3,
     "batch_size": 12, "padding": 3, "input": "motion",
 }  # fmt: skip
+NEEDS_GPUS = (
+    "--folds-per-rank must be given with several processes on CPUs: PyTorch has batch norm over the clips of all "
+    "processes for GPUs only"
+)
 MADE_UP = mt.Protocol(
     name="synthetic-3", classes=("happy", "angry", "surprise"),
     labels={"dfew": {name: name for name in ("happy", "angry", "surprise")}},
@@ -68,7 +72,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What can be set; `python examples/train_dfer.py --help` shows it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("data").add_argument
-    group("--table", help="list of clips, or folder of the lists; without one, people are made up")
+    group("--table", help="list of clips, or folder of the lists; without one, subjects are synthetic")
     group("--dataset", default="dfew", help="dfew or ferv39k, see mertools.read_annotations")
     group("--frames", help="folder with the frames of all clips")
     group("--folds", nargs="+", metavar="FOLD", help="only these of the dataset's folds (DFEW: 1 to 5)")
@@ -108,13 +112,13 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group("--timeout", type=float, default=30, help="minutes to wait for another process")
     group("--weights", default="none", choices=("none", "safetensors", "pt"), help="keep each fold's weights")
     group("--tensorboard", action="store_true")
-    made_up = parser.parse_args(argv).table is None
-    if made_up:
-        parser.set_defaults(**SMALL)
+    synthetic = parser.parse_args(argv).table is None
+    if synthetic:
+        parser.set_defaults(**SYNTHETIC)
     args = parser.parse_args(argv)
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
-    if not made_up and args.frames is None:
+    if not synthetic and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
     for name in ("epochs", "batch_size", "accumulate"):
         if getattr(args, name) < 1:
@@ -129,6 +133,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = arguments(argv)
     # A process with folds of its own may be done long before the others.
     with mt.join_processes(args.device, timeout_minutes=7 * 24 * 60 if args.folds_per_rank else args.timeout) as here:
+        if here.world > 1 and here.device.type == "cpu" and not args.folds_per_rank and args.encoder == "retnet":
+            raise ValueError(NEEDS_GPUS)
         run = mt.RunFolder(args.out)
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
@@ -165,10 +171,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         # DFEW's results are usually means over its folds: both are given.
         each = book.per("fold")
         means = {score: sum(getattr(s, score) for s in each.values()) / len(each) for score in ("uar", "war")}
+        draw_confusion(book, args.out)
         scores = run.finish(book, notes={"mean_of_folds": means, "folds": len(folds), "seed": args.seed})
         print(book)
         print(f"mean of {len(folds)} folds: UAR {means['uar']:.4f}, WAR {means['war']:.4f}\nwritten to {args.out}")
         return scores
+
+
+def draw_confusion(book: mt.ScoreBook, out: Path) -> None:
+    """The confusion matrix of all folds, where matplotlib is installed."""
+    try:
+        mt.plot_confusion(book, path=out / "confusion.png")
+    except ImportError as error:
+        print(error)
 
 
 def checksum(table: Path) -> int:
@@ -239,7 +254,11 @@ def train_fold(
     plain = build(args, len(data.clips.classes)).to(here.device)
     model: nn.Module = plain
     if here.world > 1:
-        model = DistributedDataParallel(mt.sync_batch_norm(plain))
+        if here.device.type == "cuda":  # statistics over the clips of all processes, as in one
+            plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        elif any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in plain.modules()):
+            raise ValueError(NEEDS_GPUS)
+        model = DistributedDataParallel(plain)
     average = averaged(plain, args.ema) if args.ema else None
     scored = average.module if average is not None else plain
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)

@@ -1,9 +1,10 @@
 """Train a micro-expression model from an annotation table, leave one subject out, and score it honestly.
 
-    python examples/train_mer.py --out runs/first                   # made-up people; minutes on two cores
+    python examples/train_mer.py --out runs/first                   # synthetic subjects; minutes on two cores
     python examples/train_mer.py --out runs/casme2 --table CASME2.xlsx --frames Cropped --protocol casme2-5
     ... --table CASME2.xlsx SAMM.xlsx --dataset casme2 samm --frames Cropped SAMM --protocol megc2019 --folds lodo
-    torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; --folds-per-rank: a fold each
+    torchrun --nproc-per-node=2 examples/train_mer.py --out ... --folds-per-rank    # a fold each
+    torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; on GPUs
     ... --resume                                                    # go on after a kill
 
 The number of epochs is fixed (--select last), or the epoch is chosen on an inner split of the training subjects
@@ -29,8 +30,8 @@ from tqdm import tqdm
 
 import mertools as mt
 
-# For the made-up people: small pictures, a narrow network, few epochs. The published settings are the defaults below.
-SMALL = {
+# For synthetic subjects: small pictures, a narrow network, few epochs. The published settings are the defaults below.
+SYNTHETIC = {
     "dataset": ["casme2"], "protocol": "megc2019", "size": 64, "dims": [16, 24, 32, 48], "hidden": 96, "epochs": 30,
     "lr": 2e-3, "weight_decay": 0.05, "batch_size": 16, "padding": 3, "ema": 0.9, "schedule": "cosine",
 }  # fmt: skip
@@ -40,7 +41,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """What can be set; `python examples/train_mer.py --help` shows it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     group = parser.add_argument_group("data").add_argument
-    group("--table", nargs="+", help="annotation table, or several of a composite; without one, people are made up")
+    group("--table", nargs="+", help="annotation table, or several of a composite; without one, subjects are synthetic")
     group("--dataset", nargs="+", default=["casme2"], help="whose table each is, see mertools.read_annotations")
     group("--frames", nargs="+", help="folder with the frames of all clips, one for each table")
     group("--protocol", default="casme2-5", help="which clips and classes count, see mertools.PROTOCOLS")
@@ -88,15 +89,15 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     group("--checkpoint-every", type=int, default=1, help="epochs")
     group("--weights", default="none", choices=("none", "safetensors", "pt"), help="keep each fold's weights")
     group("--tensorboard", action="store_true")
-    made_up = parser.parse_args(argv).table is None
-    if made_up:
-        parser.set_defaults(**SMALL)
+    synthetic = parser.parse_args(argv).table is None
+    if synthetic:
+        parser.set_defaults(**SYNTHETIC)
     args = parser.parse_args(argv)
     if args.tensorboard and importlib.util.find_spec("tensorboard") is None:
         parser.error("--tensorboard needs TensorBoard: pip install tensorboard")
-    if not made_up and args.frames is None:
+    if not synthetic and args.frames is None:
         parser.error("--frames is needed: the folder with the frames of the clips in --table")
-    if not made_up and not len(args.table) == len(args.dataset) == len(args.frames):
+    if not synthetic and not len(args.table) == len(args.dataset) == len(args.frames):
         parser.error(
             f"--table, --dataset and --frames must be equally many, got {len(args.table)}, {len(args.dataset)} and "
             f"{len(args.frames)}"
@@ -114,6 +115,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = arguments(argv)
     # A process with folds of its own may be done long before the others.
     with mt.join_processes(args.device, timeout_minutes=7 * 24 * 60 if args.folds_per_rank else args.timeout) as here:
+        if here.world > 1 and here.device.type == "cpu" and not args.folds_per_rank:
+            raise ValueError(
+                "--folds-per-rank must be given with several processes on CPUs: PyTorch has batch norm over the clips "
+                "of all processes for GPUs only"
+            )
         run = mt.RunFolder(args.out)
         if here.main:
             elsewhere = ("out", "resume", "device", "workers", "folds_per_rank", "timeout", "tensorboard")
@@ -141,10 +147,19 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         book = book.gather()
         if not here.main:
             return {}
+        draw_confusion(book, args.out)
         scores = run.finish(book, notes={"protocol": data.clips.name, "folds": len(folds), "seed": args.seed})
         print(book)
         print(f"written to {args.out}")
         return scores
+
+
+def draw_confusion(book: mt.ScoreBook, out: Path) -> None:
+    """The confusion matrix of all folds, where matplotlib is installed."""
+    try:
+        mt.plot_confusion(book, path=out / "confusion.png")
+    except ImportError as error:
+        print(error)
 
 
 class Clips:
@@ -229,7 +244,9 @@ def train_fold(
 
     torch.manual_seed(seed)
     plain = build(args, len(data.clips.classes)).to(here.device)
-    model = DistributedDataParallel(mt.sync_batch_norm(plain)) if here.world > 1 else plain
+    if here.world > 1:  # statistics over the clips of all processes, as in one
+        plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    model = DistributedDataParallel(plain) if here.world > 1 else plain
     average = averaged(plain, args.ema) if args.ema else None
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(args))

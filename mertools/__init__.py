@@ -16,10 +16,12 @@ Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
+from mertools.action_units.detectors import ActionUnitTable, OpenFaceAUs, read_action_units, read_openface
 from mertools.action_units.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.action_units.facs import FacsLabels, facs_labels, read_facs
 from mertools.action_units.head import AUHead, attach_au_head, detach_au_head
 from mertools.action_units.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
-from mertools.action_units.labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
+from mertools.action_units.labels import read_au_labels, write_au_labels
 from mertools.action_units.loss import AUPriorLoss, au_prior_loss
 from mertools.action_units.prior import (
     ACTION_UNITS,
@@ -36,8 +38,8 @@ from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, a
 from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
-from mertools.audit.audit_table import AuditedTable, audit_table
-from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit.results import AnnotationAudit, ClipAudit
+from mertools.audit.run import AuditedTable, audit_annotations, audit_table
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
 from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
@@ -74,7 +76,6 @@ from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
 from mertools.training.run_folder import FoldFolder, RunFolder
-from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 
@@ -85,6 +86,7 @@ __all__ = [
     "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "ActionUnitTable",
     "AnnotationAudit",
     "AnnotationSchema",
     "Annotations",
@@ -97,6 +99,7 @@ __all__ = [
     "ClipDataset",
     "DatasetReport",
     "Expression",
+    "FacsLabels",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -175,9 +178,11 @@ __all__ = [
     "plot_confusion",
     "plot_keyframes",
     "pool_frames",
+    "read_action_units",
     "read_annotations",
     "read_au_labels",
     "read_clip",
+    "read_facs",
     "read_openface",
     "repair_annotations",
     "resample_clip",
@@ -188,7 +193,6 @@ __all__ = [
     "spot_expressions",
     "spot_then_recognize",
     "spotting_scores",
-    "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",
