@@ -36,6 +36,10 @@ SYNTHETIC = {
     "size": 48, "num_frames": 8, "dims": [16, 24, 32, 48], "depth": 1, "heads": 4, "epochs": 10, "lr": 2e-3,
     "batch_size": 12, "padding": 3, "input": "motion",
 }  # fmt: skip
+NEEDS_GPUS = (
+    "--folds-per-rank must be given with several processes on CPUs: PyTorch has batch norm over the clips of all "
+    "processes for GPUs only"
+)
 SYNTHETIC_PROTOCOL = mt.Protocol(
     name="synthetic-3", classes=("happy", "angry", "surprise"),
     labels={"dfew": {name: name for name in ("happy", "angry", "surprise")}},
@@ -190,6 +194,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = arguments(argv)
     # A process with folds of its own may be done long before the others.
     with mt.join_processes(args.device, timeout_minutes=7 * 24 * 60 if args.folds_per_rank else args.timeout) as here:
+        if here.world > 1 and here.device.type == "cpu" and not args.folds_per_rank and args.encoder == "retnet":
+            raise ValueError(NEEDS_GPUS)
         if here.main and args.table is None:
             make_synthetic(args)
         here.wait()
@@ -233,6 +239,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
                 "war": published.war(),
                 "mean_of_folds": mean_of_folds(published),
             }  # fmt: skip
+        draw_confusion(book, args.out)
         scores = run.finish(book, notes=notes)
         print(book)
         print(f"mean of {len(folds)} folds: UAR {means['uar']:.4f}, WAR {means['war']:.4f}")
@@ -304,6 +311,14 @@ def loss_of(args: argparse.Namespace, data: Clips, train: list[int]) -> mt.AUPri
         mt.au_prior(data.clips.classes), au_ratio=args.au_ratio, prior_scale=args.prior_scale, pos_weight=weight,
         reduction="none",
     )  # fmt: skip
+
+
+def draw_confusion(book: mt.ScoreBook, out: Path) -> None:
+    """The confusion matrix of all folds, where matplotlib is installed."""
+    try:
+        mt.plot_confusion(book, path=out / "confusion.png")
+    except ImportError as error:
+        print(error)
 
 
 def checksum(table: Path) -> int:
@@ -384,7 +399,11 @@ def train_fold(
     plain = build(args, len(data.clips.classes)).to(here.device)
     model: nn.Module = plain
     if here.world > 1:
-        model = DistributedDataParallel(mt.sync_batch_norm(plain))
+        if here.device.type == "cuda":  # statistics over the clips of all processes, as in one
+            plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        elif any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in plain.modules()):
+            raise ValueError(NEEDS_GPUS)
+        model = DistributedDataParallel(plain)
     average = averaged(plain, args.ema) if args.ema else None
     scored = average.module if average is not None else plain
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)

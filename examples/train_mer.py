@@ -4,7 +4,8 @@
     python examples/train_mer.py --out runs/casme2 --table CASME2.xlsx --frames Cropped --protocol casme2-5
     ... --recipe gamdss-casme2-5 --published-protocol               # a published experiment, and what its protocol adds
     ... --table CASME2.xlsx SAMM.xlsx --dataset casme2 samm --frames Cropped SAMM --protocol megc2019 --folds lodo
-    torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; --folds-per-rank: a fold each
+    torchrun --nproc-per-node=2 examples/train_mer.py --out ... --folds-per-rank    # a fold each
+    torchrun --nproc-per-node=2 examples/train_mer.py --out ...     # one fold over both; on GPUs
     ... --resume                                                    # go on after a kill
 
 The number of epochs is fixed (--select last), or the epoch is chosen on an inner split of the training subjects
@@ -183,6 +184,11 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = arguments(argv)
     # A process with folds of its own may be done long before the others.
     with mt.join_processes(args.device, timeout_minutes=7 * 24 * 60 if args.folds_per_rank else args.timeout) as here:
+        if here.world > 1 and here.device.type == "cpu" and not args.folds_per_rank:
+            raise ValueError(
+                "--folds-per-rank must be given with several processes on CPUs: PyTorch has batch norm over the clips "
+                "of all processes for GPUs only"
+            )
         if here.main and args.table is None and not (args.out / "synthetic").exists():
             mt.synthetic_dataset(args.out / "synthetic", size=args.size, seed=args.seed)
         here.wait()
@@ -221,6 +227,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
         notes = {"protocol": data.clips.name, "folds": len(folds), "seed": args.seed}
         if args.published_protocol:
             notes["published_protocol"] = published_scores(published)
+        draw_confusion(book, args.out)
         scores = run.finish(book, notes=notes)
         print(book)
         if args.published_protocol:
@@ -260,6 +267,14 @@ def side_by_side(book: mt.ScoreBook, published: mt.ScoreBook) -> str:
     epoch, formula = theirs["uar"] - mine[1], theirs["uar_as_published"] - theirs["uar"]
     lines.append(f"of the difference in UAR, {epoch:+.4f} is the choice of the epoch and {formula:+.4f} the formula")
     return "\n".join(lines)
+
+
+def draw_confusion(book: mt.ScoreBook, out: Path) -> None:
+    """The confusion matrix of all folds, where matplotlib is installed."""
+    try:
+        mt.plot_confusion(book, path=out / "confusion.png")
+    except ImportError as error:
+        print(error)
 
 
 class Clips:
@@ -348,7 +363,9 @@ def train_fold(
 
     torch.manual_seed(seed)
     plain = build(args, len(data.clips.classes)).to(here.device)
-    model = DistributedDataParallel(mt.sync_batch_norm(plain)) if here.world > 1 else plain
+    if here.world > 1:  # statistics over the clips of all processes, as in one
+        plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+    model = DistributedDataParallel(plain) if here.world > 1 else plain
     average = averaged(plain, args.ema) if args.ema else None
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate(args))

@@ -38,8 +38,8 @@ from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, a
 from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
-from mertools.audit.audit_table import AuditedTable, audit_table
-from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit.results import AnnotationAudit, ClipAudit
+from mertools.audit.run import AuditedTable, audit_annotations, audit_table
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
 from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
@@ -76,7 +76,6 @@ from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
 from mertools.training.run_folder import FoldFolder, RunFolder
-from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 
@@ -194,7 +193,6 @@ __all__ = [
     "spot_expressions",
     "spot_then_recognize",
     "spotting_scores",
-    "sync_batch_norm",
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",

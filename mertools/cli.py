@@ -1,4 +1,4 @@
-"""The command line: ``mertools select CLIP`` finds the key frames of a video or a folder of frames.
+"""The command line: ``mertools select CLIP`` finds key frames, ``mertools audit TABLE`` asks how far a table's are off.
 
 What can go wrong with an input is one line on standard error and exit status 2; other clips of the same call are still
 done.
@@ -7,21 +7,30 @@ done.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import json
 import os
 import sys
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
+import torch
 from torch import Tensor
 
 import mertools as mt
-from mertools._files import atomic_write, check_target
 from mertools._text import escape_unprintable
-from mertools.cli_audit import add_audit
+from mertools.annotations.quality import REPAIRS
+from mertools.audit.search import SEARCHES
+from mertools.clips.read import IMAGES, clip_frames
+from mertools.plots import check_figure_path, save_figure
+
+_PATIENCE = 2.0  # seconds before what is being done is told
+_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +92,36 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--plot", type=Path, metavar="FILE", help="write a figure (one clip; needs matplotlib)")
     select.set_defaults(run=_select)
 
-    add_audit(commands)
+    audit = commands.add_parser(
+        "audit",
+        help="compare a table's key frames with re-selected ones, write it corrected",
+        description="Search every clip of an annotation table near its annotation, report how far onset, apex and "
+        "offset move, and write a copy of the table with the key frames found. The table itself is not changed. A run "
+        "that was stopped goes on where it was when the same command is given again.",
+    )
+    audit.add_argument("table", metavar="TABLE", help="the annotation table: xlsx, xls or csv")
+    audit.add_argument(
+        "--dataset", required=True, metavar="NAME", help="casme2, samm, cas(me)2, casme3-a, smic, mmew, ..."
+    )
+    audit.add_argument("--frames", required=True, metavar="ROOT", help="folder below which the clips' frames lie")
+    audit.add_argument("--out", required=True, type=Path, metavar="FILE", help="the corrected table: xlsx or csv")
+    audit.add_argument("--report", type=Path, metavar="DIR", help="folder of the report; default FILE-report")
+    audit.add_argument(
+        "--correct", choices=SEARCHES, help="search whose key frames go into the table; default robust, if it is run"
+    )
+    audit.add_argument(
+        "--search", choices=("both", *SEARCHES), default="both", help="what to run; default both searches"
+    )
+    audit.add_argument(
+        "--preset", choices=("full", "short", "late-apex", "wide"), help="windows of the annotated search"
+    )
+    audit.add_argument(
+        "--repair", action="append", choices=REPAIRS, default=[], help="mend rows before the audit; may be given again"
+    )
+    audit.add_argument("--workers", type=int, metavar="N", help="processes; default one per processor, 0 for none")
+    audit.add_argument("--longest", type=int, default=256, metavar="PIXELS", help="reduce larger frames; default 256")
+    audit.add_argument("--restart", action="store_true", help="start anew instead of going on from an unfinished run")
+    audit.set_defaults(run=_audit)
     return parser
 
 
@@ -97,13 +135,14 @@ def _select(args: argparse.Namespace) -> int:
     if args.refine and (args.onset is None or args.preset is not None):
         return _fail("--refine searches around an annotation: give --onset and --apex, and no --preset")
     if args.plot is not None and (message := _in_the_way(args.plot, Path(args.clips[0]))):
-        return _fail(message)
+        return _fail(f"--plot {args.plot}: {message}")
     selector = mt.FrameSelector(refine=True) if args.refine else mt.FrameSelector.preset(args.preset or "full")
     status = 0
     for clip in args.clips:
         try:
             frames = _read(clip, args.size)
-            keys = selector(frames[None], args.onset, args.apex, args.offset)
+            with telling(f"searching {len(frames)} frames"):
+                keys = selector(frames[None], args.onset, args.apex, args.offset)
         except (OSError, ValueError, TypeError) as error:
             status = _fail(f"{clip}: {error}")
             continue
@@ -111,14 +150,15 @@ def _select(args: argparse.Namespace) -> int:
         if args.json:
             print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
         else:
-            marks = "  ".join(f"{name} {frame}" for name, frame in found.items())
-            print(f"{escape_unprintable(clip)}: {marks}  ({len(frames)} frames)", flush=True)
+            words = "  ".join(f"{name} {frame}" for name, frame in found.items())
+            print(f"{escape_unprintable(clip)}: {words}  ({len(frames)} frames)", flush=True)
         if args.plot is not None:
             annotated = args.onset is not None and args.offset is not None
             truth = (args.onset, args.apex, args.offset) if annotated else None
             try:
-                figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
-                save_figure(figure, args.plot)
+                with telling("drawing"):
+                    figure = mt.plot_keyframes(frames, keys, truth=truth, truth_name="annotated", title=Path(clip).name)
+                    save_figure(figure, args.plot)
             except (OSError, ValueError, ImportError) as error:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 status = _fail(f"--plot {args.plot}: {reason}")
@@ -126,36 +166,132 @@ def _select(args: argparse.Namespace) -> int:
 
 
 def _in_the_way(plot: Path, clip: Path) -> str:
-    """Why a figure must not be written there: it would replace the clip, or be read as one of its frames."""
+    """Why a figure can't or must not be written there; said before the clip is searched."""
     if clip.is_file() and plot.exists() and plot.samefile(clip):
-        return f"--plot {plot} is the clip itself, which is never written to"
+        return "it is the clip itself, which is never written to"
     if clip.is_dir() and plot.parent.is_dir() and plot.parent.samefile(clip):
-        return f"--plot {plot} would lie among the frames of the clip: name a file in another folder"
+        return "it would lie among the frames of the clip: name a file in another folder"
+    try:
+        check_figure_path(plot)
+    except ImportError:
+        return "it needs matplotlib: pip install 'mertools[plot]'"
+    except (OSError, ValueError) as error:
+        return str(error)
     return ""
 
 
 def _read(clip: str, size: int | None) -> Tensor:
-    """The clip's frames; what read_clip warns about becomes a line on standard error."""
+    """The clip's frames; what the reader warns about becomes a line on standard error."""
+    if clip and (videos := _videos(Path(clip))):
+        raise ValueError(f"it is a folder of videos, name the files: mertools select {escape_unprintable(videos)}")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        frames = mt.read_clip(clip, size=size)
+        frames = []
+        with telling("reading") as tell:
+            for frame in clip_frames(clip, size=size):
+                frames.append(frame)
+                tell(f"reading, frame {len(frames)}")
     for warning in caught:
         print(f"mertools: warning: {_one_line(str(warning.message))}", file=sys.stderr, flush=True)
     if len(frames) < 2:
         raise ValueError(f"a clip needs at least 2 frames, there is {len(frames)}")
-    return frames
+    return torch.stack(frames)
 
 
-def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure whole or not at all, see :func:`atomic_write`."""
-    suffix = path.suffix or ".png"
-    if suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
-        known = ", ".join(f".{name}" for name in ("png", "pdf", "svg", "jpg"))
-        raise ValueError(f"the file's suffix must be one that matplotlib writes ({known}, ...), got {suffix!r}")
-    check_target(path)
-    data = io.BytesIO()
-    figure.savefig(data, format=suffix[1:])
-    atomic_write(path, data.getvalue())
+def _videos(folder: Path) -> str:
+    """The videos of a folder that holds no images, as they would be named."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
+    images = any(name.lower().endswith(IMAGES) for name in names)
+    if images or not videos:
+        return ""
+    kinds = {Path(name).suffix for name in videos}
+    return f"{folder}/*{kinds.pop()}" if len(kinds) == 1 else f"{folder / videos[0]} ..."
+
+
+@contextmanager
+def telling(what: str) -> Iterator[Callable[[str], None]]:
+    """Say on a terminal what is being done, and since when, if it takes longer than two seconds.
+
+    Yields a function that says it in other words.
+    """
+    over, words, since = threading.Event(), [what], time.monotonic()
+
+    def tell() -> None:
+        pause, longest = _PATIENCE, 0
+        while not over.wait(pause):
+            line = f"mertools: {words[0]} ({time.monotonic() - since:.0f} s)"
+            print(f"\r{line:<{longest}}", end="", file=sys.stderr, flush=True)
+            pause, longest = 1.0, max(longest, len(line))
+        print("\r" + " " * longest + "\r" if longest else "", end="", file=sys.stderr, flush=True)
+
+    thread = threading.Thread(target=tell, daemon=True)
+    if sys.stderr.isatty():
+        thread.start()
+    try:
+        yield lambda text: words.__setitem__(0, text)
+    finally:
+        over.set()
+        if thread.is_alive():
+            thread.join()
+
+
+def _audit(args: argparse.Namespace) -> int:
+    searches = SEARCHES if args.search == "both" else (args.search,)
+    try:
+        done = mt.audit_table(
+            args.table,
+            args.dataset,
+            args.frames,
+            args.out,
+            report=args.report,
+            correct=args.correct or searches[-1],
+            repair=args.repair,
+            searches=searches,
+            selector=mt.FrameSelector.preset(args.preset or "full"),
+            longest=args.longest,
+            workers=_processors() if args.workers is None else args.workers,
+            progress=_can_show_progress(),
+            restart=args.restart,
+        )
+    except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("mertools: stopped; the same command goes on from here", file=sys.stderr, flush=True)
+        return 130
+    for entry in done.repairs:
+        print(escape_unprintable(f"repaired: {entry}"), file=sys.stderr)
+    for skipped in done.audit.skipped:
+        words = f"{skipped.clip.place} ({skipped.clip.name}): {skipped.error}"
+        print(f"mertools: skipped: {escape_unprintable(words)}", file=sys.stderr)
+    _summary(done, args.correct or searches[-1])
+    return 0
+
+
+def _summary(done: mt.AuditedTable, search: str) -> None:
+    audit = done.audit
+    print(f"{len(audit.searched)} clips searched, {len(audit.skipped)} skipped")
+    for group in audit.groups("all", search):
+        for name in ("onset", "apex", "offset"):
+            found = getattr(group, name)
+            if found.n:
+                print(
+                    f"{name:>6}: mean |shift| {found.mean_abs:.1f} frames, median {found.median:+.1f}; uncertain in "
+                    f"{100 * found.share:.0f} % of {found.n} clips ({100 * found.low:.0f}-{100 * found.high:.0f} %)"
+                )
+    print(f"corrected table ({search} search): {escape_unprintable(str(done.out))}")
+    print(f"report: {escape_unprintable(str(done.report / 'index.html'))}", flush=True)
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _can_show_progress() -> bool:
+    if importlib.util.find_spec("tqdm") is not None:
+        return True
+    print("mertools: no progress bar without tqdm: pip install 'mertools[data]'", file=sys.stderr)
+    return False
 
 
 def silence_decoders() -> None:

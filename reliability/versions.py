@@ -134,12 +134,12 @@ def main() -> int:
     for name in args.names or ENVIRONMENTS:
         arguments = ["-n", str(args.processes), "--dist", "loadfile"]
         if name == "onnx":
-            arguments += ["tests/test_onnx_export.py"]
+            arguments += ["tests/models/test_onnx.py"]
         elif not args.all:
             arguments += [f"--ignore=tests/{test}.py" for test in LONG]
         arguments += ["--ignore=tests/test_versions.py"]  # compares the record with the pages
         if "onnx" not in " ".join(ENVIRONMENTS[name][1]):
-            arguments += ["--deselect", "mertools/models/onnx.py::mertools.onnx_export.export_onnx"]
+            arguments += ["--deselect", "mertools/models/onnx.py::mertools.models.onnx.export_onnx"]
         found = run(make(args.folder, name), arguments)
         record = json.loads(args.record.read_text()) if args.record.exists() else {}
         atomic_write(args.record, (json.dumps(record | {name: found}, indent=1) + "\n").encode())

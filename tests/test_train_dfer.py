@@ -1,18 +1,17 @@
 """The training script for DFER, from the lists to the scores."""
 
+import contextlib
 import importlib.util
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_processes import torchrun
+from ranks import alone, torchrun
 
 import mertools as mt
 
@@ -50,7 +49,7 @@ def run(synthetic, out, *more):
 
 
 def own_dataset(out, *more):
-    """The script's own dataset, so that it can run as a process of its own; two folds of a short run."""
+    """The script's own subjects, so that it can run as a process of its own; two folds of a short run."""
     return ["--out", out, "--size", "32", "--num-frames", "4", "--dims", "4", "8", "12", "16", "--epochs", "2",
             "--folds", "1", "2", "--device", "cpu", *more]  # fmt: skip
 
@@ -72,32 +71,42 @@ def test_five_folds_pooled_and_on_average(synthetic, tmp_path, capsys):
     assert "mean of 5 folds" in capsys.readouterr().out
 
 
+ENCODER = "import torch\ndef plain():\n    return torch.nn.Conv2d(3, 8, 5, stride=4)\n"
+
+
 @pytest.mark.slow
-def test_two_processes_and_a_kill_end_in_the_same_scores(tmp_path):
+def test_two_processes_and_a_kill_end_in_the_same_scores(tmp_path, monkeypatch):
+    """An encoder without batch norm: on CPUs one fold over several processes is for these."""
     one, two, killed = tmp_path / "one", tmp_path / "two", tmp_path / "killed"
-    alone = [sys.executable, str(SCRIPT)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*alone, *map(str, own_dataset(one))], env=environment, capture_output=True, text=True)
+    (tmp_path / "encoders.py").write_text(ENCODER)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    encoder = ("--encoder", "encoders:plain")
+    done = alone(SCRIPT, *own_dataset(one, *encoder))
     assert done.returncode == 0, done.stderr
     shutil.copytree(one / "synthetic", two / "synthetic")
-    done = torchrun(SCRIPT, *own_dataset(two), timeout=250)
+    done = torchrun(SCRIPT, *own_dataset(two, *encoder))
     assert done.returncode == 0, done.stderr
     assert (two / "scores.json").read_text() == (one / "scores.json").read_text()
     assert (two / "predictions.csv").read_text() == (one / "predictions.csv").read_text()
 
     shutil.copytree(one / "synthetic", killed / "synthetic")
-    process = subprocess.Popen(
-        [*alone, *map(str, own_dataset(killed, "--resume"))], env=environment, stderr=subprocess.PIPE
-    )
-    while not (killed / "folds/1/log.jsonl").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    dead = alone(SCRIPT, *own_dataset(killed, "--resume", *encoder), kill_at=6)
+    assert dead.returncode == -signal.SIGKILL, dead.stderr
     assert not (killed / "scores.json").exists()
-    words = [*alone, *map(str, own_dataset(killed, "--resume"))]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    done = alone(SCRIPT, *own_dataset(killed, "--resume", *encoder))
     assert done.returncode == 0, done.stderr
     assert results(killed) == results(one)
+
+
+def test_one_fold_over_several_processes_needs_gpus_for_batch_norm(synthetic, tmp_path, monkeypatch):
+    two = mt.Processes(0, 2, torch.device("cpu"))
+    monkeypatch.setattr(mt, "join_processes", lambda *_, **__: contextlib.nullcontext(two))
+    with pytest.raises(ValueError, match="--folds-per-rank must be given with several processes on CPUs"):
+        run(synthetic, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(mt.Processes, "wait", lambda here: None)
+    with pytest.raises(ValueError, match="--folds-per-rank must be given with several processes on CPUs"):
+        run(synthetic, tmp_path / "run", "--encoder", "train_dfer:trained_encoder")
 
 
 def test_a_clip_on_both_sides_stops_the_run(synthetic, tmp_path):
@@ -168,8 +177,10 @@ def dropping_encoder():
 train_dfer.dropping_encoder = dropping_encoder
 
 
+train_dfer.trained_encoder = lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.BatchNorm2d(8))
+
+
 def test_a_trained_encoder_is_not_changed_by_asking_for_its_width(synthetic, tmp_path):
-    train_dfer.trained_encoder = lambda: torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5), torch.nn.BatchNorm2d(8))
     args = train_dfer.arguments(list(map(str, command(synthetic, tmp_path, "--encoder", "train_dfer:trained_encoder"))))
     norm = train_dfer.build(args, 3).encoder[1]
     assert int(norm.num_batches_tracked) == 0
