@@ -86,7 +86,7 @@ class Drawing:
 
 def overview(palette: str) -> str:
     """Where each part goes in a DFER and in a MER model."""
-    d = Drawing(540, palette)
+    d = Drawing(584, palette)
     d.box(20, 20, 170, 54, "data", "clip", "b t c h w")
     d.arrow((190, 47), (226, 47))
     d.box(230, 20, 160, 54, "ours", "FrameSelector", "GAMDSS")
@@ -94,37 +94,48 @@ def overview(palette: str) -> str:
     d.box(430, 20, 190, 54, "data", "onset, apex, offset", "b c h w each")
     d.arrow((105, 74), (105, 126))
     d.arrow((525, 74), (525, 126))
-    d.text(240, 104, "a DFER model", bold=True)
-    d.text(420, 104, "a MER model", bold=True)
+    d.text(180, 104, "a DFER model", bold=True)
+    d.text(440, 104, "a MER model", bold=True)
     # DFER, left
-    d.box(20, 130, 240, 44, "yours", "your frame encoder", "b t c h w to b t d")
-    d.arrow((140, 174), (140, 206))
-    d.box(20, 210, 240, 44, "ours", "RetNetTemporal", "instead of an LSTM; streams")
-    d.arrow((140, 254), (140, 286))
-    d.box(20, 290, 240, 44, "ours", "FramePool", "one vector a clip")
-    d.arrow((80, 334), (80, 366))
-    d.arrow((200, 334), (200, 366))
-    d.box(20, 370, 115, 44, "yours", "your head", "logits")
-    d.box(145, 370, 115, 44, "ours", "AUHead", "18 units")
+    d.box(20, 130, 220, 44, "yours", "your frame encoder", "b t c h w to b t d")
+    d.arrow((130, 174), (130, 206))
+    d.box(20, 210, 220, 44, "ours", "RetNetTemporal", "in place of an LSTM; streams")
+    d.arrow((130, 254), (130, 286))
+    d.box(20, 290, 220, 44, "ours", "FramePool", "one vector a clip")
+    d.arrow((72, 334), (72, 366))
+    d.arrow((188, 334), (188, 366))
+    d.box(20, 370, 108, 44, "yours", "your head", "logits")
+    d.box(136, 370, 104, 44, "ours", "AUHead", "18 units")
     # MER, right
-    d.box(380, 130, 240, 44, "ours", "TwoBranch", "rise and fall, one set of weights")
-    d.arrow((440, 174), (440, 206))
-    d.arrow((560, 174), (560, 206))
-    d.text(432, 190, "onset", size=13, muted=True, anchor="end")
-    d.text(552, 190, "apex − onset", size=13, muted=True, anchor="end")
-    d.box(380, 210, 115, 76, "ours", "Spatial", "Transformer", "where")
-    d.box(505, 210, 115, 76, "ours", "Manhattan", "RetNet", "how")
-    d.arrow((440, 286), (440, 312), (488, 312))
-    d.arrow((560, 286), (560, 312), (512, 312))
-    d.plus(500, 312)
-    d.arrow((500, 324), (500, 346))
-    d.box(380, 350, 240, 44, "ours", "ParallelFusion", "lift to 1024, then the mean")
-    d.text(500, 408, "together: TSFmicro", size=13, muted=True)
+    d.box(262, 130, 358, 44, "ours", "TwoBranch", "rise and fall, one set of weights")
+    d.arrow((352, 174), (352, 206))
+    d.arrow((540, 174), (540, 206))
+    d.text(360, 190, "onset", size=13, muted=True, anchor="start")
+    d.text(532, 190, "apex − onset", size=13, muted=True, anchor="end")
+    d.box(262, 210, 180, 54, "ours", "SpatialTransformer", "where")
+    d.box(452, 210, 168, 54, "ours", "ManhattanRetNet", "how")
+    d.arrow((352, 264), (352, 298), (429, 298))
+    d.arrow((536, 264), (536, 298), (453, 298))
+    d.plus(441, 298)
+    d.arrow((441, 310), (441, 340))
+    d.box(262, 344, 358, 44, "ours", "ParallelFusion", "lift to 1024, then the mean")
+    d.text(441, 404, "together: TSFmicro", size=13, muted=True)
     # loss
-    d.arrow((80, 414), (80, 488), (186, 488))
-    d.arrow((200, 414), (200, 440), (250, 440), (250, 456), dashed=True)
-    d.arrow((500, 418), (500, 488), (454, 488))
-    d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "instead of CrossEntropyLoss")
+    d.arrow((72, 414), (72, 488), (186, 488))
+    d.arrow((188, 414), (188, 436), (240, 436), (240, 456), dashed=True)
+    d.arrow((540, 388), (540, 488), (454, 488))
+    d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "in place of CrossEntropyLoss")
+    for x, kind, words in (
+        (20, "ours", "this library"),
+        (160, "loss", "its loss"),
+        (270, "yours", "your code"),
+        (390, "data", "data"),
+    ):
+        fill, line = d.colours[kind]
+        d.parts.append(
+            f'<rect x="{x}" y="545" width="22" height="18" rx="4" fill="{fill}" stroke="{line}" stroke-width="1.5"/>'
+        )
+        d.text(x + 30, 554, words, size=13.5, muted=True, anchor="start")
     return d.svg(
         "Where the parts of mertools go: a DFER model on the left, a MER model on the right, one loss for both"
     )

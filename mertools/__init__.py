@@ -16,10 +16,12 @@ Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
+from mertools.action_units.detectors import ActionUnitTable, OpenFaceAUs, read_action_units, read_openface
 from mertools.action_units.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.action_units.facs import FacsLabels, facs_labels, read_facs
 from mertools.action_units.head import AUHead, attach_au_head, detach_au_head
 from mertools.action_units.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
-from mertools.action_units.labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
+from mertools.action_units.labels import read_au_labels, write_au_labels
 from mertools.action_units.loss import AUPriorLoss, au_prior_loss
 from mertools.action_units.prior import (
     ACTION_UNITS,
@@ -31,7 +33,14 @@ from mertools.action_units.prior import (
 )
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
 from mertools.annotations.dataset import ClipDataset
-from mertools.annotations.folders import DatasetReport, FrameFolder, FrameFolders, check_dataset, find_frames
+from mertools.annotations.folders import (
+    DatasetReport,
+    FrameFolder,
+    FrameFolders,
+    check_dataset,
+    find_frames,
+    search_apex,
+)
 from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
@@ -84,6 +93,7 @@ __all__ = [
     "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "ActionUnitTable",
     "AnnotationAudit",
     "AnnotationSchema",
     "Annotations",
@@ -96,6 +106,7 @@ __all__ = [
     "ClipDataset",
     "DatasetReport",
     "Expression",
+    "FacsLabels",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -174,15 +185,18 @@ __all__ = [
     "plot_confusion",
     "plot_keyframes",
     "pool_frames",
+    "read_action_units",
     "read_annotations",
     "read_au_labels",
     "read_clip",
+    "read_facs",
     "read_openface",
     "repair_annotations",
     "resample_clip",
     "save_checkpoint",
     "save_model",
     "save_weights",
+    "search_apex",
     "select_keyframes",
     "spot_expressions",
     "spot_then_recognize",

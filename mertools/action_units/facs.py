@@ -26,16 +26,15 @@ __all__ = ["FacsLabels", "facs_labels", "read_facs"]
 
 # Numbers that FACS gives a meaning. 47 is none of them: a blank or a sign between 4 and 7 was lost.
 _MOVEMENTS = {*range(50, 67), *range(68, 75), *range(80, 86), 91, 92, 97, 98}
-_NUMBERS = {
-    "": {1, 2, *range(4, 47), *_MOVEMENTS}, "AU": {1, 2, *range(4, 47)}, "AD": {*range(19, 41)}, "M": _MOVEMENTS,
-}  # fmt: skip
+_KNOWN = {1, 2, *range(4, 47), *_MOVEMENTS}
+_NUMBERS = {"": _KNOWN, "AU": _KNOWN, "AD": {*range(19, 41)}, "M": _MOVEMENTS}  # by what stands in front
 _NO_UNIT = ("", "/", "\\", "0", "-", "--", "none", "nan", "n/a", "neutral")
 _SIDE = r"(?:left|right|bilateral|unilateral|[LRBTUA](?:/[LRA])?)"
 _CODE = re.compile(
     rf"(?:{_SIDE}\s*)?(?:(?P<kind>AU|AD|M)\s*)?(?:{_SIDE}\s*)?"
     r"(?P<number>[0-9]{1,2})(?:\.0+)?(?![0-9.])"
     # Behind the number: attached, in brackets, or after a blank where nothing else follows that it could belong to.
-    r"(?:(?:[A-E](?:/[A-E])?|[LRTU]|left|right|\s*\?|\(\s*(?:[A-E]|[LR]|left|right)\s*\))(?![A-Z0-9])"
+    r"(?:(?:[A-E](?:/[A-E])?|[LRTU]|left|right|\s*\?|\s*\(\s*(?:[A-E]|[LR]|left|right)\s*\))(?![A-Z0-9])"
     r"|(?<=[0-9])[A-E][LR](?![A-Z0-9])|(?<=[0-9])[LR][A-E](?![A-Z0-9])"
     r"|\s+(?:[A-ELR]|left|right)(?=\s*(?:[+,;、&)\]]|$)))*",
     re.IGNORECASE,
@@ -53,8 +52,8 @@ class FacsLabels(NamedTuple):
     """AU labels of FACS codes, and what could not be read.
 
     Args:
-        labels: ``(n, a)`` float32 in [0, 1]. In a row that was not read in full, the units that were read count, the
-            others are NaN.
+        labels: ``(n, a)`` float32 in [0, 1]. In a row that was not read in full, units that were read and stand apart
+            from what was not count; the others are NaN.
         unread: what is no code, by row from 0: ``{4: ["soft focus"]}``.
 
     Examples:
@@ -153,15 +152,25 @@ class _Cell:
         units = self._terms(0)
         while self.place < len(self.text):  # a bracket that was never opened
             self._skip()
+            self._take(_SEPARATOR)
             if self.place < len(self.text):
                 _join(units, self._terms(0))
         return units, self.unread
 
     def _terms(self, depth: int) -> dict[int, float]:
+        """All up to a closing bracket or the end. What stands beside unread words is not known either: ``no 12``."""
         units: dict[int, float] = {}
+        part: dict[int, float] = {}
+        before = len(self.unread)
         while True:
-            _join(units, self._term(depth))
-            if self._take(_SEPARATOR) is None and (self.place >= len(self.text) or self._at(_CLOSE)):
+            _join(part, self._term(depth))
+            separated = self._take(_SEPARATOR) is not None
+            ends = not separated and (self.place >= len(self.text) or self._at(_CLOSE) is not None)
+            if separated or ends:
+                if len(self.unread) == before:
+                    _join(units, part)
+                part, before = {}, len(self.unread)
+            if ends:
                 return units
 
     def _term(self, depth: int) -> dict[int, float]:
@@ -173,7 +182,7 @@ class _Cell:
         units: dict[int, float] = {}
         for choice in choices:
             for unit, certainty in choice.items():
-                units[unit] = min(units.get(unit, 0.0) + certainty / len(choices), 1.0)
+                units[unit] = max(units.get(unit, 0.0), certainty / len(choices))
         return units
 
     def _code(self, depth: int) -> dict[int, float]:

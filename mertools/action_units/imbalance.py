@@ -192,7 +192,7 @@ def _reduced(each: Tensor, target: Tensor, ignore_index: int, reduction: Reducti
 def _checked(logits: Tensor, target: Tensor, e: int | None, match: str, ignore_index: int) -> tuple[Tensor, Tensor]:
     """Logits ``(b, e)`` in at least 32 bits, since 16 would round the loss away, and their target."""
     check_floating("logits", logits, "(b, e)")
-    if logits.ndim != 2 or e not in (None, logits.shape[1]):
+    if logits.ndim != 2 or (e is not None and logits.shape[1] != e):  # `in` is no guard on a symbol to the compiler
         expected = "(b, e)" if e is None else f"(b, {e}) to match {match}"
         raise ValueError(f"logits must be {expected}, got shape {tuple(logits.shape)}")
     target = check_target(target, logits)

@@ -112,8 +112,14 @@ def _sums(part: Tensor, factor: int) -> Tensor:
     return squares
 
 
-def picture_motion(small: Tensor) -> Motion:
-    """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _BLACK) -> Motion:
+    """Local motion in small grey frames ``(t, h, w)``, which are overwritten.
+
+    Args:
+        small: the frames.
+        bent: share of a displacement's energy that may remain unexplained before a block loses trust.
+        faint: remainder that always may, a variance where the picture's is 2500.
+    """
     size = small.abs().amax()
     if not _SQUARES[0] < size < _SQUARES[1]:
         small /= size.clamp(min=torch.finfo(small.dtype).tiny)
@@ -122,11 +128,11 @@ def picture_motion(small: Tensor) -> Motion:
     for part in torch.split(small, _PART):
         part.copy_(_blur(part))
     block = 12 if min(small.shape[1:]) >= 72 else 8
-    whole = _Blocks(small, block).global_motion()
+    whole = _Blocks(small, block, faint).global_motion()
     aligned = torch.cat(
         [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(whole, _PART), strict=True)]
     )
-    blocks = _Blocks(aligned, block)
+    blocks = _Blocks(aligned, block, faint)
     remaining = blocks.global_motion()
     local = blocks.moved - _affine(blocks.places, remaining)
 
@@ -135,7 +141,7 @@ def picture_motion(small: Tensor) -> Motion:
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    excess = ((blocks.remainder - _NONLINEAR * energy) / blocks.noise - 1).clamp(min=0)
+    excess = ((blocks.remainder - bent * energy) / blocks.noise - 1).clamp(min=0)
     trust = _spread(excess, blocks.grid) * _central(blocks.places)
     return Motion(
         values.flatten(1),
@@ -149,7 +155,7 @@ def picture_motion(small: Tensor) -> Motion:
 class _Blocks:
     """Displacements of the blocks of a clip's frames ``(t, h, w)`` against the mean frame."""
 
-    def __init__(self, frames: Tensor, side: int) -> None:
+    def __init__(self, frames: Tensor, side: int, faint: float) -> None:
         mean = frames.mean(0)
         rows, columns = ((size - 2 * _MARGIN) // side for size in mean.shape)
         top, left = ((size - n * side) // 2 for size, n in zip(mean.shape, (rows, columns), strict=True))
@@ -179,7 +185,7 @@ class _Blocks:
         self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
         self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
         usual = self.remainder.median(0).values
-        self.floor = usual + usual.median() / 4 + _BLACK
+        self.floor = usual + usual.median() / 4 + faint
         texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
         self.noise = self.floor + _TOLERANCE**2 * texture
 

@@ -55,7 +55,7 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor]) -> Model:
     Examples:
         >>> load_published(TSFmicro(5), {})
         Traceback (most recent call last):
-        ValueError: state_dict lacks 197 keys that TSFmicro(fusion='parallel') needs: main_branch....
+        ValueError: state_dict lacks 197 keys that TSFmicro(fusion='parallel') needs: main_branch.patch_embed.proj...
 
     Source: parameter names of the published code of TSFmicro (arXiv 2505.16372) and GAMDSS (arXiv 2603.04766).
     """

@@ -11,9 +11,12 @@ where the two meet::
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import get_ident
 from typing import cast
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -116,6 +119,14 @@ class TSFmicro(nn.Module):
 
     def forward(self, onset: Tensor, apex: Tensor | None = None, *, motion: Tensor | None = None) -> Tensor:
         """Class logits of a clip from its onset and apex frames, or from the onset and a motion image."""
+        handed = _HANDED.get(_thread())
+        if handed is not None and motion is None:
+            if apex is not handed:
+                raise RuntimeError(
+                    "TwoBranch handed a motion image to a wrapper, which passed another image on as the apex frame: "
+                    "call this TSFmicro as net(static, motion=...) there"
+                )
+            apex, motion = None, apex
         if motion is not None:
             if apex is not None:
                 raise ValueError("apex and motion were both given: pass the apex frame, or the motion image")
@@ -155,3 +166,27 @@ class TSFmicro(nn.Module):
             )
         if not image.is_floating_point():
             raise TypeError(f"{name} must be floating, got {image.dtype}: normalise first, e.g. {name}.float() / 255")
+
+
+_COMPILED = 0
+_HANDED: dict[int, Tensor] = {}  # motion images that a caller hands on by position, by thread
+
+
+@contextmanager
+def motion_by_position(motion: Tensor) -> Iterator[None]:
+    """While a network is called ``net(static, motion)``: a TSFmicro inside it takes ``motion`` for what it is.
+
+    By position TSFmicro is given two frames, and a wrapper that only passes its inputs on can't know. One that passes
+    on another image than ``motion`` is an error.
+    """
+    threads = {_thread(), _COMPILED}
+    _HANDED.update(dict.fromkeys(threads, motion))
+    try:
+        yield
+    finally:
+        for thread in threads:
+            _HANDED.pop(thread, None)
+
+
+def _thread() -> int:
+    return _COMPILED if torch.compiler.is_compiling() else get_ident()  # code that is compiled can't ask for it

@@ -13,6 +13,7 @@ time), and what a movement leaves of its flanks; of peaks that overlap, the set 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -35,7 +36,9 @@ _BENT = 40  # frames from which a trend may bend
 _OVERLAP = 2  # frames that two movements may share, before they are set apart
 _SYLLABLE, _SYLLABLES, _SPEECH = 16, 3, 45  # frames of a syllable, how many make speech, within how many frames
 _WORSE, _WIDEST, _STILLEST = 2.7, 30, 0.01  # of the variance; frames; share of the extent that no fit explains
-_ALIKE = 0.7  # cosine of the patterns of movements of one kind
+_AWAY, _UNSTEADY = 0.4, 0.8  # of the extent: where it is none; how far it may go up and down in a hold
+_USUAL = 0.65  # of the extent: the face is nearer to its rest for most of the time
+_COHERENT = 0.4  # mean cosine between neighbours, from which a pattern counts in full
 
 
 class Movement(NamedTuple):
@@ -90,7 +93,7 @@ def find_movements(motion: Motion, *, begins: bool = True, ends: bool = True, lo
         movement = None if cut is None else _judged(motion, values, cut, begins, ends)
         if movement is not None and not (longer and movement.offset - movement.onset < _HALF):
             found.append(movement)
-    return _not_speech(_best_set(motion, found), found)
+    return _best_set(motion, found)
 
 
 # --- where to look --------------------------------------------------------------------------------------------------
@@ -206,11 +209,12 @@ def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool) 
     t = len(values)
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
     cut_off = (begins and onset <= 0) or (ends and offset >= t - 1)
-    if (onset <= 0 and not begins) or (offset >= t - 1 and not ends):
-        return None
+    if (onset < MARGIN and not begins) or (offset >= t - MARGIN and not ends):
+        return None  # too little rest is seen beside it: it lies better in the neighbouring stretch
     if max(apex - onset, offset - end) > _SLOWEST or offset - onset < 3:
         return None
-    strength, extent = _strength(motion, cut)
+    gain, extent = _gains(motion, cut)
+    strength = float(gain.mean()) * _coherence(motion, extent, gain)
     if strength < FOUND * (2 if cut_off else 1):
         return None
     # Where the face is for most of the stretch is its rest, and not where a movement takes it.
@@ -221,13 +225,49 @@ def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool) 
     outside = ((frame >= low) & (frame <= onset)) | ((frame >= offset) & (frame <= high))
     rest, moved = signal[outside].median(), signal[apex : end + 1].median()
     usual = (signal.median() - rest) / (moved - rest)
-    if not float(usual) < 0.5:  # NaN as well
+    if not float(usual) < _USUAL:  # NaN as well
+        return None
+    signal = (signal - rest) / (moved - rest)
+    if _recurs(signal, onset, apex, end, offset):
         return None
     pattern = extent / motion.scale
     part = slice(low, high + 1)
-    spread = _spread((signal[part] - rest) / (moved - rest), power[part], Cut(*(key - low for key in cut)))
+    spread = _spread(signal[part], power[part], Cut(*(key - low for key in cut)))
+    strength *= max(0.0, 1 - ((spread[0] + spread[2]) / (offset - onset)) ** 2)  # it must begin and end somewhere
+    if strength < FOUND * (2 if cut_off else 1):
+        return None
     pattern = pattern / pattern.norm().clamp(min=1e-12)
     return Movement(max(onset, 0), apex, end, min(offset, t - 1), strength, pattern, spread)
+
+
+def _recurs(signal: Tensor, onset: int, apex: int, end: int, offset: int) -> bool:
+    """Whether the extent ``(t,)`` is that of a mouth that speaks: short ones in quick succession, or no steady hold."""
+    smooth = F.avg_pool1d(signal[None], 3, 1, 1)[0]
+    hold = smooth[apex : end + 1]
+    if len(hold) >= _SYLLABLE and float(hold.quantile(0.9) - hold.quantile(0.1)) > _UNSTEADY:
+        return True
+    if offset - onset > _SYLLABLE:
+        return False
+    away = (smooth > _AWAY).tolist()
+    others = 0
+    for first, last in ((max(onset - _SPEECH, 0), onset - 1), (offset + 1, min(offset + _SPEECH, len(away)))):
+        runs = [len(list(run)) for up, run in groupby(away[first:last]) if up]
+        others += sum(2 <= run <= _SYLLABLE for run in runs)
+    return others >= _SYLLABLES - 1
+
+
+def _coherence(motion: Motion, extent: Tensor, gain: Tensor) -> float:
+    """0 to 1: whether neighbouring blocks go the same way, as skin does, and noise and rounding do not."""
+    rows, columns = motion.grid
+    if min(rows, columns) < 2 or len(extent) != 2 * rows * columns:
+        return 1.0
+    way = (extent / motion.scale).view(rows, columns, 2)
+    way = way / way.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    weight = gain.view(rows, columns, 2).sum(-1).clamp(min=0).sqrt()
+    same = ((way[1:] * way[:-1]).sum(-1) * weight[1:] * weight[:-1]).sum()
+    same = same + ((way[:, 1:] * way[:, :-1]).sum(-1) * weight[:, 1:] * weight[:, :-1]).sum()
+    pairs = (weight[1:] * weight[:-1]).sum() + (weight[:, 1:] * weight[:, :-1]).sum()
+    return min(max(float(same / pairs.clamp(min=1e-12)) / _COHERENT, 0.0), 1.0)
 
 
 def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, float]:
@@ -256,8 +296,8 @@ def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, floa
     return widths[0], max(min(widths[1], widths[2]) - plateau, 0.5), widths[3]
 
 
-def _strength(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[float, Tensor]:
-    """By how much a trajectory's robust error falls with the movement, and its extents ``(d,)``.
+def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[Tensor, Tensor]:
+    """By how much each trajectory's robust error falls with the movement, and its extents, both ``(d,)``.
 
     ``beside``: movements that the model knows of already.
     """
@@ -265,7 +305,7 @@ def _strength(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tupl
     onset, offset = int(cut.onset), int(cut.offset)
     margin = min(max((offset - onset) // 3, 6), 16)
     low, high = max(onset - margin, 0), min(offset + margin, t - 1) + 1
-    values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.head))
+    values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.global_motion))
     n = high - low
     u = torch.linspace(-1, 1, n).to(values)
     smooth = [torch.ones_like(u), u, *([u * u - 1 / 3, u**3 - 0.6 * u] if n > _BENT else [])]
@@ -295,11 +335,11 @@ def _strength(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tupl
             coefficient = _least_squares(clean, weight, design, tuple(ridges))
             left = (clean - design @ coefficient.mT).square()
             weight = trust / (1 + left / 4)
-        return (trust * torch.log1p(left)).sum(), coefficient
+        return (trust * torch.log1p(left)).sum(0), coefficient
 
     with_it, coefficient = error(torch.cat((known, profile.unsqueeze(1)), 1), [*ridge, 1e-6])
     without, _ = error(known, ridge)
-    return float(without - with_it) / values.shape[1], coefficient[:, -1]
+    return without - with_it, coefficient[:, -1]
 
 
 # --- which of them --------------------------------------------------------------------------------------------------
@@ -325,7 +365,8 @@ def _best_set(motion: Motion, found: list[Movement]) -> list[Movement]:
             near = [other for other in chosen if other is not one and _gap(one, other) <= MARGIN]
             if near:
                 cut = Cut(*(torch.tensor([key], device=motion.values.device) for key in one[:4]))
-                if _strength(motion, cut, near)[0] < FOUND:
+                gain, extent = _gains(motion, cut, near)
+                if float(gain.mean()) * _coherence(motion, extent, gain) < FOUND:
                     found = [other for other in found if other is not one]
                     break
         else:
@@ -334,18 +375,6 @@ def _best_set(motion: Motion, found: list[Movement]) -> list[Movement]:
 
 def _gap(one: Movement, other: Movement) -> int:
     return max(one.onset - other.offset, other.onset - one.offset)
-
-
-def _not_speech(chosen: list[Movement], found: list[Movement]) -> list[Movement]:
-    """Without short movements of the same kind that come in quick succession: a mouth that speaks."""
-    short = best_disjoint([one for one in found if one.offset - one.onset <= _SYLLABLE])
-
-    def syllable(one: Movement) -> bool:
-        near = [other for other in short if _gap(one, other) <= _SPEECH]
-        alike = [other for other in near if float((one.pattern * other.pattern).sum()) > _ALIKE]
-        return one.offset - one.onset <= _SYLLABLE and len(alike) >= _SYLLABLES
-
-    return [one for one in chosen if not syllable(one)]
 
 
 def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[float, ...]) -> Tensor:
@@ -361,8 +390,8 @@ def _without_head(motion: Motion) -> Tensor:
     """Trajectories without trend and without what the head's motion leaves behind, over the whole stretch."""
     t, values = len(motion.values), motion.values
     line = torch.stack((torch.ones(t), torch.linspace(-1, 1, t)), 1).to(values)
-    if motion.head.shape[1]:
-        moved = motion.head[:, [0, 3]]
+    if motion.global_motion.shape[1]:
+        moved = motion.global_motion[:, [0, 3]]
         moved = moved - moved.median(0).values
         moved = torch.cat((moved, torch.stack((moved[:, 0] ** 2, moved.prod(1), moved[:, 1] ** 2), -1)), -1)
         follows = values.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)
