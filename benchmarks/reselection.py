@@ -1,4 +1,4 @@
-"""Do key frames that are re-selected make a better model? The same recipe on true, shifted and mended annotations.
+"""Do key frames that are re-selected make a better model? The same recipe on true, shifted and corrected annotations.
 
     python -m benchmarks.reselection [--quick] [--processes 2] [--out docs/reselection.json]
 
