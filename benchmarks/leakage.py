@@ -2,7 +2,7 @@
 
     python -m benchmarks.leakage [--quick] [--processes 2] [--out docs/leakage.json]
 
-Method. Eight made people (``mt.synthetic_dataset``), nine clips each, three expressions; leave one subject out. The
+Method. Eight synthetic subjects (``mt.synthetic_dataset``), nine clips each, three expressions; leave one subject out. The
 movements are faint (0.3 to 0.6 % of the frame's side), so that an honest score lies where those of real sets do. For
 every fold an inner split sets about a fifth of the training subjects aside; the network is trained on the rest, and
 after each epoch it predicts the subjects set aside and the held-out subject. The three scores come from these same

@@ -2,7 +2,7 @@
 
     python -m benchmarks.reselection [--quick] [--processes 2] [--out docs/reselection.json]
 
-Method. Eight made people, nine clips each, three expressions; leave one subject out; the last epoch is scored, pooled
+Method. Eight synthetic subjects, nine clips each, three expressions; leave one subject out; the last epoch is scored, pooled
 over all folds. The annotation of every key frame is moved by a whole number of frames drawn evenly from -4 to 4, which
 is what people who annotate disagree by (onset < apex < offset is kept). Then
 

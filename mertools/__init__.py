@@ -33,7 +33,14 @@ from mertools.action_units.prior import (
 )
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
 from mertools.annotations.dataset import ClipDataset
-from mertools.annotations.folders import DatasetReport, FrameFolder, FrameFolders, check_dataset, find_frames
+from mertools.annotations.folders import (
+    DatasetReport,
+    FrameFolder,
+    FrameFolders,
+    check_dataset,
+    find_frames,
+    search_apex,
+)
 from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
 from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
@@ -189,6 +196,7 @@ __all__ = [
     "save_checkpoint",
     "save_model",
     "save_weights",
+    "search_apex",
     "select_keyframes",
     "spot_expressions",
     "spot_then_recognize",

@@ -305,7 +305,7 @@ def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[T
     onset, offset = int(cut.onset), int(cut.offset)
     margin = min(max((offset - onset) // 3, 6), 16)
     low, high = max(onset - margin, 0), min(offset + margin, t - 1) + 1
-    values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.head))
+    values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.global_motion))
     n = high - low
     u = torch.linspace(-1, 1, n).to(values)
     smooth = [torch.ones_like(u), u, *([u * u - 1 / 3, u**3 - 0.6 * u] if n > _BENT else [])]
@@ -390,8 +390,8 @@ def _without_head(motion: Motion) -> Tensor:
     """Trajectories without trend and without what the head's motion leaves behind, over the whole stretch."""
     t, values = len(motion.values), motion.values
     line = torch.stack((torch.ones(t), torch.linspace(-1, 1, t)), 1).to(values)
-    if motion.head.shape[1]:
-        moved = motion.head[:, [0, 3]]
+    if motion.global_motion.shape[1]:
+        moved = motion.global_motion[:, [0, 3]]
         moved = moved - moved.median(0).values
         moved = torch.cat((moved, torch.stack((moved[:, 0] ** 2, moved.prod(1), moved[:, 1] ** 2), -1)), -1)
         follows = values.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)
