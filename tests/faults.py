@@ -29,7 +29,7 @@ import torch
 
 import mertools as mt
 from mertools import plots
-from mertools._files import append_line, atomic_folder, atomic_write
+from mertools._files import append_line, atomic_folder, atomic_write, read_record, write_record
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
@@ -319,6 +319,10 @@ WRITERS = {
     "audit report": Writer(report, ("audit/report.write_report", "audit/results.AnnotationAudit.write_csv"), steps=2),
     "mertools audit": Writer(audited, ("audit/results.AnnotationAudit.write_csv",), steps=3),
     "check_dataset csv": Writer(problems, ("annotations/folders.DatasetReport.write_csv",)),
+    "schema and protocol": Writer(
+        lambda folder, version: write_record(folder / "ours.toml", mt.AnnotationSchema(name=f"ours{version}", columns={"clip": "c"}, labels=["a"])),
+        ("_files.write_record",), read=lambda folder: read_record(folder / "ours.toml", mt.AnnotationSchema).name,
+    ),
     "ScoreBook json": Writer(
         lambda folder, version: book(version).write_json(folder / "book.json"),
         ("evaluation/score_book.ScoreBook.write_json",), read=lambda folder: mt.ScoreBook.read_json(folder / "book.json").rows,
