@@ -623,12 +623,13 @@ NO_CASE = {
         "tables and files: each has a test file of its name",
     ),
     **_names("Fold check_fold fixed_folds group_folds inner_split lodo_folds loso_folds", "lists of subjects: test_folds.py"),
+    **_names("SyntheticExpression SyntheticVideo face_box iter_expressions spot_expressions", "videos, frame by frame: tests/spotting"),
     **_names("Expression SpotThenRecognizeScores SpottingScores spot_then_recognize spotting_scores", "lists of intervals: test_spotting.py"),
     **_names("Prediction ScoreBook Scores", "rows of predictions: test_score_book.py"),
     **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
     **_names(
         "ClipBatches FoldFolder RunFolder Processes join_processes load_checkpoint load_weights save_checkpoint "
-        "save_weights load_model save_model export_onnx load_published load_torchscale",
+        "save_weights load_model save_model export_onnx load_published load_rmt load_torchscale",
         "files and processes of a training: each has a test file of its name",
     ),
 }  # fmt: skip
