@@ -163,7 +163,8 @@ class AnnotationSchema:
         found = fitting if len(seen) > 1 and len(fitting) == 1 else named
         if not found:
             return self
-        return replace(self, labels={**self.labels, **{str(i): name for i, name in enumerate(found[0])}}, orders={})
+        numbered = {str(i): name for i, name in enumerate(found[0])}
+        return replace(self, labels={**self.label_names, **numbered}, orders={})
 
     @property
     def folders(self) -> tuple[str, ...]:
