@@ -419,7 +419,7 @@ class Row:
             words = {name: str(value) for name, value in (values | extra).items() if value is not None}
             values["key"] = tuple(words.get(name, "") for name in self.schema.key)
             values["folders"] = tuple(self._folders(words, own))
-            values["unplaced"] = self._unplaced()
+            values["unplaced"] = self._unplaced(values["folders"])
             found.append(values)
         return found
 
@@ -465,7 +465,7 @@ class Row:
             text = match[1] if match else words.get(name, "")
             table = self.codes.get(name)
             if table is None:
-                return []
+                continue  # patterns that need its code can't be filled in
             if _code_key(name, text) not in table:
                 have = ", ".join(list(table)[:8]) + (", ..." if len(table) > 8 else "")
                 self.issues.append((name, f"holds {text!r}, which the naming sheet does not translate (it has {have})"))
@@ -480,9 +480,9 @@ class Row:
                 folders.append(pattern.format(**escaped))
         return folders
 
-    def _unplaced(self) -> str:
+    def _unplaced(self, folders: Sequence[str]) -> str:
         lacking = [name for name in self.schema.naming if self.codes.get(name) is None]
-        if not lacking:
+        if folders or not lacking:
             return ""
         return (
             f"the folders of {self.schema.name} are named by codes, and no sheet of {self.page.path} translates "

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from mertools._checks import as_integer, check_count, check_number
@@ -138,7 +139,7 @@ class AnnotationSchema:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(check_number(name, value, 0)))
 
-    @property
+    @cached_property
     def label_names(self) -> dict[str, str]:
         """Label by normalised spelling."""
         pairs = self.labels.items() if isinstance(self.labels, Mapping) else ((name, name) for name in self.labels)

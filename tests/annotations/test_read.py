@@ -342,6 +342,13 @@ def test_without_a_naming_sheet_nobody_gets_the_frames_of_another(tmp_path, kind
     assert report.counts == {"folder": 2, "folder without row": 1}
 
 
+def test_a_naming_sheet_of_subjects_alone(tmp_path):
+    rows = [[15, "anger1_1", 1, 2, 3, "4", "negative", "macro", "anger"]]
+    path = write_xlsx(tmp_path / "t.xlsx", rows, {"naming rule1": [[15, "s15", 1], [32, "s32", 15]]})
+    (clip,) = mt.read_annotations(path, "cas(me)2")
+    assert (clip.folders, clip.unplaced) == (("s32/anger1_1",), "")
+
+
 def test_samm_long_videos(tmp_path):
     rows = [["SAMM Long Videos"], *[[None]] * 8, ["Subject", "Filename", "Inducement Code", "Onset", "Apex", "Offset", "Duration", "Type", "Action Units", "Notes"],
             ["006", "006_1_1", 1, 100, 400, 1500, 1401, "Macro", "4+7", None], [6, "006_1_2", 1, 562, -1, 622, 61, "Micro - 1/2", "4", "x"]]  # fmt: skip
