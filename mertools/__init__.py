@@ -16,10 +16,12 @@ Files           save_model, load_model, export_onnx
 Clips           read_clip, synthetic_clip, synthetic_dataset, plot_keyframes, plot_au_prior, ...
 """
 
+from mertools.action_units.detectors import ActionUnitTable, OpenFaceAUs, read_action_units, read_openface
 from mertools.action_units.expressions import CLASS_SETS, EXPRESSIONS
+from mertools.action_units.facs import FacsLabels, facs_labels, read_facs
 from mertools.action_units.head import AUHead, attach_au_head, detach_au_head
 from mertools.action_units.imbalance import FocalLoss, LogitAdjustedLoss, class_weights
-from mertools.action_units.labels import OpenFaceAUs, facs_labels, read_au_labels, read_openface, write_au_labels
+from mertools.action_units.labels import read_au_labels, write_au_labels
 from mertools.action_units.loss import AUPriorLoss, au_prior_loss
 from mertools.action_units.prior import (
     ACTION_UNITS,
@@ -30,16 +32,23 @@ from mertools.action_units.prior import (
     estimate_pos_weight,
 )
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
-from mertools.annotations.check_dataset import DatasetReport, check_dataset
 from mertools.annotations.dataset import ClipDataset
-from mertools.annotations.folders import FrameFolder, FrameFolders, find_frames
+from mertools.annotations.folders import (
+    DatasetReport,
+    FrameFolder,
+    FrameFolders,
+    check_dataset,
+    find_frames,
+    search_apex,
+)
 from mertools.annotations.protocols import PROTOCOLS, Protocol, ProtocolClips, apply_protocol
+from mertools.annotations.quality import repair_annotations
 from mertools.annotations.read import Annotations, read_annotations
-from mertools.annotations.repairs import repair_annotations
 from mertools.annotations.schemas import AnnotationSchema, frame_list_schema
-from mertools.audit.audit_table import AuditedTable, audit_table
-from mertools.audit.run import AnnotationAudit, ClipAudit, audit_annotations
+from mertools.audit.results import AnnotationAudit, ClipAudit
+from mertools.audit.run import AuditedTable, audit_annotations, audit_table
 from mertools.clips.augment import ClipAugment, Geometry, transform_clip
+from mertools.clips.faces import face_box
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.magnify import magnify_motion
 from mertools.clips.read import read_clip
@@ -48,9 +57,9 @@ from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_cl
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
-from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_rows import Prediction
-from mertools.evaluation.score_summary import Scores
+from mertools.evaluation.score_book import ScoreBook, Scores
+from mertools.evaluation.score_io import Prediction
+from mertools.evaluation.spotting import SpotThenRecognizeScores, SpottingScores, spot_then_recognize, spotting_scores
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.selector import FrameSelector, select_keyframes
@@ -69,11 +78,13 @@ from mertools.retention.layer import Retention, RetentionState, default_decay
 from mertools.retention.lstm_shape import LSTMShape
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.record import Expression
+from mertools.spotting.spot import iter_expressions, spot_expressions
+from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
 from mertools.training.batches import ClipBatches
 from mertools.training.checkpoints import load_checkpoint, load_weights, save_checkpoint, save_weights
 from mertools.training.processes import Processes, join_processes
 from mertools.training.run_folder import FoldFolder, RunFolder
-from mertools.training.sync_norm import sync_batch_norm
 
 __version__ = "0.1.0"
 
@@ -84,6 +95,7 @@ __all__ = [
     "PROTOCOLS",
     "AUHead",
     "AUPriorLoss",
+    "ActionUnitTable",
     "AnnotationAudit",
     "AnnotationSchema",
     "Annotations",
@@ -95,6 +107,8 @@ __all__ = [
     "ClipBatches",
     "ClipDataset",
     "DatasetReport",
+    "Expression",
+    "FacsLabels",
     "FocalLoss",
     "Fold",
     "FoldFolder",
@@ -123,8 +137,12 @@ __all__ = [
     "ScoreBook",
     "Scores",
     "SpatialTransformer",
+    "SpotThenRecognizeScores",
+    "SpottingScores",
     "SyntheticClip",
     "SyntheticDataset",
+    "SyntheticExpression",
+    "SyntheticVideo",
     "TSFmicro",
     "TwoBranch",
     "__version__",
@@ -148,12 +166,14 @@ __all__ = [
     "estimate_au_prior",
     "estimate_pos_weight",
     "export_onnx",
+    "face_box",
     "facs_labels",
     "find_frames",
     "fixed_folds",
     "frame_list_schema",
     "group_folds",
     "inner_split",
+    "iter_expressions",
     "join_processes",
     "load_checkpoint",
     "load_model",
@@ -172,9 +192,11 @@ __all__ = [
     "plot_confusion",
     "plot_keyframes",
     "pool_frames",
+    "read_action_units",
     "read_annotations",
     "read_au_labels",
     "read_clip",
+    "read_facs",
     "read_openface",
     "recurrent_retention",
     "repair_annotations",
@@ -183,8 +205,11 @@ __all__ = [
     "save_checkpoint",
     "save_model",
     "save_weights",
+    "search_apex",
     "select_keyframes",
-    "sync_batch_norm",
+    "spot_expressions",
+    "spot_then_recognize",
+    "spotting_scores",
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",

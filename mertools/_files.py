@@ -9,20 +9,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 __all__: list[str] = []
 
 MAX_BYTES = 1 << 28  # of a table or a list
+Record = TypeVar("Record")
 
 
 def atomic_write(path: Path, data: bytes) -> None:
@@ -191,7 +195,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> tuple[str, str]:
-    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one.
+    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one, or GB18030 where it is Chinese.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -204,8 +208,24 @@ def read_text(path: Path) -> tuple[str, str]:
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
+        if encoding == "utf-8" and (text := _chinese(data)) is not None:
+            return text, "gb18030"
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
+
+
+def _chinese(data: bytes) -> str | None:
+    """The text if it is GB18030 beyond doubt: most of its other characters are two bytes of GB2312.
+
+    Nearly every text of western Europe decodes as GB18030, too; but its accented letters stand alone between ASCII.
+    """
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    others = sum(letter > "\x7f" for letter in text)
+    pairs = sum(len(run) // 2 for run in re.findall(rb"(?:[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])+", data))
+    return text if pairs > 0.5 * others else None
 
 
 def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
@@ -232,6 +252,73 @@ def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{place} must hold a JSON object, it holds {type(value).__name__}")
     return value
+
+
+def write_record(path: str | os.PathLike[str], record: Any) -> None:
+    """Write the settings of a dataclass that differ from its defaults as TOML, which has no None: ``"none"``.
+
+    Settings may be text, numbers, sequences and mappings of these, by text.
+    """
+    values: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        default = part.default_factory() if part.default_factory is not MISSING else part.default
+        if value != default:
+            values[part.name] = "none" if value is None else value
+    atomic_write(Path(path), ("\n".join(_toml_table([], values)).lstrip("\n") + "\n").encode())
+
+
+def read_record(path: str | os.PathLike[str], record: Callable[..., Record], **change: Callable[[Any], Any]) -> Record:
+    """A dataclass out of a TOML file that names its settings; ``change`` turns single values into what it takes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ImportError: Python 3.10 without ``tomli``.
+        ValueError: no TOML, a setting that the class does not have or refuses; the message names the file.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise ImportError(f"reading {path} needs tomli before Python 3.11: pip install 'mertools[data]'") from error
+    text, _ = read_text(Path(path))
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} can't be read as TOML: {error}") from None
+    known = [part.name for part in fields(record)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{path} holds {', '.join(unknown)}, known are {', '.join(known)}")
+    try:
+        return record(**{name: change[name](value) if name in change else value for name, value in values.items()})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _toml_table(names: list[str], table: Mapping[str, Any]) -> list[str]:
+    """The lines of a table: its own values first, then the tables within it, as TOML wants them."""
+    lines = ["", f"[{'.'.join(map(_toml_key, names))}]"] if names else []
+    lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += _toml_table([*names, key], value)
+    return lines
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return f"[{', '.join(map(_toml, sorted(value) if isinstance(value, frozenset) else value))}]"
 
 
 def _temporary(target: Path) -> Path:

@@ -1,10 +1,11 @@
-"""Text in and out: csv rows, cells that no spreadsheet runs as formulas, names safe for terminals, natural order."""
+"""Text in and out: csv rows, cells that no spreadsheet runs, names safe for terminals, their order, subjects."""
 
 from __future__ import annotations
 
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 __all__: list[str] = []
@@ -50,6 +51,25 @@ def _magnitude(digits: str) -> tuple[int, str]:
     return len(significant), significant
 
 
+def plain_subject(name: str) -> str:
+    """The normal form that subjects are compared by: tables, folders and lists spell one person in many ways.
+
+    A number keeps nothing but itself, whatever stands in front (``sub``, ``subject``, ``s``, ``spNO.``); of other names
+    case, blanks and leading zeros don't count. A dataset in front, ``casme2/01``, stays.
+
+    Examples:
+        >>> {plain_subject(name) for name in ("1", "01", "sub01", "s01", "S 1", "Subject_001", "spNO.1", "1.0")}
+        {'1'}
+        >>> plain_subject("CASME2/sub01"), plain_subject("A07"), plain_subject("EP02")
+        ('casme2/1', 'a7', 'ep2')
+    """
+    *before, text = unicodedata.normalize("NFKC", name).casefold().split("/")
+    text = " ".join(text.split())
+    number = re.fullmatch(r"(?:sub|subj|subject|s|sp|spno)?[ ._-]*0*(\d+)(?:\.0+)?", text, re.ASCII)
+    plain = number[1] if number else re.sub(r"(?<!\d)0+(?=\d)", "", text)
+    return "/".join([*(" ".join(part.split()) for part in before), plain])
+
+
 def csv_rows(text: str, place: str, *, delimiter: str = ",", strict: bool = True) -> Iterator[tuple[int, list[str]]]:
     r"""The rows of a text with the line that each begins in, from 1.
 
@@ -93,14 +113,18 @@ def csv_text(rows: Iterable[Iterable[object]]) -> str:
 def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
     r"""One row without its end. :mod:`csv` leaves a lone carriage return bare before Python 3.13: the row ends there.
 
+    A blank in front of a cell is quoted, since :func:`csv_rows` skips bare ones.
+
     Examples:
-        >>> print(repr(csv_line(["a", None, 5, "b,c", "d\re"])))
-        'a,,5,"b,c","d\re"'
+        >>> print(repr(csv_line(["a", None, 5, "b,c", "d\re", " f"])))
+        'a,,5,"b,c","d\re"," f"'
     """
     texts = ["" if cell is None else str(cell) for cell in cells]
     marks = (delimiter, '"', "\r", "\n")
     return delimiter.join(
-        '"' + text.replace('"', '""') + '"' if any(mark in text for mark in marks) or texts == [""] else text
+        '"' + text.replace('"', '""') + '"'
+        if any(mark in text for mark in marks) or text.startswith(" ") or texts == [""]
+        else text
         for text in texts
     )
 
@@ -108,13 +132,14 @@ def csv_line(cells: Iterable[object], delimiter: str = ",") -> str:
 def plain_cell(cell: str) -> str:
     """A cell that no spreadsheet program runs: with an apostrophe in front of what would be a formula.
 
-    Names come from files of others, and ``=cmd|...`` is a name. Numbers stay as they are, signs included.
+    Names come from files of others, and ``=cmd|...`` is a name. Numbers stay as they are, signs included. A formula
+    that has its apostrophe already gets another, so that :func:`bare_cell` gives back what came in.
 
     Examples:
-        >>> plain_cell("=cmd|' /C calc'!A0"), plain_cell("-1"), plain_cell("EP02_01f")
-        ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f')
+        >>> plain_cell("=cmd|' /C calc'!A0"), plain_cell("-1"), plain_cell("EP02_01f"), plain_cell("'=1")
+        ("'=cmd|' /C calc'!A0", '-1', 'EP02_01f', "''=1")
     """
-    return "'" + cell if cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None else cell
+    return "'" + cell if _is_formula(cell.lstrip("'")) else cell
 
 
 def bare_cell(cell: str) -> str:
@@ -125,3 +150,7 @@ def bare_cell(cell: str) -> str:
         ('=1+1', "'tis")
     """
     return cell[1:] if cell.startswith("'") and plain_cell(cell[1:]) == cell else cell
+
+
+def _is_formula(cell: str) -> bool:
+    return cell.startswith(_FORMULA) and _NUMBER.fullmatch(cell) is None

@@ -37,17 +37,12 @@ def pairwise_distance(frames: Tensor, *, lengths: Tensor | Sequence[int] | None 
     ``d[b, i, j] = ‖frames[b, i] − frames[b, j]‖₂`` over all trailing axes.
 
     Args:
-        frames: clips of any frame layout (RGB, flow, landmarks, embeddings), ``uint8`` or floating, in any range.
-        lengths: how many frames of each clip are real; the rest is padding and is never read.
-
-    Shape:
-        - frames: ``(b, t, ...)``
-        - lengths: ``(b,)``
-        - output: ``(b, t, t)``, float64 (float32 where the device has no float64), zero on the diagonal and for
-          every pair that involves padding.
+        frames: ``(b, t, ...)``, ``uint8`` or floating in any range: RGB, flow, landmarks, embeddings.
+        lengths: ``(b,)``, valid frames of each clip; the rest is padding and is never read.
 
     Returns:
-        The distances. They carry no gradient.
+        ``(b, t, t)`` float64 (float32 where the device has none), without gradient; zero on the diagonal and for every
+        pair that involves padding.
 
     Raises:
         TypeError: frames are neither ``uint8`` nor floating, or lengths are not integers.
@@ -61,10 +56,18 @@ def pairwise_distance(frames: Tensor, *, lengths: Tensor | Sequence[int] | None 
     Source: the distance of GAMDSS (arXiv 2603.04766), computed without the 8-bit wrap-around of its published code.
     """
     check_frames(frames)
-    b, t = frames.shape[:2]
-    counts = check_lengths(lengths, b, t)
+    return frame_distances(frames, check_lengths(lengths, *frames.shape[:2]))
+
+
+def frame_distances(frames: Tensor, counts: Tensor) -> Tensor:
+    """:func:`pairwise_distance` of frames and lengths that were checked."""
     # One opaque operation in a compiled graph: it goes clip by clip, and what it does depends on lengths and values.
     return (_operation if torch.compiler.is_compiling() else _distances)(frames, counts)
+
+
+def distance_between(first: Tensor, second: Tensor) -> Tensor:
+    """Distance of two frames, a scalar."""
+    return _clip_distance(torch.stack((first, second)).flatten(1))[0, 1]
 
 
 def _distances(frames: Tensor, counts: Tensor) -> Tensor:

@@ -21,8 +21,6 @@ class KeyFrames(NamedTuple):
         >>> keys = KeyFrames(*torch.tensor([[2], [5], [7]]), score=torch.ones(1))
         >>> [frame.tolist() for frame in keys.gather(torch.arange(10).view(1, 10))]
         [[2], [5], [7]]
-
-    Source: onset, apex and offset as in FACS and GAMDSS (arXiv 2603.04766).
     """
 
     onset: Tensor

@@ -1,6 +1,6 @@
 """Key frames in real conditions: the one movement that rises, holds and falls, shared by the blocks that it moves.
 
-Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + head · g + extent · f``, where ``f`` is one
+Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + global · g + extent · f``, where ``f`` is one
 smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the head's motion
 leaves behind (parallax, a background that stays), no more than the head itself moves. ``f`` and the rest are found in
 turn: least squares for the trajectories, robust against frames that do not follow; then the trajectories, each with its
@@ -12,63 +12,76 @@ Nothing is trained and there is nothing to set.
 
 from __future__ import annotations
 
+import math
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from mertools.keyframes.motion import Motion, clip_motion
-from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
+from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
-_STARTS, _STARTS_WITH_HEAD = 3, 2
-_TURNS = 3
-_FOLLOWS_HEAD = 0.6  # how far a block may follow the head's motion, or stay behind it
+_STARTS, _STARTS_WITH_GLOBAL = 6, 3
+_ALIKE = 0.85  # correlation of two starts above which they are one
+_TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
+_FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_SAME = 2e-5  # of the movement: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
-_SHARPEN = 3  # frames
+_SHARPEN = 5  # frames
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
-def find_key_frames(clip: Tensor, marks: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
+def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
     """Onset, apex and offset of one clip ``(t, ...)`` of finite frames, anywhere or around an annotation.
 
     Frames that are all equal give the annotation, or the first, middle and last frame.
     """
-    start, stop, _ = search_range(len(clip), marks)
-    part = clip[start:stop]
+    reach = search_range(len(clip), keys)
+    part = clip[reach.start : reach.stop]
     if all(torch.equal(frame, part[0]) for frame in part[1:]):
-        return marks or (0, len(clip) // 2, len(clip) - 1)
-    return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, len(clip), marks)
+        return keys or (0, len(clip) // 2, len(clip) - 1)
+    return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, reach, keys)
 
 
-def search_range(t: int, marks: tuple[int, int, int] | None) -> tuple[int, int, Windows | None]:
-    """First frame, last + 1, and windows counted from the first, of a search around an annotation.
+class SearchRange(NamedTuple):
+    """The part of a clip of ``t`` frames that is searched, and windows for the key frames counted from its start."""
 
-    Each key frame may move by a quarter of the movement, at least 8 frames; as much again on either side shows the
-    face at rest.
+    start: int
+    stop: int
+    t: int
+    windows: Windows | None
+
+
+def search_range(t: int, keys: tuple[int, int, int] | None) -> SearchRange:
+    """Where to search around an annotation: each key frame may move by a quarter of the movement, at least 8 frames.
+
+    As much again on either side shows the face at rest.
     """
-    if marks is None:
-        return 0, t, None
-    reach = max(_NEAR, (marks[2] - marks[0]) // 4)
-    start, stop = max(marks[0] - 2 * reach, 0), min(marks[2] + 2 * reach + 1, t)
-    onset, apex, offset = ((max(mark - reach, start) - start, min(mark + reach, stop - 1) - start) for mark in marks)
-    return start, stop, Windows(onset, apex, offset)
+    if keys is None:
+        return SearchRange(0, t, t, None)
+    reach = max(_NEAR, (keys[2] - keys[0]) // 4)
+    start, stop = max(keys[0] - 2 * reach, 0), min(keys[2] + 2 * reach + 1, t)
+    onset, apex, offset = ((max(key - reach, start) - start, min(key + reach, stop - 1) - start) for key in keys)
+    return SearchRange(start, stop, t, Windows(onset, apex, offset))
 
 
 def key_frames_of_motion(
-    motion: Motion | None, t: int, marks: tuple[int, int, int] | None = None
+    motion: Motion | None, reach: SearchRange, keys: tuple[int, int, int] | None = None
 ) -> tuple[int, int, int]:
-    """Onset, apex (the middle of its plateau) and offset in a clip of ``t`` frames.
+    """Onset, apex (the middle of its plateau) and offset.
 
     ``motion`` is that of the frames of the search range, None for two frames.
     """
-    start, stop, windows = search_range(t, marks)
+    start, stop, t, windows = reach
     if motion is None:
         return start, stop - 1, stop - 1
     if float(motion.values.abs().amax()) < _MOTIONLESS:
-        return marks or (0, t // 2, t - 1)
-    cut, extent = _search(motion, windows)
-    onset, apex, offset = _sharpened(cut, extent.cpu())
+        return keys or (0, t // 2, t - 1)
+    fit = _search(motion, windows)
+    onset, apex, offset = _sharpened(fit.cut, fit.signal.cpu())
     if windows is not None:
         apex = min(max(apex, windows.apex[0]), windows.apex[1])
     last = stop - 1 - start
@@ -100,44 +113,84 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
     last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
     # Of frames that are the same, the first is the apex.
-    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _STILL * peak:
+    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _SAME * peak:
         middle -= 1
     return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
 
 
-def _search(motion: Motion, windows: Windows | None) -> tuple[Cut, Tensor]:
-    """The best trapezoid, and the extent that was measured in each frame ``(t,)``."""
+def _search(motion: Motion, windows: Windows | None) -> _Fit:
+    """The best trapezoid, and the extent that was measured in each frame."""
     values, trust = motion.values, motion.trust
     t, device = len(values), values.device
     nuisance = _Nuisance(motion)
-    without_head = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
-    plain = nuisance.plain(values, trust)
-    profiles = [_components(without_head, trust, _STARTS)]
-    if nuisance.head.shape[1]:
-        profiles.append(_components(plain, trust, _STARTS_WITH_HEAD))
-    profile = torch.cat(profiles)  # (s, t)
-    noise = _noise(without_head)
+    without_global = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
+    # Where a movement starts with the head, what the head explains must not be taken away before it is looked for.
+    profile = _starts(without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), _STARTS, windows)
+    if nuisance.of_global.shape[1]:
+        plain = _starts(nuisance.plain(values, trust), trust, nuisance.slow, _STARTS_WITH_GLOBAL, windows)
+        profile = torch.cat((profile, plain))
+    noise = _noise(without_global)
     fit = TrapezoidFit(t, device, windows)
     robust = values.new_ones(len(profile), *values.shape)
-    level = values.new_zeros(len(profile))
     for turn in range(_TURNS):
         rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
-        if turn:
-            error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
-            spread = 2 * error.median(1, keepdim=True).values + noise**2
-            robust = 1 / (1 + error / (4 * spread))
+        error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+        if turn >= _ALL_TURNS:  # what is clearly worse by now will not come back
+            left = (trust * torch.log1p(error)).sum((1, 2)).nan_to_num(float("inf"))
+            best = left.topk(min(_KEPT[turn - _ALL_TURNS], len(left)), largest=False).indices
+            rest, extent, error = rest[best], extent[best], error[best]
+        scale = 2 * error.median(1, keepdim=True).values + noise**2
+        robust = 1 / (1 + error / (4 * scale))
         weight = trust * robust
         power = weight @ extent.square().unsqueeze(-1)
         signal = (weight * rest) @ extent.unsqueeze(-1) / power.clamp(min=1e-12)
         power = power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
-        signal = signal.squeeze(-1)
-        # From the second turn on the signal is the extent itself: 0 at rest, 1 at the apex.
-        cut = fit.from_levels(signal, power, level, level + 1) if turn else fit.anywhere(signal, power)
+        signal = signal.squeeze(-1)  # 0 at rest, 1 at the apex
+        level = signal.new_zeros(len(signal))
+        cut = fit.from_levels(signal, power, level, level + 1)
         profile = trapezoid(cut, t)
-    rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
-    error = torch.log1p((rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square())
-    best = (trust * error).sum((1, 2)).nan_to_num(float("inf")).argmin()
-    return Cut(*(key[best] for key in cut)), signal[best]
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], extent[0], robust[0], nuisance)
+
+
+class _Fit(NamedTuple):
+    """The best movement.
+
+    Shape:
+        - signal: ``(t,)``, its measured extent, 0 at rest and 1 at the apex; power: how well that is known
+        - extent: ``(d,)`` of the trajectories; robust: their weights ``(t, d)``
+    """
+
+    cut: Cut
+    signal: Tensor
+    power: Tensor
+    extent: Tensor
+    robust: Tensor
+    nuisance: _Nuisance
+
+
+def _starts(values: Tensor, trust: Tensor, nuisance: Tensor, count: int, windows: Windows | None) -> Tensor:
+    """The shapes ``(count, t)`` of a coarse set of trapezoids that explain most, each unlike the others.
+
+    A trajectory's noise is not known beforehand (an eye that blinks has more of it), so what a shape takes away from
+    its energy ``e`` counts as the likelihood does with an unknown variance, ``log(e / (e − gain))``: no few of them
+    decide.
+    """
+    shapes = coarse_shapes(len(values), values.device, windows)
+    basis = torch.linalg.qr(nuisance)[0]
+    own = shapes - (shapes @ basis) @ basis.mT
+    weighted = trust * values
+    energy, mass = (weighted * values).sum(0), trust.sum(0)
+    gain = (own @ weighted).square() / (own.square() @ trust + 1e-3)
+    share = (gain / (energy + mass + 1e-6)).clamp(max=0.999)
+    score = -(torch.log1p(-share) * mass).sum(1)
+    alike = shapes - shapes.mean(1, keepdim=True)
+    alike = alike / alike.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    chosen = []
+    for _ in range(min(count, len(shapes))):
+        best = score.argmax(keepdim=True)
+        chosen.append(best)
+        score = score.masked_fill((alike @ alike[best].mT).squeeze(1) > _ALIKE, -math.inf)
+    return shapes[torch.cat(chosen)]
 
 
 class _Nuisance:
@@ -146,15 +199,15 @@ class _Nuisance:
     def __init__(self, motion: Motion) -> None:
         t, like = len(motion.values), motion.values
         self.slow = like.new_ones(t, 1)
-        if motion.head.shape[1]:
+        if motion.global_motion.shape[1]:
             self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
-            head = motion.head[:, [0, 3]]
-            head = head - head.median(0).values
-            products = torch.stack((head[:, 0].square(), head.prod(1), head[:, 1].square()), -1)
-            self.head = torch.cat((head, products), -1)
+            shift = motion.global_motion[:, [0, 3]]
+            shift = shift - shift.median(0).values
+            products = torch.stack((shift[:, 0].square(), shift.prod(1), shift[:, 1].square()), -1)
+            self.of_global = torch.cat((shift, products), -1)
         else:
-            self.head = motion.values.new_zeros(t, 0)
-        follows = like.new_tensor([_FOLLOWS_HEAD] * 2 + [_FOLLOWS_BENT] * 3)[: self.head.shape[1]]
+            self.of_global = motion.values.new_zeros(t, 0)
+        follows = like.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)[: self.of_global.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
         self.limit = follows * motion.scale.unsqueeze(-1)
 
@@ -169,12 +222,12 @@ class _Nuisance:
         slow = self.slow.expand(s, -1, -1)
         shape = [] if profile is None else [profile.unsqueeze(-1)]
         ridge = [1e-6] * len(shape)
-        q, m = self.slow.shape[1], self.head.shape[1]
+        q, m = self.slow.shape[1], self.of_global.shape[1]
         if m:
-            design = torch.cat((slow, self.head.expand(s, -1, -1), *shape), -1)
+            design = torch.cat((slow, self.of_global.expand(s, -1, -1), *shape), -1)
             follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[..., q : q + m]
             follows = torch.maximum(torch.minimum(follows, self.limit), -self.limit)
-            values = values - self.head @ follows.mT
+            values = values - self.of_global @ follows.mT
         design = torch.cat((slow, *shape), -1)
         coefficient = _least_squares(values, weight, design, (*self.ridge, *ridge))
         return values - slow @ coefficient[..., :q].mT, coefficient[..., q:].sum(-1)
@@ -184,23 +237,10 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     """Coefficients ``(s, d, q)`` of the design ``(s, t, q)`` for each trajectory, weighted."""
     q = design.shape[-1]
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
-    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q) + torch.diag(design.new_tensor(ridge))
-    right = (weight * values).mT @ design
-    coefficient: Tensor = torch.linalg.solve(left, right)
+    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q)
+    left = left + torch.diag_embed(1e-5 * left.diagonal(dim1=-2, dim2=-1) + design.new_tensor(ridge))
+    coefficient: Tensor = torch.linalg.solve(left, (weight * values).mT @ design)
     return coefficient
-
-
-def _components(values: Tensor, trust: Tensor, count: int) -> Tensor:
-    """The strongest temporal components ``(count, t)``."""
-    weighted = values * trust.sqrt()
-    if len(weighted) <= weighted.shape[1]:
-        basis = torch.linalg.eigh(weighted @ weighted.mT)[1].flip(-1)[:, :count]
-    else:  # of a long clip, through the smaller product
-        basis = weighted @ torch.linalg.eigh(weighted.mT @ weighted)[1].flip(-1)[:, :count]
-        basis = basis / basis.norm(dim=0).clamp(min=1e-12)
-    seen = trust.mean(1).clamp(min=1e-6).sqrt()
-    components: Tensor = basis.mT / seen
-    return components
 
 
 def _noise(values: Tensor) -> Tensor:

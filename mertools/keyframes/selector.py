@@ -27,11 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_number
-from mertools.keyframes.distance import check_frames, pairwise_distance
+from mertools.keyframes.distance import check_frames, distance_between, frame_distances
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import find_key_frames
 from mertools.keyframes.stream import stream_key_frames, stream_windows
-from mertools.keyframes.windows import SAME, search_clip, search_windows
+from mertools.keyframes.windows import Fractions, search_clip, search_windows, tolerance_of
 from mertools.layers.padding import check_lengths, valid_mask
 
 __all__ = ["FrameSelector", "select_keyframes"]
@@ -71,18 +71,17 @@ def select_keyframes(
     Without annotation, the robust search over the whole clip.
 
     Args:
-        frames: clips, ``uint8`` or floating, any layout per frame: RGB, flow fields, landmarks, embeddings. Values may
-            have any range. Work stays on their device; no gradient is recorded. Or one clip: a video file, a folder of
-            frames, or an iterable of frames ``(c, h, w)``, read frame by frame within ``memory``.
-        onset: annotated onset, 0-based, one number for all clips or one per clip.
+        frames: ``(b, t, ...)`` with t ≥ 2, ``uint8`` or floating in any range: RGB, flow fields, landmarks, embeddings.
+            Work stays on their device; no gradient is recorded. Or one clip: a video file, a folder of frames, or an
+            iterable of frames ``(c, h, w)``, read frame by frame within ``memory``.
+        onset: annotated onset, 0-based, one number for all clips or ``(b,)``.
         apex: annotated apex, with ``onset <= apex``.
         offset: annotated offset, with ``apex <= offset``; default the last valid frame.
-        lengths: valid frames of each clip of a padded batch; padding is never selected and never read.
+        lengths: ``(b,)`` valid frames of each clip of a padded batch; padding is never selected and never read.
         refine: with an annotation, search robustly around it instead of in the windows below: every key frame may move
             either way, by a quarter of the annotated movement or 8 frames, whichever is more.
         onset_window: how far the onset may move towards the apex, as a fraction of the rise.
-        apex_window: how far the apex may move (towards the onset as a fraction of the rise, towards the offset as a
-            fraction of the fall).
+        apex_window: how far the apex may move, (towards onset, towards offset), as fractions of rise and fall.
         offset_window: how far the offset may move towards the apex, as a fraction of the fall.
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances. Without an annotation
             a callable gets a plain search instead, of the onset < apex ≤ offset that maximise
@@ -90,10 +89,6 @@ def select_keyframes(
         memory: bytes that a clip may take that is read frame by frame. It changes no key frame as long as a quarter of
             it holds about 110 × 110 floats a frame (2 800 frames by default); an iterator beyond it gets a score from
             small pictures.
-
-    Shape:
-        - frames: ``(b, t, ...)`` with t ≥ 2
-        - onset, apex, offset, lengths: ``(b,)`` or a number (not for lengths)
 
     Returns:
         KeyFrames of the batch. On a tie the annotation stays; when nothing moves at all, the annotation (or the first,
@@ -110,49 +105,54 @@ def select_keyframes(
         >>> keys.onset.item(), keys.apex.item(), keys.offset.item(), keys.score.item()
         (2, 5, 9, 3.0)
 
-    Source: GAMDSS (arXiv 2603.04766). The paper's sampling ranges are ``onset_window`` (onset), ``apex_window`` (apex,
-    before and after) and ``offset_window`` (offset).
+    Source: GAMDSS (arXiv 2603.04766), whose sampling ranges are the three windows.
     """
-    _check_windows(onset_window, apex_window, offset_window)
-    if not callable(distance) and distance != "l2":
-        raise _distance_error(distance)
+    onset_window, apex_window, offset_window = _check_windows(onset_window, apex_window, offset_window)
+    _check_distance(distance)
     if refine and callable(distance):
         raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
-    if not isinstance(frames, Tensor) and isinstance(frames, (str, os.PathLike, Iterable)):
-        if lengths is not None:
-            raise ValueError("lengths must be None for a clip that is read frame by frame")
-        check_count("memory", memory)
-        marks = _annotation(onset, apex, offset, torch.tensor([torch.iinfo(torch.int64).max]))
-        known = None if marks is None else (int(marks[0]), int(marks[1]), -1 if offset is None else int(marks[2]))
+    windows = onset_window, apex_window, offset_window
+    if isinstance(frames, Tensor) or not isinstance(frames, (str, os.PathLike, Iterable)):
+        check_frames(frames)
+        _warn_of_one_clip(frames)
+        return _select(frames, (onset, apex, offset), lengths, refine, windows, distance)
+    if lengths is not None:
+        raise ValueError("lengths must be None for a clip that is read frame by frame")
+    memory = check_count("memory", memory)
+    keys = _annotation(onset, apex, offset, torch.tensor([torch.iinfo(torch.int64).max]))
+    known = None if keys is None else (int(keys[0]), int(keys[1]), -1 if offset is None else int(keys[2]))
 
-        def search(clip: Tensor) -> KeyFrames:
-            return select_keyframes(
-                clip, onset, apex, offset, refine=refine, distance=distance, onset_window=onset_window,
-                apex_window=apex_window, offset_window=offset_window,
-            )  # fmt: skip
+    def search(clip: Tensor) -> KeyFrames:
+        check_frames(clip)
+        return _select(clip, (onset, apex, offset), None, refine, windows, distance)
 
-        if not callable(distance) and (refine or marks is None):
-            return stream_key_frames(frames, search, known, memory)
-        windows = onset_window, apex_window, offset_window
-        return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
-    check_frames(frames)
+    if not callable(distance) and (refine or keys is None):
+        return stream_key_frames(frames, search, known, memory)
+    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
+
+
+def _select(
+    frames: Tensor,
+    annotation: tuple[Index | None, Index | None, Index | None],
+    lengths: Tensor | Sequence[int] | None,
+    refine: bool,
+    windows: Fractions,
+    distance: Distance,
+) -> KeyFrames:
+    """The search that the settings ask for, of a batch ``(b, t, ...)``."""
     b, t = frames.shape[:2]
-    if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
-        warnings.warn(
-            f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
-            "one RGB clip needs a batch axis: frames[None]",
-            stacklevel=3,
-        )
     counts = check_lengths(lengths, b, t).to(frames.device)
     _check_enough_frames(counts, t)
-    marks = _annotation(onset, apex, offset, counts)
-    slack = SAME if isinstance(distance, str) and frames.is_floating_point() else 0.0
-    if not callable(distance) and (refine or marks is None):
-        return _search_robustly(frames, counts, marks)
-    d = _distances(frames, lengths, counts, distance)
-    if marks is None:
-        return search_clip(d, counts, slack)
-    return search_windows(d, *marks, onset_window, apex_window, offset_window, slack)
+    keys = _annotation(*annotation, counts)
+    if not callable(distance) and (refine or keys is None):
+        return _search_robustly(frames, counts, keys)
+    own = distance if callable(distance) else None
+    d = frame_distances(frames, counts) if own is None else _own_distances(frames, lengths, counts, own)
+    if not torch.compiler.is_compiling() and not bool(torch.isfinite(d).all()):
+        i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
+        raise not_finite(frames, counts, i)
+    tolerance = tolerance_of(frames, own)
+    return search_clip(d, counts, tolerance) if keys is None else search_windows(d, *keys, windows, tolerance)
 
 
 class FrameSelector(nn.Module):
@@ -162,14 +162,11 @@ class FrameSelector(nn.Module):
     *training* clips: test clips keep the human annotation.
 
     Args:
-        onset_window: how far the onset may move towards the apex, as a fraction of the rise.
-        apex_window: how far the apex may move, (towards onset, towards offset), as fractions of rise and fall.
-        offset_window: how far the offset may move towards the apex, as a fraction of the fall.
-        distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances.
-        refine: with an annotation, search robustly around it; see :func:`select_keyframes`.
-
-    Shape:
-        - frames: ``(b, t, ...)``; see :func:`select_keyframes` for the rest.
+        onset_window: see :func:`select_keyframes`, as for the rest.
+        apex_window: (towards onset, towards offset).
+        offset_window: towards the apex.
+        distance: ``"l2"`` or a callable.
+        refine: search robustly around an annotation.
 
     Raises:
         TypeError: a window is not a number, or distance not a callable.
@@ -194,12 +191,9 @@ class FrameSelector(nn.Module):
         refine: bool = False,
     ) -> None:
         super().__init__()
-        _check_windows(onset_window, apex_window, offset_window)
-        if not (isinstance(distance, str) and distance == "l2") and not callable(distance):
-            raise _distance_error(distance)
-        self.onset_window = onset_window
-        self.apex_window = (apex_window[0], apex_window[1])
-        self.offset_window = offset_window
+        windows = _check_windows(onset_window, apex_window, offset_window)
+        self.onset_window, self.apex_window, self.offset_window = windows
+        _check_distance(distance)
         self.distance = distance
         self.refine = refine
 
@@ -245,25 +239,25 @@ class FrameSelector(nn.Module):
         distance = self.distance if isinstance(self.distance, str) else getattr(self.distance, "__name__", "custom")
         return (
             f"onset_window={self.onset_window}, apex_window={self.apex_window}, "
-            f"offset_window={self.offset_window}, distance={distance!r}"
+            f"offset_window={self.offset_window}, distance={distance!r}" + (", refine=True" if self.refine else "")
         )
 
 
 # --- the searches -----------------------------------------------------------------------------------------------
 
 
-def _search_robustly(frames: Tensor, counts: Tensor, marks: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
+def _search_robustly(frames: Tensor, counts: Tensor, keys: tuple[Tensor, Tensor, Tensor] | None) -> KeyFrames:
     # One opaque operation in a compiled graph: what it does depends on the lengths and on the values.
     operation = _robust_operation if torch.compiler.is_compiling() else _robust
-    table = counts.new_zeros(0, 3) if marks is None else torch.stack(marks, 1)
-    keys, score = operation(frames, counts, table)
-    onset, apex, offset = keys.unbind(1)
+    table = counts.new_zeros(0, 3) if keys is None else torch.stack(keys, 1)
+    found, score = operation(frames, counts, table)
+    onset, apex, offset = found.unbind(1)
     return KeyFrames(onset, apex, offset, score)
 
 
-def _robust(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     rows, scores = [], []
-    table = marks.tolist()
+    table = keys.tolist()
     for i, n in enumerate(counts.tolist()):
         clip = frames[i, :n]
         if clip.is_floating_point():
@@ -272,17 +266,17 @@ def _robust(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tens
                 raise not_finite(frames, counts, i)
         onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
         rows.append((onset, apex, offset))
-        scores.append(pairwise_distance(torch.stack((clip[onset], clip[apex])).flatten(1)[None])[0, 0, 1])
-    keys = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
+        scores.append(distance_between(clip[onset], clip[apex]))
+    found = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    return keys, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+    return found, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
 
 
 _robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
 
 
 @_robust_operation.register_fake
-def _(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
+def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     b = frames.shape[0]
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
     return frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide)
@@ -291,29 +285,32 @@ def _(frames: Tensor, counts: Tensor, marks: Tensor) -> tuple[Tensor, Tensor]:
 # --- what may be passed in ------------------------------------------------------------------------------------------
 
 
-def _distances(frames: Tensor, lengths: object, counts: Tensor, distance: Distance) -> Tensor:
+def _own_distances(frames: Tensor, lengths: object, counts: Tensor, distance: Callable[[Tensor], Tensor]) -> Tensor:
     b, t = frames.shape[:2]
-    if isinstance(distance, str) and distance == "l2":
-        d = pairwise_distance(frames, lengths=None if lengths is None else counts)
-    elif callable(distance):
-        d = distance(frames)
-        if not isinstance(d, Tensor) or d.shape != (b, t, t) or not d.is_floating_point():
-            got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
-            raise ValueError(f"distance must return floating ({b}, {t}, {t}) for these frames, got {got}")
-        if lengths is not None:
-            real = valid_mask(counts, t, d.device)
-            d = torch.where(real[:, :, None] & real[:, None, :], d, 0)
-    else:
-        raise _distance_error(distance)
-    if not torch.compiler.is_compiling() and not bool(torch.isfinite(d).all()):
-        i = int((~torch.isfinite(d)).flatten(1).any(1).to(torch.uint8).argmax())
-        raise not_finite(frames, counts, i)
+    d = distance(frames)
+    if not isinstance(d, Tensor) or d.shape != (b, t, t) or not d.is_floating_point():
+        got = f"{d.dtype} {tuple(d.shape)}" if isinstance(d, Tensor) else type(d).__name__
+        raise ValueError(f"distance must return floating ({b}, {t}, {t}) for these frames, got {got}")
+    if lengths is not None:
+        real = valid_mask(counts, t, d.device)
+        d = torch.where(real[:, :, None] & real[:, None, :], d, 0)
     return d
 
 
-def _distance_error(distance: object) -> Exception:
-    kind = ValueError if isinstance(distance, str) else TypeError
-    return kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
+def _check_distance(distance: object) -> None:
+    if not callable(distance) and not (isinstance(distance, str) and distance == "l2"):
+        kind = ValueError if isinstance(distance, str) else TypeError
+        raise kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
+
+
+def _warn_of_one_clip(frames: Tensor) -> None:
+    b, t = frames.shape[:2]
+    if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
+            "one RGB clip needs a batch axis: frames[None]",
+            stacklevel=4,
+        )
 
 
 def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:
@@ -332,23 +329,24 @@ def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:
     )
 
 
-def _check_windows(onset_window: float, apex_window: tuple[float, float], offset_window: float) -> None:
+def _check_windows(onset_window: float, apex_window: tuple[float, float], offset_window: float) -> Fractions:
+    """The windows as Python's numbers."""
     if not isinstance(apex_window, (tuple, list)) or len(apex_window) != 2:
         raise TypeError(f"apex_window must be (towards onset, towards offset), two fractions, got {apex_window!r}")
-    named = {
-        "onset_window": onset_window,
-        "apex_window[0]": apex_window[0],
-        "apex_window[1]": apex_window[1],
-        "offset_window": offset_window,
-    }
-    for name, value in named.items():
+    on, before, after, off = (
         check_number(name, value, 0, 1)
-    for first, second in (("onset_window", "apex_window[0]"), ("apex_window[1]", "offset_window")):
-        if named[first] + named[second] > 1:
-            raise ValueError(
-                f"{first} + {second} must be at most 1 so that the windows do not cross, "
-                f"got {named[first]} + {named[second]}"
-            )
+        for name, value in (
+            ("onset_window", onset_window), ("apex_window[0]", apex_window[0]), ("apex_window[1]", apex_window[1]),
+            ("offset_window", offset_window),
+        )
+    )  # fmt: skip
+    for names, first, second in (
+        ("onset_window + apex_window[0]", on, before),
+        ("apex_window[1] + offset_window", after, off),
+    ):
+        if first + second > 1:
+            raise ValueError(f"{names} must be at most 1 so that the windows do not cross, got {first} + {second}")
+    return on, (before, after), off
 
 
 def _check_enough_frames(counts: Tensor, t: int) -> None:

@@ -20,28 +20,28 @@ import torch
 from torch import Tensor
 
 from mertools.clips.read import chosen_frames, clip_frames
-from mertools.keyframes.distance import pairwise_distance
+from mertools.keyframes.distance import distance_between
 from mertools.keyframes.motion import is_picture, picture_motion, small_frames
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import key_frames_of_motion, search_range
-from mertools.keyframes.windows import SAME, search_windows
+from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 __all__: list[str] = []
 
-Marks = tuple[int, int, int]
+Keys = tuple[int, int, int]
 Source = str | os.PathLike[str] | Iterable[Tensor]
 _FORMS = 4  # in which the search holds the small pictures at once
 
 
 def stream_key_frames(
-    source: Source, search: Callable[[Tensor], KeyFrames], marks: Marks | None, memory: int
+    source: Source, search: Callable[[Tensor], KeyFrames], keys: Keys | None, memory: int
 ) -> KeyFrames:
     """Robust key frames of the one clip that ``source`` yields, a batch of one.
 
     Args:
         source: a video file, a folder of frames, or an iterable of frames ``(c, h, w)``.
         search: what finds them in a clip ``(1, t, ...)`` that fits.
-        marks: onset, apex and offset of an annotation; offset -1 is the last frame.
+        keys: onset, apex and offset of an annotation; offset -1 is the last frame.
         memory: budget in bytes.
     """
     held, frames = _fitting(source, memory)
@@ -57,32 +57,33 @@ def stream_key_frames(
         moves = moves or not torch.equal(frame, first)
         small.add(frame)
     t, pictures, stride = small.count, small.stacked(), small.stride
-    annotation = None if marks is None else (marks[0], marks[1], marks[2] if marks[2] >= 0 else t - 1)
+    annotation = None if keys is None else (keys[0], keys[1], keys[2] if keys[2] >= 0 else t - 1)
     if annotation is not None and not annotation[2] < t:
         raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {annotation} in a clip of {t} frames")
     if not moves:
         return _key_frames(annotation or (0, t // 2, t - 1), torch.zeros(()))
     scaled = None if annotation is None else (annotation[0] // stride, annotation[1] // stride, annotation[2] // stride)
-    start, stop, _ = search_range(len(pictures), scaled)
-    found = key_frames_of_motion(picture_motion(pictures[start:stop].clone()), len(pictures), scaled)
+    reach = search_range(len(pictures), scaled)
+    found = key_frames_of_motion(picture_motion(pictures[reach.start : reach.stop].clone()), reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found)
     if not isinstance(source, (str, os.PathLike)):
         change = (pictures[onset // stride] - pictures[apex // stride]).double().norm()
         pixels = first.numel() / pictures[0].numel()
         return _key_frames((onset, apex, offset), change * pixels**0.5)
     if stride > 1:
-        begin, end, _ = search_range(t, (onset, apex, offset))
-        again = torch.cat([small_frames(frame[None]) for frame in clip_frames(source, start=begin, stop=end)])
-        onset, apex, offset = key_frames_of_motion(picture_motion(again), t, (onset, apex, offset))
+        reach = search_range(t, (onset, apex, offset))
+        frames = clip_frames(source, start=reach.start, stop=reach.stop)
+        again = torch.cat([small_frames(frame[None]) for frame in frames])
+        onset, apex, offset = key_frames_of_motion(picture_motion(again), reach, (onset, apex, offset))
     pair = [next(clip_frames(source, start=i, stop=i + 1)) for i in (onset, apex)]
-    return _key_frames((onset, apex, offset), pairwise_distance(torch.stack(pair).flatten(1)[None])[0, 0, 1])
+    return _key_frames((onset, apex, offset), distance_between(*pair))
 
 
 def stream_windows(
     source: Source,
     search: Callable[[Tensor], KeyFrames],
-    marks: Marks | None,
-    windows: tuple[float, tuple[float, float], float],
+    keys: Keys | None,
+    windows: Fractions,
     distance: Callable[[Tensor], Tensor] | None,
     memory: int,
 ) -> KeyFrames:
@@ -91,44 +92,34 @@ def stream_windows(
     Args:
         source: a video file, a folder of frames, or an iterable of frames.
         search: what finds them in a clip ``(1, t, ...)`` that fits.
-        marks: the annotation; offset -1 is the last frame. None when all frames must fit.
+        keys: the annotation; offset -1 is the last frame. None when all frames must fit.
         windows: of onset, apex and offset, as fractions.
         distance: one's own, or None for L2.
         memory: budget in bytes.
     """
-    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() and marks is not None and marks[2] >= 0:
-        frames = chosen_frames(source, _in_windows(marks, windows))  # no other need be decoded
-        return _published(frames, marks, windows, distance, memory)
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() and keys is not None and keys[2] >= 0:
+        frames = chosen_frames(source, window_frames(keys, windows))  # no other need be decoded
+        return _published(frames, keys, windows, distance, memory)
     held, more = _fitting(source, memory)
     if more is None:
         return search(torch.stack(held)[None])
-    if marks is None or marks[2] < 0:
-        fix = "pass a larger memory" if marks is None else "pass the annotation's offset, or a larger memory"
+    if keys is None or keys[2] < 0:
+        fix = "pass a larger memory" if keys is None else "pass the annotation's offset, or a larger memory"
         raise ValueError(f"memory must hold all frames of this search, {memory} bytes do not: {fix}")
-    wanted = set(_in_windows(marks, windows))
+    wanted = set(window_frames(keys, windows))
     rest = enumerate(chain(_emptied(held), more))
-    return _published((frame for i, frame in rest if i in wanted), marks, windows, distance, memory)
-
-
-def _in_windows(marks: Marks, windows: tuple[float, tuple[float, float], float]) -> list[int]:
-    onset, apex, offset = marks
-    rise, fall = apex - onset, offset - apex
-    return sorted(
-        {*range(onset, onset + int(windows[0] * rise) + 1)}
-        | {*range(apex - int(windows[1][0] * rise), apex + int(windows[1][1] * fall) + 1)}
-        | {*range(offset - int(windows[2] * fall), offset + 1)}
-    )
+    return _published((frame for i, frame in rest if i in wanted), keys, windows, distance, memory)
 
 
 def _published(
     frames: Iterable[Tensor],
-    marks: Marks,
-    windows: tuple[float, tuple[float, float], float],
+    keys: Keys,
+    windows: Fractions,
     distance: Callable[[Tensor], Tensor] | None,
     memory: int,
 ) -> KeyFrames:
     """The published search on the frames of the windows only."""
-    places = torch.tensor(_in_windows(marks, windows))
+    places = window_frames(keys, windows)
     kept: list[Tensor] = []
     for frame in frames:
         kept.append(frame)
@@ -138,15 +129,8 @@ def _published(
                 "pass a larger memory"
             )
     if len(kept) < len(places):
-        raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {marks}, the clip ends before")
-    clip = torch.stack(kept)[None]
-    small = (distance or pairwise_distance)(clip)
-    t = marks[2] + 1
-    d = small.new_zeros(1, t, t)
-    d[:, places[:, None], places] = small
-    slack = SAME if distance is None and clip.is_floating_point() else 0.0
-    onset, apex, offset = (torch.tensor([mark]) for mark in marks)
-    return search_windows(d, onset, apex, offset, *windows, slack)
+        raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {keys}, the clip ends before")
+    return search_window_frames(torch.stack(kept), places, keys, windows, distance)
 
 
 def _emptied(held: list[Tensor]) -> Iterator[Tensor]:
@@ -192,7 +176,7 @@ def _frames(source: Source) -> Iterator[Tensor]:
         yield frame
 
 
-def _key_frames(keys: Marks, score: Tensor) -> KeyFrames:
+def _key_frames(keys: Keys, score: Tensor) -> KeyFrames:
     onset, apex, offset = (torch.tensor([key], device=score.device) for key in keys)
     return KeyFrames(onset, apex, offset, score.double()[None])
 

@@ -28,8 +28,6 @@ class Processes(NamedTuple):
     Examples:
         >>> Processes(0, 1, torch.device("cpu")).main
         True
-
-    Source: ours.
     """
 
     rank: int
@@ -66,9 +64,6 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU of this process's own where there is one.
         timeout_minutes: how long to wait for another process in one exchange, in minutes; positive.
 
-    Returns:
-        A context: rank, number of processes, and the device to compute on.
-
     Raises:
         ValueError: an unknown device, fewer GPUs than processes on this machine, or half of torchrun's variables.
 
@@ -76,10 +71,9 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
         >>> with join_processes("cpu") as here:
         ...     here.rank, here.world
         (0, 1)
-
-    Source: ours.
     """
-    check_number("timeout_minutes", timeout_minutes, 0)
+    if check_number("timeout_minutes", timeout_minutes, 0) == 0:
+        raise ValueError("timeout_minutes must be positive: with 0 no process would wait for another")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
     world, rank, local = (_variable(name, value) for name, value in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))

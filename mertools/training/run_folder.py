@@ -11,18 +11,18 @@
       scores.json                 when all folds are done: pooled, with intervals
       predictions.csv             a row per clip
       subjects.csv                a row per subject
-      confusion.png               with the extra "plot"
 
-What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
-continues with the folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes
-with its process, however that ends.
+A fold is done when its predictions are there, and they are written whole. A run that was killed continues with the
+folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes with its process,
+however that ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -45,11 +45,6 @@ class RunFolder:
     Args:
         path: the folder; made by :meth:`begin`.
 
-    Raises:
-        FileExistsError: in :meth:`begin`, there is a run here and it is not to be continued.
-        RuntimeError: in :meth:`begin`, another process is at work on the run here.
-        ValueError: in :meth:`begin`, the run here was started with other settings.
-
     Examples:
         >>> import tempfile
         >>> run = RunFolder(tempfile.mkdtemp())
@@ -59,8 +54,6 @@ class RunFolder:
         >>> run.begin({"seed": 0, "epochs": 30}, resume=True)
         >>> fold.load()
         {'epoch': 3}
-
-    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -82,37 +75,34 @@ class RunFolder:
         Raises:
             FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
             RuntimeError: another process is at work on the run here.
+            TypeError: a setting is no plain value.
             ValueError: the run here was started with other settings, which are named.
         """
-        wanted = json.loads(json.dumps(settings))
-        if not resume and (self.path / "settings.json").exists():
-            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        wanted = json.loads(_json(settings))
+        file = self.path / "settings.json"
         held = lock(self.path / ".lock", shared=True)
         try:
-            self._begin(wanted, resume)
+            if not file.exists():
+                if any((self.path / "folds").glob("*")):
+                    raise FileExistsError(
+                        f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be "
+                        "pooled with them: choose another folder"
+                    )
+                atomic_write(file, _json(wanted, indent=2).encode())
+            elif not resume:
+                raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+            else:
+                with reading(file):
+                    there = json_object(file.read_bytes(), file)
+                unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
+                if unlike:
+                    shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
+                    raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
+                self._sweep()
         except BaseException:
             held.release()
             raise
         self._lock = held
-
-    def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
-        file = self.path / "settings.json"
-        if not file.exists():
-            if any((self.path / "folds").glob("*")):
-                raise FileExistsError(
-                    f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be pooled "
-                    "with them: choose another folder"
-                )
-            _write_json(file, wanted)
-            return
-        if not resume:
-            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
-        there = _read_json(file)
-        unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
-        if unlike:
-            shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
-            raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
-        self._sweep()
 
     def _sweep(self) -> None:
         """Remove what kills have left: files that were being written, checkpoints of folds that are done."""
@@ -134,7 +124,7 @@ class RunFolder:
         return FoldFolder(self.path / "folds" / (file.replace(".", "%2E") if not file.strip(".") else file))
 
     def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write pooled scores, predictions, the table of subjects and the confusion matrix.
+        """Write pooled scores, predictions and the table of subjects.
 
         Args:
             book: the predictions of all folds.
@@ -143,23 +133,19 @@ class RunFolder:
         Returns:
             What is in ``scores.json``.
         """
-        summary: dict[str, Any] = json.loads(json.dumps({**book.summary(), **(notes or {})}))
+        summary: dict[str, Any] = json.loads(_json({**book.summary(), **(notes or {})}))
         book.write_csv(self.path / "predictions.csv")
         rows: list[tuple[str, ...]] = [("subject", "clips", "uf1", "uar", "war", "selection")]
         rows += [
             (name, str(s.clips), *(f"{score:.6f}" for score in (s.uf1, s.uar, s.war)), book.selection)
             for name, s in book.per("subject").items()
         ]
-        _write_csv(self.path / "subjects.csv", rows)
-        try:
-            from mertools.plots import plot_confusion
-
-            plot_confusion(book, path=self.path / "confusion.png")
-        except ImportError:
-            summary["confusion_plot"] = "matplotlib is missing: pip install 'mertools[plot]'"
-        _write_json(self.path / "scores.json", summary)
+        atomic_write(self.path / "subjects.csv", csv_text(rows).encode())
+        atomic_write(self.path / "scores.json", _json(summary, indent=2).encode())
         if self._lock is not None:
-            self._lock.release()
+            with contextlib.suppress(OSError):  # where an open file can't go it is removed on release
+                (self.path / ".lock").unlink()
+            self._lock.release(force=True)
         return summary
 
 
@@ -169,10 +155,6 @@ class FoldFolder:
     Args:
         path: the folder; made when something is written.
 
-    Raises:
-        OSError: something can't be written; what was there before is whole.
-        ValueError: in :meth:`load`, :meth:`log` and :meth:`book`: a damaged file, a number that is not finite.
-
     Examples:
         >>> import tempfile
         >>> fold = FoldFolder(tempfile.mkdtemp())
@@ -180,8 +162,6 @@ class FoldFolder:
         >>> fold.rewind(1)
         >>> (fold.path / "log.jsonl").read_text()
         '{"epoch": 0, "loss": 1.25}\n'
-
-    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -203,15 +183,23 @@ class FoldFolder:
         return load_checkpoint(file) if file.exists() else None
 
     def log(self, **entry: Any) -> None:
-        """Append a line to the log, all of it or nothing."""
+        """Append a line to the log, all of it or nothing.
+
+        Raises:
+            ValueError: a number is not finite.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry, allow_nan=False)
+        line = _json(entry).rstrip()
         with (self.path / "log.jsonl").open("ab", buffering=0) as file:
             append_line(file, line)
             _sync(file.fileno())  # a checkpoint that outlives a power cut finds its epochs in the log
 
     def rewind(self, epoch: int) -> None:
-        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off."""
+        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off.
+
+        Raises:
+            ValueError: the log is damaged.
+        """
         file = self.path / "log.jsonl"
         if not file.exists():
             return
@@ -239,15 +227,12 @@ class FoldFolder:
         return ScoreBook.read_json(self.path / "predictions.json")
 
 
-def _write_json(path: Path, value: Any) -> None:
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=indent is None, allow_nan=False, default=_plain) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    with reading(path):
-        data = path.read_bytes()
-    return json_object(data, path)
-
-
-def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    atomic_write(path, csv_text(rows).encode())
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and tensors of one value, as Python's own."""
+    if not hasattr(value, "item"):
+        raise TypeError(f"settings, notes and log entries must be plain values, got {type(value).__name__}: {value!r}")
+    return value.item()

@@ -23,9 +23,9 @@ def test_displacements_are_in_pixels():
     frames = torch.rand(1, 1, 160, 160, generator=torch.Generator().manual_seed(0))
     frames = torch.nn.functional.interpolate(frames[..., :40, :40], (160, 160), mode="bicubic") * 200
     clip = torch.cat([frames.roll((0, shift), (2, 3))[..., 20:140, 20:140] for shift in (0, 0, 1, 1, 0, 0)])
-    head = picture_motion(small_frames(clip)).head
-    assert (head[2, 0] - head[0, 0]).item() == pytest.approx(1.0, abs=0.1)
-    assert (head[2, 3] - head[0, 3]).abs().item() < 0.1
+    shift = picture_motion(small_frames(clip)).global_motion
+    assert (shift[2, 0] - shift[0, 0]).item() == pytest.approx(1.0, abs=0.1)
+    assert (shift[2, 3] - shift[0, 3]).abs().item() < 0.1
 
 
 def test_a_flicker_of_the_light_is_no_motion():

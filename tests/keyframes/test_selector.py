@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from brute_force import PRESETS, as_tuples, brute_clip, brute_windows, norm
@@ -395,6 +396,22 @@ def test_windows_may_meet_and_cover_everything():
     mt.FrameSelector(onset_window=0.5, apex_window=[0.5, 0.5], offset_window=0.5)
 
 
+def test_numbers_of_numpy_are_numbers():
+    frames = torch.randint(0, 256, (2, 31, 7), dtype=torch.uint8)
+    plain = as_tuples(mt.select_keyframes(frames, 3, [12, 13], 28, lengths=[31, 30], onset_window=0.5))
+    for kind in (np.int64, np.uint8, np.int32):
+        keys = mt.select_keyframes(
+            frames, kind(3), np.array([12, 13], kind), kind(28), lengths=[kind(31), kind(30)],
+            onset_window=np.float32(0.5), memory=kind(9),
+        )  # fmt: skip
+        assert as_tuples(keys) == plain
+    assert mt.FrameSelector(onset_window=np.float64(0.25)).onset_window == 0.25
+    streamed = mt.select_keyframes(iter(frames[0]), np.int64(3), np.int64(12), np.int64(28), memory=np.int64(10**6))
+    assert as_tuples(streamed) == as_tuples(mt.select_keyframes(frames[:1], 3, 12, 28))
+    with pytest.raises(TypeError, match="onset must be an int"):
+        mt.select_keyframes(frames, np.bool_(True), 3)
+
+
 def test_defaults_are_the_full_preset():
     frames = torch.randint(0, 256, (4, 90, 7), dtype=torch.uint8)
     full = as_tuples(mt.FrameSelector.preset("full")(frames, 5, 45, 85))
@@ -410,6 +427,7 @@ def test_what_a_selector_says_of_itself():
         repr(selector) == "FrameSelector(onset_window=0.25, apex_window=(0.5, 0.125), offset_window=0, distance='l2')"
     )
     assert repr(mt.FrameSelector(distance=mt.pairwise_distance)).endswith("distance='pairwise_distance')")
+    assert repr(mt.FrameSelector(refine=True)).endswith("distance='l2', refine=True)")
 
     class Mine:
         def __call__(self, frames):
@@ -475,7 +493,7 @@ def test_three_frames_are_a_clip_without_a_warning():
 def test_searches_stay_on_the_device_of_their_distances():
     d = torch.empty(2, 7, 7, dtype=torch.float64, device="meta")
     mark = torch.zeros(2, dtype=torch.int64, device="meta")
-    for keys in (search_windows(d, mark, mark, mark, 0.1, (0.1, 0.0), 0.1, 0.0), search_clip(d, mark, 0.0)):
+    for keys in (search_windows(d, mark, mark, mark, (0.1, (0.1, 0.0), 0.1), 0.0), search_clip(d, mark, 0.0)):
         assert {field.device.type for field in keys} == {"meta"}
         assert [tuple(field.shape) for field in keys] == [(2,)] * 4
 
