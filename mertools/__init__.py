@@ -6,7 +6,7 @@ Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight    
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
                 FramePool, pool_frames, load_torchscale
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
-Models          TSFmicro, TwoBranch, load_published                                TSFmicro, GAMDSS
+Models          TSFmicro, TwoBranch, load_published, load_rmt                      TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
                 audit_annotations, audit_table; optical_flow, resample_clip, ...
 Evaluation      loso_folds, inner_split, check_fold, ScoreBook, uf1, uar, war      MEGC 2019
@@ -68,7 +68,7 @@ from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
-from mertools.models.pretrained import load_published, load_torchscale
+from mertools.models.pretrained import load_published, load_rmt, load_torchscale
 from mertools.models.tsfmicro import TSFmicro
 from mertools.models.two_branch import TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
@@ -173,6 +173,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "load_published",
+    "load_rmt",
     "load_torchscale",
     "load_weights",
     "lodo_folds",

@@ -629,7 +629,7 @@ NO_CASE = {
     **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
     **_names(
         "ClipBatches FoldFolder RunFolder Processes join_processes load_checkpoint load_weights save_checkpoint "
-        "save_weights load_model save_model export_onnx load_published load_torchscale",
+        "save_weights load_model save_model export_onnx load_published load_rmt load_torchscale",
         "files and processes of a training: each has a test file of its name",
     ),
 }  # fmt: skip
