@@ -400,7 +400,7 @@ def train_fold(
     model: nn.Module = plain
     if here.world > 1:
         if here.device.type == "cuda":  # statistics over the clips of all processes, as in one
-            plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+            plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)  # type: ignore[no-untyped-call]
         elif any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in plain.modules()):
             raise ValueError(NEEDS_GPUS)
         model = DistributedDataParallel(plain)

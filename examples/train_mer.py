@@ -364,7 +364,7 @@ def train_fold(
     torch.manual_seed(seed)
     plain = build(args, len(data.clips.classes)).to(here.device)
     if here.world > 1:  # statistics over the clips of all processes, as in one
-        plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)
+        plain = nn.SyncBatchNorm.convert_sync_batchnorm(plain)  # type: ignore[no-untyped-call]
     model = DistributedDataParallel(plain) if here.world > 1 else plain
     average = averaged(plain, args.ema) if args.ema else None
     optimiser = torch.optim.AdamW(plain.parameters(), lr=args.lr, weight_decay=args.weight_decay)

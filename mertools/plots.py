@@ -121,8 +121,7 @@ def plot_keyframes(
             )
         _draw_curve(top.subplots(), clip, found, annotation, truth_name, text)
         _draw_images(bottom.subplots(rows, columns).flat, clip, found, text)
-    _written(figure, path)
-    return figure
+    return _written(figure, path)
 
 
 def plot_au_prior(
@@ -164,7 +163,7 @@ def plot_au_prior(
     Source: AU-DFER (arXiv 2507.07678).
     """
     names = class_names(classes)
-    table = au_prior(names, action_units=action_units) if prior is None else prior
+    table: Any = au_prior(names, action_units=action_units) if prior is None else prior
     if not isinstance(table, Tensor):
         mend = ": pass torch.tensor(prior)" if isinstance(table, (np.ndarray, list, tuple)) else ""
         raise TypeError(f"prior must be a torch.Tensor (e, a), got {type(table).__name__}{mend}")
@@ -196,8 +195,7 @@ def plot_au_prior(
         axes = figure.subplots() if ax is None else ax
         _draw_heat_map(axes, values.T, labels, names, text)
     _head(figure, ax, _lines(title) if title else "", text + 2)
-    _written(figure, path)
-    return figure
+    return _written(figure, path)
 
 
 def plot_confusion(
@@ -267,8 +265,7 @@ def plot_confusion(
     _head(figure, ax, "\n".join(lines), text)
     axes = figure.subplots() if ax is None else ax
     _draw_confusion(axes, counts.double().numpy(), names, normalise, text)
-    _written(figure, path)
-    return figure
+    return _written(figure, path)
 
 
 def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
@@ -355,12 +352,14 @@ def _head(figure: Any, ax: Axes | None, text: str, size: float) -> None:
     heading.set_linespacing(1.35)
 
 
-def _written(figure: Any, path: str | os.PathLike[str] | None) -> None:
+def _written(figure: Any, path: str | os.PathLike[str] | None) -> Figure:
+    finished: Figure = figure
     if path is None:
-        return
+        return finished
     data = io.BytesIO()
     write_figure(figure, data, format=check_figure_path(path))
     atomic_write(Path(path), data.getvalue())
+    return finished
 
 
 def _fits(texts: Sequence[str], size: float, room: float) -> bool:
@@ -619,11 +618,11 @@ def _draw_images(panels: Iterable[Any], clip: Tensor, found: Keys, text: float) 
         axes.spines[:].set_color(GRID)
 
 
-def _one_clip(frames: Tensor) -> Tensor:
+def _one_clip(frames: Any) -> Tensor:
     if not isinstance(frames, Tensor):
         mend = ": pass torch.from_numpy(frames).permute(0, 3, 1, 2)" if isinstance(frames, np.ndarray) else ""
         raise TypeError(f"frames must be a torch.Tensor (t, 3, h, w), got {type(frames).__name__}{mend}")
-    clip = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
+    clip: Tensor = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
     if clip.ndim != 4 or clip.shape[1] not in (1, 3):
         raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}")
     if len(clip) < 2 or (clip.is_floating_point() and not bool(torch.isfinite(clip).all())):

@@ -149,7 +149,7 @@ def attach_au_head(
 
 
 def detach_au_head(model: nn.Module) -> nn.Module:
-    """Take the AU head off again: the original model that :func:`attach_au_head` was given, nothing left behind.
+    """Take the AU head off again: the original model, nothing left behind.
 
     Args:
         model: what ``attach_au_head`` returned, also inside ``DistributedDataParallel`` or ``torch.compile``.

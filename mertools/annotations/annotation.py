@@ -26,7 +26,7 @@ class ClipAnnotation:
         fps: frames per second of the recording.
         expression: which expression of its row it is, from 1.
         reselect: False: leave this clip's key frames alone when training re-selects them.
-        split: ``"train"`` or ``"test"`` where the dataset fixes it.
+        split: ``"train"``, ``"test"`` or ``"val"`` where the dataset fixes it.
         fold: the fold of that split.
         num_frames: how many frames the table promises.
         key: the fields that name the row uniquely.
@@ -35,6 +35,8 @@ class ClipAnnotation:
         sheet: its sheet.
         row: its row as a spreadsheet program counts (the header is a row too).
         extra: further columns by name.
+        edition: which edition of the dataset's table it was read from, where editions are known to differ.
+        unplaced: why it can't be said where its frames lie; finding them is then an error.
 
     Examples:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 46, 59, 86, "happiness", ("happiness",))
@@ -63,6 +65,8 @@ class ClipAnnotation:
     sheet: str | None = None
     row: int = 0
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    edition: str | None = None
+    unplaced: str = ""
 
     @property
     def place(self) -> str:

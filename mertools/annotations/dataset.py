@@ -20,6 +20,7 @@ from mertools._checks import as_integer, check_choice, check_count, check_number
 from mertools.annotations.annotation import ClipAnnotation
 from mertools.annotations.folders import FrameFolder, FrameFolders, Frames
 from mertools.annotations.protocols import ProtocolClips
+from mertools.annotations.schemas import clip_key
 from mertools.clips.augment import ClipAugment, Geometry, normalise, transform_clip
 from mertools.clips.flow import optical_flow, optical_strain
 from mertools.clips.read import decode_frames, frame_shape
@@ -128,11 +129,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"std must be positive, got {std}")
         self.seed = check_count("seed", seed, least=0)
         self._cache = _FrameCache(budget, self.size)
-        alone = set(leave_alone)
+        alone = {clip_key(subject, clip) for subject, clip in leave_alone}
         folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
         self._folders = [folders.find(clip) for clip in self.clips]
         self._keys = [_positions(c, f, num_frames) for c, f in zip(self.clips, self._folders, strict=True)]
-        self._alone = [not clip.reselect or (clip.subject, clip.clip) in alone for clip in self.clips]
+        self._alone = [not clip.reselect or clip_key(clip.subject, clip.clip) in alone for clip in self.clips]
         for i, clip in enumerate(self.clips):
             start, stop = self._span(i)
             if self._reselects(i) and stop - start < 2:

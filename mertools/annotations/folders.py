@@ -11,22 +11,24 @@ import fnmatch
 import os
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
 from mertools._files import atomic_write
 from mertools._text import csv_text
 from mertools.annotations.annotation import ClipAnnotation, Problem
 from mertools.annotations.quality import annotation_problems
 from mertools.annotations.read import Annotations, load_annotations
-from mertools.annotations.schemas import AnnotationSchema
+from mertools.annotations.schemas import AnnotationSchema, dataset_schema
 from mertools.clips.read import decode_frames, is_image, numbered
+from mertools.keyframes.selector import select_keyframes
 
-__all__ = ["DatasetReport", "FrameFolder", "FrameFolders", "check_dataset", "find_frames"]
+__all__ = ["DatasetReport", "FrameFolder", "FrameFolders", "check_dataset", "find_frames", "search_apex"]
 
 Frames: TypeAlias = "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]"
 
@@ -101,7 +103,7 @@ class FrameFolders:
         self._found: dict[str, FrameFolder] = {}
         self._closed: list[OSError] = []
         if isinstance(root, Mapping):
-            self.of_dataset = {name: FrameFolders(part) for name, part in root.items()}
+            self.of_dataset = {_dataset(name): FrameFolders(part) for name, part in root.items()}
             self.name = ", ".join(f"{name}: {part.name}" for name, part in self.of_dataset.items())
             self._files = {path: names for part in self.of_dataset.values() for path, names in part._files.items()}
             return
@@ -145,8 +147,10 @@ class FrameFolders:
         """The paths of all folders that a row may mean: of the first of its patterns that any folder fits.
 
         Raises:
-            ValueError: there is no root for the clip's dataset.
+            ValueError: there is no root for the clip's dataset, or its table does not tell where its frames lie.
         """
+        if clip.unplaced:
+            raise ValueError(f"{clip.place} ({clip.name}): {clip.unplaced}")
         if self.of_dataset:
             if clip.dataset not in self.of_dataset:
                 raise ValueError(f"frames has no root for {clip.dataset!r}, it has {', '.join(self.of_dataset)}")
@@ -217,6 +221,54 @@ def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFold
     return FrameFolders(root).find(clip)
 
 
+def search_apex(frames: Frames | FrameFolders) -> Callable[[ClipAnnotation], ClipAnnotation]:
+    """A repair that looks for an apex that is missing, at the onset, or outside, in the frames from onset to offset.
+
+    It is the apex that :func:`select_keyframes` finds there without an annotation.
+
+    Args:
+        frames: the folder with the frames, or a mapping from dataset to folder.
+
+    Returns:
+        A function for ``repair=``. Clips whose onset or offset is missing, out of order or on the same frame stay as
+        they are.
+
+    Raises:
+        FileNotFoundError: there is no such folder; the function raises it for a clip without frames.
+
+    Examples:
+        >>> import cv2, pathlib, tempfile
+        >>> from mertools import repair_annotations, synthetic_clip
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> (root / "EP01").mkdir()
+        >>> clip = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> for number, image in enumerate(clip.frames.permute(0, 2, 3, 1).numpy()):
+        ...     _ = cv2.imwrite(str(root / "EP01" / f"img{number}.png"), image)
+        >>> wrong = ClipAnnotation("casme3-a", "spNO.1", "EP01", 10, 10, 30, folders=("EP01",))
+        >>> [found], _ = repair_annotations([wrong], search_apex(root))
+        >>> found.onset, abs(found.apex - 18) <= 4, found.offset
+        (10, True, 30)
+    """
+    folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
+
+    def apex_search(clip: ClipAnnotation) -> ClipAnnotation:
+        if clip.onset is None or clip.offset is None or clip.onset >= clip.offset:
+            return clip
+        if clip.apex is not None and clip.onset < clip.apex <= clip.offset:
+            return clip
+        folder = folders.find(clip)
+        try:
+            start, stop = folder.position(clip.onset), folder.position(clip.offset) + 1
+        except ValueError as error:
+            raise ValueError(f"{clip.place} ({clip.name}): {error}") from None
+        images = np.ascontiguousarray(folder.read(start, stop)[..., ::-1])
+        found = select_keyframes(torch.from_numpy(images).permute(0, 3, 1, 2)[None])
+        return replace(clip, apex=folder.numbers[start + max(int(found.apex), 1)])
+
+    apex_search.__name__ = "search-apex"
+    return apex_search
+
+
 # --- does the table fit the disk? ------------------------------------------------------------------------------------
 
 _SHOWN = 20  # findings of one kind in the text; the csv holds all
@@ -228,10 +280,11 @@ class DatasetReport:
 
     Args:
         problems: one entry per finding, in the order of the rows; kinds are ``cell``, ``label``, ``missing key``,
-            ``order``, ``apex outside``, ``duplicate``, ``no folder``, ``folder``, ``missing frame``,
-            ``frame count`` and ``folder without row``.
+            ``order``, ``apex outside``, ``apex at onset``, ``long``, ``duplicate``, ``no folder``, ``folder``,
+            ``missing frame``, ``frame count`` and ``folder without row``.
         rows: how many annotations were looked at.
         folders: how many folders of frames.
+        edition: of the table, where editions are known to differ and the rows tell.
 
     Examples:
         >>> print(DatasetReport((), rows=255, folders=255))
@@ -241,12 +294,14 @@ class DatasetReport:
     problems: tuple[Problem, ...]
     rows: int
     folders: int
+    edition: str | None = None
 
     def __bool__(self) -> bool:
         return not self.problems
 
     def __str__(self) -> str:
-        head = f"{self.rows} rows, {self.folders} folders of frames"
+        edition = f" of the edition of {self.edition}" if self.edition else ""
+        head = f"{self.rows} rows{edition}, {self.folders} folders of frames"
         if not self.problems:
             return f"{head}: nothing wrong"
         lines = [f"{head}: {len(self.problems)} findings"]
@@ -312,7 +367,7 @@ def check_dataset(
         folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
         found += _frame_problems(clips, folders)
     found.sort(key=lambda problem: (problem.row == 0, problem.table, problem.row))
-    return DatasetReport(tuple(found), len(clips), len(folders.paths) if folders else 0)
+    return DatasetReport(tuple(found), len(clips), len(folders.paths) if folders else 0, clips.edition)
 
 
 def _frame_problems(clips: Sequence[ClipAnnotation], folders: FrameFolders) -> Iterable[Problem]:
@@ -352,6 +407,14 @@ def _missing_frames(clip: ClipAnnotation, folder: FrameFolder) -> Iterable[Probl
 
 def _problem(clip: ClipAnnotation, kind: str, column: str, text: str) -> Problem:
     return Problem(clip.table, clip.sheet, clip.row, clip.name, column, text, kind)
+
+
+def _dataset(name: str) -> str:
+    """A dataset as its annotations name it, however it is spelt."""
+    try:
+        return dataset_schema(name).name
+    except (TypeError, ValueError):
+        return name
 
 
 def _image_folders(root: Path, closed: list[OSError]) -> list[tuple[str, list[str]]]:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from mertools.action_units.expressions import canonical
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
-from mertools.annotations.schemas import AnnotationSchema
+from mertools.annotations.schemas import AnnotationSchema, last_name
 from mertools.annotations.tables import normal
 
 __all__ = ["repair_annotations"]
@@ -25,7 +26,7 @@ def annotation_problems(
     schema: AnnotationSchema | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> list[Problem]:
-    """Rows whose key frames are missing or out of order, whose key comes twice, or whose name contradicts the label.
+    """What is wrong with rows: key frames missing, out of order, equal or seconds apart, a row twice, a wrong label.
 
     Args:
         clips: the annotations.
@@ -38,7 +39,7 @@ def annotation_problems(
     found: list[Problem] = []
     first: dict[tuple[str, ...], int] = {}
     for clip in clips:
-        named = [*_key_problems(clip, schema), *_label_problems(clip, schema)]
+        named = [*_key_problems(clip, schema, columns or {}), *_label_problems(clip, schema)]
         identity = (*clip.key, clip.split or "", str(clip.fold or ""))
         if clip.key and identity in first:
             text = f"is there twice: row {first[identity]} has the same {'/'.join(clip.key)}"
@@ -50,11 +51,14 @@ def annotation_problems(
     return found
 
 
-def _key_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> Iterable[tuple[str, str, str]]:
+def _key_problems(
+    clip: ClipAnnotation, schema: AnnotationSchema | None, there: Mapping[str, str]
+) -> Iterable[tuple[str, str, str]]:
     onset, apex, offset = clip.onset, clip.apex, clip.offset
     if schema is not None or (onset, apex, offset) != (None, None, None):
         for name in ("onset", "apex", "offset"):
-            if getattr(clip, name) is None and (schema is None or name in schema.columns):
+            needed = schema is None or (name in schema.columns and (name not in schema.optional or name in there))
+            if getattr(clip, name) is None and needed:
                 yield "missing key", name, "is missing"
     if onset is not None and offset is not None and onset > offset:
         yield "order", "onset offset", f"are out of order: {onset} is after {offset}"
@@ -62,6 +66,12 @@ def _key_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> Iter
         yield "apex outside", "apex", f"{apex} lies outside {onset}..{offset}"
     elif onset is not None and onset == offset:
         yield "order", "onset offset", f"are the same frame, {onset}"
+    elif onset is not None and onset == apex:
+        yield "apex at onset", "onset apex", f"are the same frame, {onset}: the image of the motion between is empty"
+    longest = 4.0 if schema is None else schema.longest
+    if onset is not None and offset is not None and clip.fps and longest and offset - onset > longest * clip.fps:
+        text = f"{offset} lies {(offset - onset) / clip.fps:.1f} s after the onset {onset}: none lasts {longest:g} s"
+        yield "long", "offset", text
 
 
 def _label_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> Iterable[tuple[str, str, str]]:
@@ -70,8 +80,11 @@ def _label_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> It
         said = schema.label_names.get(normal(match[1])) if match else None
         if said is not None and said != clip.label:
             yield "label", "label", f"is {clip.label!r} and the clip's name says {said!r}"
-    if clip.dataset == "ferv39k" and clip.labels and f"/{clip.label}/" not in f"/{clip.clip.casefold()}":
+    elif clip.dataset == "ferv39k" and clip.labels and f"/{clip.label}/" not in f"/{clip.clip.casefold()}":
         yield "label", "label", f"is {clip.label!r}, which is not in the clip's path"
+    told = schema.known.get(last_name(clip.clip)) if schema is not None else None
+    if told is not None and told != clip.label and canonical(told) != (canonical(clip.label) or clip.label):
+        yield "label", "label", f"is {clip.label!r}, the clip is known as {told!r}: are the classes in another order?"
 
 
 # --- repairs ---------------------------------------------------------------------------------------------------------
@@ -86,6 +99,7 @@ def repair_annotations(
     - ``"apex-midpoint"``: an apex that is missing or outside onset..offset becomes their midpoint, rounded down: the
       custom for SMIC and for part C of CAS(ME)³.
     - ``"sort-keys"``: onset, apex and offset that are out of order are sorted.
+    - ``search_apex(frames)``: an apex that is missing, at the onset or outside is looked for in the frames.
     - ``"drop"``: rows whose key frames are incomplete or out of order are left out.
 
     Args:
@@ -183,6 +197,7 @@ def _reason(name: str, before: ClipAnnotation, after: ClipAnnotation | None) -> 
         "offset-from-apex": "an offset of 0 stands for the apex",
         "apex-midpoint": f"halfway between onset {before.onset} and offset {before.offset}",
         "sort-keys": "the three were out of order",
+        "search-apex": "the frames from onset to offset were searched",
     }.get(name, "a repair of your own")
     return f"{', '.join(changes)} ({name}: {why})"
 

@@ -11,16 +11,19 @@ folder. ``folders.py`` maps one to the other.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mertools._text import plain_subject
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
 from mertools.annotations.quality import annotation_problems, repair_annotations
-from mertools.annotations.schemas import AnnotationSchema, dataset_schema
-from mertools.annotations.tables import UNCOMPUTED, Sheet, cell_text, column_letter, normal, read_sheet
+from mertools.annotations.schemas import SCHEMAS, AnnotationSchema, dataset_schema, edition_labels, last_name
+from mertools.annotations.tables import UNCOMPUTED, Sheet, cell_text, column_letter, normal, read_sheet, translation
 
 __all__ = ["Annotations", "read_annotations"]
 
@@ -54,6 +57,12 @@ class Annotations(list[ClipAnnotation]):
         self.schema = schema
         self.repairs = list(repairs)
         self.columns = dict(columns or {})
+
+    @property
+    def edition(self) -> str | None:
+        """Which edition of its table it is, where they are known to differ (CASME II: 2014, 2019) and the rows tell."""
+        found = {clip.edition for clip in self}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def problems(self) -> list[Problem]:
@@ -122,6 +131,11 @@ def load_annotations(
         if sheet is not None and page.name is None:
             raise ValueError(f"sheet must be left out, {page.path} has no sheets, got {sheet!r}")
         rows, titles = _read(page, schema, problems)
+        for name in ("onset", "apex", "offset"):
+            if name in schema.optional and all(getattr(clip, name) is None for clip in rows):
+                titles.pop(name, None)  # a column that nobody filled is none that a row lacks
+        if (edition := _edition(rows, schema)) is not None:
+            rows = [replace(clip, edition=edition) for clip in rows]
         clips += rows
         columns |= titles
     return Annotations(clips, schema=schema, columns=columns)
@@ -138,18 +152,34 @@ def _tables(path: Any, schema: AnnotationSchema) -> list[Any]:
         return [path]
     if schema.files is None:
         raise ValueError(f"path must be a table, {folder} is a folder ({schema.name} comes in one file)")
-    tables = sorted(folder.rglob(schema.files))
+    patterns = (schema.files,) if isinstance(schema.files, str) else tuple(schema.files)
+    tables = [
+        file
+        for file in sorted(folder.rglob("*"))
+        if any(_fits(file.absolute(), pattern.casefold()) for pattern in patterns) and file.is_file()
+    ]
     if not tables:
-        raise FileNotFoundError(f"path holds no list of {schema.name} ({schema.files}): {folder}")
+        raise FileNotFoundError(f"path holds no list of {schema.name} ({', '.join(patterns)}): {folder}")
     return list(tables)
+
+
+def _fits(file: Path, pattern: str) -> bool:
+    if "/" in pattern:
+        return fnmatch.fnmatchcase(file.as_posix().casefold(), f"*/{pattern}")
+    return fnmatch.fnmatchcase(file.name.casefold(), pattern)
 
 
 def _read(
     page: Sheet, schema: AnnotationSchema, problems: list[Problem] | None
 ) -> tuple[list[ClipAnnotation], dict[str, str]]:
+    if schema.whitespace and "num_frames" in schema.columns:  # a list of two columns has the path and the label
+        page = replace(page, rows=[(i, [*c[:1], None, *c[1:]] if len(c) == 2 else c) for i, c in page.rows])
     start, where, titles = locate_columns(page, schema)
     rows = [(number, cells) for number, cells in page.rows if number >= start]
-    codes = {name: folder_codes(page, schema, name, rows, where) for name in schema.naming}
+    if schema.orders:
+        labels = {last_name(cell_text(_at(c, where["clip"]))): cell_text(_at(c, where.get("label"))) for _, c in rows}
+        schema = schema.with_order(Path(page.path).as_posix(), labels)
+    codes = _codes(page, schema, rows, where)
     fixed = _path_fields(page.path, schema)
     clips: list[ClipAnnotation] = []
     unknown: dict[str, list[int]] = {}
@@ -173,11 +203,44 @@ def _read(
                 text = f"holds {label!r}, known are {known}"
                 title = titles.get("label", "label")
                 problems.append(Problem(page.path, page.name, number, row.name, title, text, "label"))
+    _check_dataset(page, schema, clips)
     if unknown and problems is None:
         shown = "; ".join(f"{label!r} (row {_some(found)})" for label, found in unknown.items())
         place = page.place(min(unknown.values())[0], where.get("label", where["clip"]), titles.get("label", "label"))
-        raise ValueError(f"{place} holds labels that {schema.name} does not have: {shown}. Known are {known}")
+        hint = (
+            f". Integers say nothing about their order: read it with frame_list_schema({schema.name!r}, classes)"
+            if schema.whitespace and all(label.isdigit() for label in unknown)
+            else ""
+        )
+        raise ValueError(f"{place} holds labels that {schema.name} does not have: {shown}. Known are {known}{hint}")
     return clips, titles
+
+
+def _check_dataset(page: Sheet, schema: AnnotationSchema, clips: Sequence[ClipAnnotation]) -> None:
+    """Refuse a table whose rows are named as those of another dataset: columns and labels of some are the same."""
+    names = [f"{clip.subject}/{clip.clip}" for clip in clips]
+    if not schema.row_names or any(re.fullmatch(schema.row_names, name, re.IGNORECASE) for name in names):
+        return
+    for other in SCHEMAS.values():
+        if not other.row_names or other.row_names == schema.row_names:
+            continue
+        alike = [i for i, name in enumerate(names) if re.fullmatch(other.row_names, name, re.IGNORECASE)]
+        if 2 * len(alike) > len(names):
+            raise ValueError(
+                f"{clips[alike[0]].place} ({names[alike[0]]}): {len(alike)} of {len(names)} rows are named as those of "
+                f"{other.name}, and none as those of {schema.name}: read it as {other.name!r}"
+            )
+
+
+def _edition(clips: Iterable[ClipAnnotation], schema: AnnotationSchema) -> str | None:
+    """The one edition whose labels are those of the table, if any of the clips that differ is there."""
+    told = [(clip.label, edition_labels(schema.editions, clip.subject, clip.clip)) for clip in clips]
+    fitting = [
+        name
+        for name in schema.editions
+        if any(name in labels for _, labels in told) and all(labels.get(name, label) == label for label, labels in told)
+    ]
+    return fitting[0] if len(fitting) == 1 else None
 
 
 def _some(rows: Sequence[int]) -> str:
@@ -187,7 +250,12 @@ def _some(rows: Sequence[int]) -> str:
 def _path_fields(path: str, schema: AnnotationSchema) -> dict[str, Any]:
     match = re.search(schema.path_fields, Path(path).as_posix()) if schema.path_fields else None
     groups = match.groupdict() if match else {}
-    return {name: int(value) if name == "fold" else value for name, value in groups.items()}
+    split, fold = groups.get("split"), groups.get("fold") or groups.get("fold2")
+    split = split.casefold() if split else None
+    return {
+        "split": "val" if split in ("eval", "validation") else split,
+        "fold": None if fold is None else int(fold),
+    }
 
 
 # --- from cells to fields --------------------------------------------------------------------------------------------
@@ -210,6 +278,8 @@ def locate_columns(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str
             best = (number, len(cells), where)
     assert best is not None
     number, _, where = best
+    if schema.positions and set(schema.columns) - set(schema.optional) - set(where) and _without_header(page, schema):
+        return page.rows[0][0], dict(schema.positions), {name: name for name in schema.positions}
     cells = dict(page.rows)[number]
     missing = [
         name for name in schema.columns if name not in where and name not in schema.optional and
@@ -222,13 +292,19 @@ def locate_columns(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str
             f"{page.place(number)}: no column {wanted} of {schema.name} (the header's row holds {have}). Is it another "
             "dataset, edition or sheet? An AnnotationSchema of your own can name the columns"
         )
-    counts = [normal(cell) for cell in cells]
+    counts = [_title(cell) for cell in cells]
     for column in where.values():
         if counts.count(counts[column]) > 1:
             raise ValueError(
                 f"{page.place(number, column, cell_text(cells[column]))}: there are two columns of this name"
             )
     return number + 1, where, {name: cell_text(cells[column]) for name, column in where.items()}
+
+
+def _without_header(page: Sheet, schema: AnnotationSchema) -> bool:
+    """Whether the first row is one of data, in the order of ``positions``: it has a label where labels stand."""
+    label = cell_text(_at(page.rows[0][1], schema.positions.get("label")))
+    return normal(label) in schema.label_names
 
 
 def _positional(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str, int], dict[str, str]]:
@@ -250,14 +326,20 @@ def _positional(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str, i
 
 
 def _match_header(cells: Sequence[object], schema: AnnotationSchema) -> dict[str, int]:
-    titles = [normal(cell) for cell in cells]
-    where = {}
-    for name, column in schema.columns.items():
-        for header in _headers(column):
-            if normal(header) in titles:
-                where[name] = titles.index(normal(header))
-                break
+    titles = [_title(cell) for cell in cells]
+    headers = {name: _headers(column) for name, column in schema.columns.items()}
+    where: dict[str, int] = {}
+    for rank in range(max(map(len, headers.values()))):  # the dataset's own headers first, then those of copies
+        for name, names in headers.items():
+            title = _title(names[rank]) if rank < len(names) else None
+            if name not in where and title in titles and titles.index(title) not in where.values():
+                where[name] = titles.index(title)
     return where
+
+
+def _title(cell: object) -> str:
+    """A header as it is compared: letters and digits only."""
+    return re.sub(r"[\W_]+", "", normal(cell))
 
 
 def _headers(column: Any) -> tuple[str, ...]:
@@ -287,7 +369,7 @@ class Row:
         cells: Sequence[object],
         where: Mapping[str, int],
         titles: Mapping[str, str],
-        codes: Mapping[str, Mapping[str, str]],
+        codes: Mapping[str, Mapping[str, str] | None],
     ) -> None:
         self.page, self.schema, self.number, self.cells = page, schema, number, cells
         self.where, self.titles, self.codes = where, titles, codes
@@ -297,8 +379,8 @@ class Row:
 
     def expressions(self) -> list[dict[str, Any]]:
         """The fields of each expression of the row."""
-        subject = self._padded("subject", self.schema.subject_width)
-        clip = self._padded("clip", self.schema.clip_width)
+        own = self._own()
+        subject, clip = self._subject(own), self._clip(own)
         spare = [cell for cell in self.cells[len(self.schema.columns) :] if cell_text(cell)]
         if self.schema.whitespace and spare:
             self.issues.append(("clip", f"is followed by {len(self.cells) - 1} more, are there blanks in a name?"))
@@ -312,17 +394,16 @@ class Row:
             self.issues.append((name, f"is empty, every row needs a {name}"))
             return []
         labels = self._labels(clip)
-        units = re.split(r"[+,，、;；]", self._text("action_units"))
         self.name = "/".join(word for word in (subject, clip) if word)
         extra = self._extra()
         shared = {
-            "dataset": self.schema.name,
+            "dataset": own.name,
             "subject": subject,
             "clip": clip,
             "label": "+".join(labels),
             "labels": labels,
-            "action_units": tuple(unit for unit in (code.strip() for code in units) if unit not in ("", "/", "0")),
-            "fps": self._decimal("fps") or self.schema.fps,
+            "action_units": _units(self._text("action_units")),
+            "fps": self._decimal("fps") or own.fps,
             "reselect": self._text("reselect").casefold() not in ("0", "false", "no"),
             "num_frames": self._frame("num_frames"),
             "table": self.page.path,
@@ -337,9 +418,30 @@ class Row:
             values = shared | keys | {"expression": which}
             words = {name: str(value) for name, value in (values | extra).items() if value is not None}
             values["key"] = tuple(words.get(name, "") for name in self.schema.key)
-            values["folders"] = tuple(self._folders(words))
+            values["folders"] = tuple(self._folders(words, own))
+            values["unplaced"] = self._unplaced(values["folders"])
             found.append(values)
         return found
+
+    def _own(self) -> AnnotationSchema:
+        """The schema of the row's dataset, which a list of several names."""
+        if "dataset" not in self.where:
+            return self.schema
+        try:
+            return dataset_schema(self._text("dataset"))
+        except ValueError:
+            self.issues.append(("dataset", f"holds {self._text('dataset')!r}, known are {', '.join(SCHEMAS)}"))
+            return self.schema
+
+    def _subject(self, own: AnnotationSchema) -> str:
+        text = re.sub(r"^(\d+)\.0+$", r"\1", self._text("subject"))
+        spelt = own.subject_width and re.fullmatch(r"(?:sub|subj|subject|s)[ ._-]*\d+", text, re.IGNORECASE)
+        number = plain_subject(text) if spelt else text
+        return number.zfill(own.subject_width) if number.isdigit() else text
+
+    def _clip(self, own: AnnotationSchema) -> str:
+        text = self._text("clip")
+        return text.zfill(own.clip_width) if text.isdigit() else text
 
     def _which(self) -> list[int]:
         """The expressions of the row: the first, and further ones that have an onset or offset."""
@@ -350,36 +452,55 @@ class Row:
                 which.append(int(match[1]))
         return sorted(which)
 
-    def _folders(self, words: Mapping[str, str]) -> list[str]:
-        for name, pattern in self.schema.naming.items():
+    def _folders(self, words: Mapping[str, str], own: AnnotationSchema) -> list[str]:
+        number = plain_subject(words.get("subject", ""))
+        stem = re.sub(r"\.(?:mp4|avi|mov|mkv|mpg|wmv|flv|npy|pkl|pt)$", "", words["clip"], flags=re.IGNORECASE)
+        video = re.fullmatch(own.video, words["clip"], re.IGNORECASE) if own.video else None
+        words = {
+            **words, "number": number if number.isdigit() else "", "stem": stem if stem != words["clip"] else "",
+            "video": video[1] if video else "",
+        }  # fmt: skip
+        for name, pattern in own.naming.items():
             match = re.fullmatch(pattern, words.get(name, ""))
-            stem = match[1] if match else words.get(name, "")
-            words = {**words, f"{name}_code": self.codes[name].get(normal(stem), stem)}
+            text = match[1] if match else words.get(name, "")
+            table = self.codes.get(name)
+            if table is None:
+                continue  # patterns that need its code can't be filled in
+            if _code_key(name, text) not in table:
+                have = ", ".join(list(table)[:8]) + (", ..." if len(table) > 8 else "")
+                self.issues.append((name, f"holds {text!r}, which the naming sheet does not translate (it has {have})"))
+                return []
+            words[f"{name}_code"] = table[_code_key(name, text)]
         folders = []
-        for pattern in self.schema.folders:
-            names = re.findall(r"{(\w+)}", pattern)
+        for pattern in own.folders:
+            names = re.findall(r"{(\w+)(?::[^}]*)?}", pattern)
             if all(words.get(name) for name in names):
                 # A `*` of the table's is no wildcard: only the pattern's own are.
                 escaped = {name: re.sub(r"([*?[])", r"[\1]", words[name]) for name in names}
                 folders.append(pattern.format(**escaped))
         return folders
 
+    def _unplaced(self, folders: Sequence[str]) -> str:
+        lacking = [name for name in self.schema.naming if self.codes.get(name) is None]
+        if folders or not lacking:
+            return ""
+        return (
+            f"the folders of {self.schema.name} are named by codes, and no sheet of {self.page.path} translates "
+            f"{' and '.join(lacking)}: read the workbook that has the naming sheets"
+        )
+
     def _labels(self, clip: str) -> tuple[str, ...]:
         known = self.schema.label_names
         text = self._text("label")
-        if not text and self.schema.label_in_clip is not None:
+        if self.schema.label_in_clip is not None and (not text or (text.isdigit() and normal(text) not in known)):
             match = re.search(self.schema.label_in_clip, clip, re.IGNORECASE)
-            text = match[1] if match else ""
+            text = match[1] if match else text
         parts = text.split(self.schema.separator) if self.schema.separator else [text]
         self.unknown = [part.strip() for part in parts if normal(part) not in known]
         return tuple(known[normal(part)] for part in parts if normal(part) in known)
 
     def _extra(self) -> dict[str, str]:
         return {name: self._text(name) for name in filter(_is_extra, self.where)}
-
-    def _padded(self, name: str, width: int) -> str:
-        text = self._text(name)
-        return text.zfill(width) if text.isdigit() else text
 
     def _text(self, name: str) -> str:
         return cell_text(_at(self.cells, self.where.get(name)))
@@ -401,35 +522,34 @@ class Row:
         return int(text.partition(".")[0])
 
 
-def folder_codes(
-    page: Sheet, schema: AnnotationSchema, name: str, rows: Sequence[tuple[int, list[object]]], where: Mapping[str, int]
-) -> dict[str, str]:
-    """What other sheets translate a field's values to: the code beside the name, in the sheet that has all names."""
-    stems = set()
-    for _, cells in rows:
-        text = cell_text(_at(cells, where[name]))
-        match = re.fullmatch(schema.naming[name], text)
-        stems.add(normal(match[1] if match else text))
-    for sheet in page.others.values():
-        columns: dict[int, dict[int, str]] = {}  # what is filled: a sheet may be wide and sparse
-        for n, row in enumerate(sheet):
-            for i, cell in enumerate(row):
-                if text := cell_text(cell):
-                    columns.setdefault(i, {})[n] = text
-        named = [i for i in sorted(columns) if stems <= {"", *map(normal, columns[i].values())}]
-        # The code is a number that no other row has; a column that merely counts the rows is none.
-        coded = [i for i in sorted(columns) if _is_code(list(columns[i].values()))]
-        pairs = [(i, j) for i in named for j in coded if i != j]
-        if len(pairs) > 1:
-            counts = {n: str(n + 1) for n in range(len(sheet))}
-            pairs = [(i, j) for i, j in pairs if columns[j] != counts] or pairs
-        if pairs:
-            i, j = pairs[0]
-            width = max(map(len, columns[j].values())) if name == "clip" else 0
-            return {normal(key): columns[j][n].zfill(width) for n, key in columns[i].items() if n in columns[j]}
-    return {}
+def _units(cell: str) -> tuple[str, ...]:
+    """The codes of a cell as they are written, parted where no bracket is open."""
+    parts, depth = [""], 0
+    for letter in cell:
+        depth = max(depth + (letter in "(（[") - (letter in ")）]"), 0)
+        if letter in "+＋,，、;；" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return tuple(unit for unit in map(str.strip, parts) if unit not in ("", "/", "0"))
 
 
-def _is_code(values: Sequence[str]) -> bool:
-    numbers = [text for text in values if text.isdigit()]
-    return len(numbers) > 0.5 * len(values) > 0 and len(set(numbers)) == len(numbers)
+def _codes(
+    page: Sheet, schema: AnnotationSchema, rows: Sequence[tuple[int, list[object]]], where: Mapping[str, int]
+) -> dict[str, dict[str, str] | None]:
+    """What the naming sheets translate each of a schema's fields to."""
+    found: dict[str, dict[str, str] | None] = {}
+    for name, pattern in schema.naming.items():
+        wanted = set()
+        for _, cells in rows:
+            text = cell_text(_at(cells, where[name]))
+            match = re.fullmatch(pattern, text)
+            if stem := _code_key(name, match[1] if match else text):
+                wanted.add(stem)
+        found[name] = translation(page, wanted, lambda text, name=name: _code_key(name, text))  # type: ignore[misc]
+    return found
+
+
+def _code_key(name: str, text: str) -> str:
+    """What a naming sheet's names are compared by."""
+    return plain_subject(text) if name == "subject" else normal(text)

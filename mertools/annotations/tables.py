@@ -6,9 +6,11 @@ A cell keeps the row number and the column letter that a spreadsheet program sho
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from mertools._files import read_bytes, read_text
 from mertools._text import MAX_TEXT, bare_cell, csv_rows
 
+_WIDEST = 50  # columns of a naming sheet that are looked at
 Rows = list[tuple[int, list[object]]]
 
 
@@ -132,6 +135,55 @@ def column_letter(index: int) -> str:
         index, rest = divmod(index - 1, 26)
         letters = chr(ord("A") + rest) + letters
     return letters
+
+
+def translation(page: Sheet, wanted: set[str], key: Callable[[str], str]) -> dict[str, str] | None:
+    """What another sheet of the workbook translates names to: the number that belongs to each; None if no sheet does.
+
+    It is the sheet that has at least half of the names in one column, and one number for each in another; rows may be
+    repeated and columns stand in any order. Where several columns would do, the code is the one that stands in the row
+    a second time, in a folder's name (15 and ``s15``), rather than one that counts the rows.
+
+    Args:
+        page: the sheet that has the names; its ``others`` are looked at.
+        wanted: the names, as ``key`` gives them.
+        key: what names are compared by.
+
+    Raises:
+        ValueError: two columns may be meant.
+    """
+    best: list[tuple[tuple[int, bool, bool], str, dict[str, str]]] = []
+    for title, sheet in page.others.items():
+        rows = list(dict.fromkeys(tuple(map(cell_text, row[:_WIDEST])) for row in sheet))
+        for i, j in itertools.permutations(range(max(map(len, rows), default=0)), 2):
+            pairs = [(key(row[i]), row[j]) for row in rows if max(i, j) < len(row) and row[i] and row[j]]
+            coded = list(dict.fromkeys(pair for pair in pairs if pair[1].isdigit()))
+            found = dict(coded)
+            one_to_one = len(coded) == len(found) == len({int(code) for code in found.values()})
+            itself = all(name == str(int(code)) for name, code in coded)
+            shared = len(wanted & found.keys())
+            if not one_to_one or itself or not shared or 2 * shared < len(wanted) or 2 * len(coded) <= len(set(pairs)):
+                continue
+            counts = [int(code) for _, code in coded] == list(range(1, len(coded) + 1))
+            best.append(((shared, _named_again(rows, i, j), not counts), title, found))
+    top = max((rank for rank, _, _ in best), default=None)
+    tables = [(title, found) for rank, title, found in best if rank == top]
+    if not tables:
+        return None
+    for title, table in tables[1:]:
+        if any(int(table.get(name, -1)) != int(tables[0][1].get(name, -1)) for name in wanted):
+            raise ValueError(
+                f"{page.path}, sheet {title!r}: two columns may hold the codes of {', '.join(sorted(wanted)[:3])} ... "
+                "Leave only the one that the folders are named by"
+            )
+    return tables[0][1]
+
+
+def _named_again(rows: Sequence[Sequence[str]], i: int, j: int) -> bool:
+    """Whether a further column names each row's number once more, behind letters: ``s15`` beside 15."""
+    coded = [row for row in rows if j < len(row) and row[j].isdigit()]
+    others = {k for row in coded for k in range(len(row))} - {i, j}
+    return any(all(k < len(row) and re.fullmatch(rf"\D+0*{int(row[j])}", row[k]) for row in coded) for k in others)
 
 
 def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:

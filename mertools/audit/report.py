@@ -57,6 +57,7 @@ def _page(audit: Any, search: str, frames: FrameFolders | None, title: str, wors
         datasets=sorted({entry.clip.dataset for entry in audit.clips}),
         searched=searched,
         skipped=audit.skipped,
+        problems=audit.problems,
         most_groups=_GROUPS,
         most_skipped=_SKIPPED,
         **(_numbers(audit, search, frames, worst) if searched else {}),

@@ -19,9 +19,11 @@ import numpy as np
 
 from mertools._checks import check_choice, check_count, check_number
 from mertools._files import atomic_write
-from mertools._text import csv_text
-from mertools.annotations.annotation import ClipAnnotation
+from mertools._text import csv_text, plain_subject
+from mertools.annotations.annotation import ClipAnnotation, Problem
 from mertools.annotations.folders import FrameFolders, Frames
+from mertools.annotations.quality import annotation_problems
+from mertools.annotations.schemas import SCHEMAS
 from mertools.audit.report import write_report
 from mertools.audit.search import SEARCHES
 from mertools.audit.statistics import KEYS, Group, SpreadTest, group_shifts, spread_tests
@@ -108,6 +110,15 @@ class AnnotationAudit:
         """The clips that were skipped, each with its ``error``."""
         return [clip for clip in self.clips if clip.error]
 
+    @property
+    def problems(self) -> list[Problem]:
+        """What is wrong with the annotated rows themselves, searched or not: onset = apex, an offset seconds away."""
+        found = []
+        for dataset in dict.fromkeys(entry.clip.dataset for entry in self.clips):
+            clips = [entry.clip for entry in self.clips if entry.clip.dataset == dataset]
+            found += annotation_problems(clips, SCHEMAS.get(dataset))
+        return found
+
     def shifts(self, search: str | None = None, *, unit: str = "frames") -> dict[str, np.ndarray]:
         """Shift of each key frame, clip by clip (those of ``searched``).
 
@@ -139,13 +150,24 @@ class AnnotationAudit:
     def groups(self, by: str, search: str | None = None) -> list[Group]:
         """Distribution of the shifts per ``"dataset"``, ``"subject"`` or ``"label"`` (or ``"all"``), largest first."""
         check_choice("by", by, ("all", "dataset", "subject", "label"))
-        names = ["all" if by == "all" else getattr(entry.clip, by) for entry in self.searched]
+        names = self._subjects() if by == "subject" else [
+            "all" if by == "all" else getattr(entry.clip, by) for entry in self.searched
+        ]  # fmt: skip
         return group_shifts(names, self.shifts(search), self.shifts(search, unit="phase"), self.uncertain(search))
 
     def tests(self, search: str | None = None, *, unit: str = "phase") -> list[SpreadTest]:
         """Do onset, apex and offset differ in spread? See :func:`spread_tests`."""
-        subjects = [f"{entry.clip.dataset}/{entry.clip.subject}" for entry in self.searched]
-        return spread_tests(self.shifts(search, unit=unit), subjects)
+        return spread_tests(self.shifts(search, unit=unit), self._subjects())
+
+    def _subjects(self) -> list[str]:
+        """Who is seen in each searched clip, one name however it is spelt; of several datasets with the dataset's."""
+        mixed = len({entry.clip.dataset for entry in self.searched}) > 1
+        names: dict[str, str] = {}
+        found = []
+        for clip in (entry.clip for entry in self.searched):
+            name = f"{clip.dataset}/{clip.subject}" if mixed else clip.subject
+            found.append(names.setdefault(plain_subject(f"{clip.dataset}/{clip.subject}"), name))
+        return found
 
     def corrected(self, search: str | None = None) -> list[ClipAnnotation]:
         """The annotations with the key frames that the search found; skipped clips as they were."""

@@ -7,7 +7,7 @@ are looked at, and one box holds the face in all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._checks import as_integer, check_number
+from mertools._checks import check_number
 from mertools.clips.read import clip_frames
 
 __all__ = ["face_box"]
@@ -74,17 +74,6 @@ def face_box(
             "enough, the detector made for RGB? A box of your own (x, y, width, height) does as well"
         )
     return _square(np.asarray(boxes), shape, margin)
-
-
-def check_box(box: Sequence[int], height: int, width: int) -> Box:
-    """Four integers, a rectangle within a picture of that size."""
-    numbers = [as_integer(value) for value in box] if isinstance(box, (Sequence, np.ndarray, Tensor)) else []
-    if isinstance(box, str) or len(numbers) != 4 or None in numbers:
-        raise TypeError(f"box must be (x, y, width, height) in whole pixels, got {box!r}")
-    x, y, w, h = (number for number in numbers if number is not None)
-    if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
-        raise ValueError(f"box must lie within the picture of {width}x{height}, got (x, y, width, height) = {box}")
-    return x, y, w, h
 
 
 def _square(boxes: np.ndarray, shape: tuple[int, int], margin: float) -> Box:

@@ -36,6 +36,7 @@ def read_clip(
     size: int | tuple[int, int] | None = None,
     start: int = 0,
     stop: int | None = None,
+    box: Sequence[int] | None = None,
 ) -> Tensor:
     """Read a video file or a folder of frames.
 
@@ -45,6 +46,8 @@ def read_clip(
         size: ``(height, width)`` to resize to, or one number for a square; by area when shrinking. Default: as it is.
         start: first frame wanted, 0-based position in the clip (not a file number).
         stop: first frame not wanted; default the end.
+        box: ``(x, y, width, height)`` in pixels of what is wanted of the picture, cut out before it is resized;
+            :func:`face_box` finds the face's.
 
     Returns:
         Frames ``(t, 3, h, w)``, uint8, RGB.
@@ -53,7 +56,7 @@ def read_clip(
         FileNotFoundError: there is nothing at ``path``.
         TypeError: an argument is of the wrong kind.
         ValueError: the file or one of its images can't be decoded, holds no frames in the wanted range, or the images
-            differ in size or have no distinct number in their name.
+            differ in size or have no distinct number in their name; a box that does not lie within them.
 
     Examples:
         >>> import cv2, numpy, tempfile, pathlib
@@ -64,7 +67,7 @@ def read_clip(
         >>> clip.shape, clip[:, 0, 0, 0].tolist()
         (torch.Size([3, 3, 4, 6]), [9, 10, 11])
     """
-    frames = list(clip_frames(path, size=size, start=start, stop=stop))
+    frames = list(clip_frames(path, size=size, start=start, stop=stop, box=box))
     if not frames:
         raise ValueError(f"path holds no frames from start={start} on: {path}")
     return torch.stack(frames)
@@ -76,6 +79,7 @@ def clip_frames(
     size: int | tuple[int, int] | None = None,
     start: int = 0,
     stop: int | None = None,
+    box: Sequence[int] | None = None,
 ) -> Iterator[Tensor]:
     """The frames of :func:`read_clip` one by one, each ``(3, h, w)``, for clips that do not fit the memory."""
     if isinstance(path, str) and not path:
@@ -86,6 +90,8 @@ def clip_frames(
     if stop is not None and stop <= start:
         raise ValueError(f"stop must be a frame position after start={start}, got {stop!r}")
     images = _images(_folder_images(source)[start:stop]) if source.is_dir() else _video(source, start, stop)
+    if box is not None:
+        images = _boxed(images, box)
     yield from map(_planes, _alike(images, shape))
 
 
@@ -205,6 +211,25 @@ def frame_number(name: str) -> int | None:
     """
     digits = re.findall(r"\d+", Path(name).stem)
     return int(digits[-1]) if digits else None
+
+
+def check_box(box: object, height: int, width: int) -> tuple[int, int, int, int]:
+    """A box as four integers: a rectangle within a picture of that size."""
+    numbers = [as_integer(value) for value in box] if isinstance(box, (Sequence, np.ndarray, Tensor)) else []
+    if isinstance(box, str) or len(numbers) != 4 or None in numbers:
+        raise TypeError(f"box must be (x, y, width, height) in whole pixels, got {box!r}")
+    x, y, w, h = (number for number in numbers if number is not None)
+    if not (x >= 0 and y >= 0 and w > 0 and h > 0 and x + w <= width and y + h <= height):
+        raise ValueError(
+            f"box must lie within the picture of {width}x{height}, got (x, y, width, height) = {(x, y, w, h)}"
+        )
+    return x, y, w, h
+
+
+def _boxed(images: Iterable[tuple[str, np.ndarray]], box: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:
+    for name, image in images:
+        x, y, w, h = check_box(box, *image.shape[:2])
+        yield name, image[y : y + h, x : x + w]
 
 
 def _alike(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
@@ -20,8 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mertools._checks import check_count, check_number
-from mertools.clips.read import clip_frames
+from mertools.clips.read import check_box, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
+from mertools.spotting.framing import watched
 from mertools.spotting.movements import FOUND, LONGEST, MARGIN, Movement, best_disjoint, find_movements
 from mertools.spotting.record import Expression
 
@@ -35,6 +36,9 @@ _STEP = _STRETCH - LONGEST - 2 * MARGIN  # so that every movement lies whole in 
 _LEVELS = 5  # means of 1, 2, 4, 8, 16 frames
 _FORMS = 5  # in which a stretch is held at once, while it is searched
 _NEAR_CUT, _CUT, _CONTRAST = 5, 4.0, 0.1  # frames beside a cut, how far it stands out, and of the picture's contrast
+# Of a stretch of ten seconds rest is most, so that a movement's remainder stands out as a blink's does; but a blink's
+# is of the order of the energy of its displacement, or larger.
+_BENT, _FAINT = 0.5, 0.1
 _STILL = 1e-4  # of its error: nothing moves
 
 
@@ -44,6 +48,7 @@ def spot_expressions(
     fps: float | None = None,
     shortest: float | None = None,
     longest: float | None = None,
+    box: Sequence[int] | None = None,
     memory: int = _MEMORY,
 ) -> list[Expression]:
     """Find every expression of a video: each movement of the face that rises, holds and falls, with its key frames.
@@ -59,6 +64,7 @@ def spot_expressions(
         fps: frames per second; a video file knows its own.
         shortest: seconds from onset to offset, both included, that an expression lasts at least.
         longest: seconds that it lasts at most.
+        box: ``(x, y, width, height)`` of the face in the picture, in pixels; see :func:`face_box`.
         memory: bytes for pictures. Movements of up to 96 frames need about 70 MB, each doubling 13 MB more, up to 1536
             frames.
 
@@ -80,7 +86,7 @@ def spot_expressions(
         >>> [(one.onset, one.offset) for one in spot_expressions(clip.frames)]
         [(30, 60)]
     """
-    return list(iter_expressions(frames, fps=fps, shortest=shortest, longest=longest, memory=memory))
+    return list(iter_expressions(frames, fps=fps, shortest=shortest, longest=longest, box=box, memory=memory))
 
 
 def iter_expressions(
@@ -89,6 +95,7 @@ def iter_expressions(
     fps: float | None = None,
     shortest: float | None = None,
     longest: float | None = None,
+    box: Sequence[int] | None = None,
     memory: int = _MEMORY,
 ) -> Iterator[Expression]:
     """:func:`spot_expressions` for streams: yields each expression some seconds after it is over.
@@ -109,11 +116,8 @@ def iter_expressions(
         raise ValueError(f"shortest must not exceed longest, got {shortest} and {longest}")
     limits = (0.0 if shortest is None else shortest, float("inf") if longest is None else longest)
     rate = 1.0 if fps is None else float(fps)
-    return (
-        one
-        for one in _spotted(_frames(frames), memory)
-        if limits[0] <= (one.offset - one.onset + 1) / rate <= limits[1]
-    )
+    found = _spotted(_frames(frames, box), memory, watch=box is None)
+    return (one for one in found if limits[0] <= (one.offset - one.onset + 1) / rate <= limits[1])
 
 
 def video_fps(path: str | os.PathLike[str]) -> float | None:
@@ -133,8 +137,8 @@ def video_fps(path: str | os.PathLike[str]) -> float | None:
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
-def _frames(source: Source) -> Iterator[Tensor]:
-    """The frames one by one, checked."""
+def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
+    """The frames one by one, checked; of each what lies in the box."""
     if isinstance(source, Tensor):
         if source.ndim < 3:
             raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}")
@@ -146,12 +150,23 @@ def _frames(source: Source) -> Iterator[Tensor]:
             raise TypeError(f"frames must be uint8 or floating, got {source.dtype}: convert them with frames.float()")
         if 0 in source.shape[1:]:
             raise ValueError(f"frames must not be empty, got shape {tuple(source.shape)}")
-        return _alike(iter(source))
+        return _boxed(_alike(iter(source)), box)
     if isinstance(source, (str, os.PathLike)):
-        return _alike(clip_frames(source))
+        return _alike(clip_frames(source, box=box))
     if not isinstance(source, Iterable):
         raise TypeError(f"frames must be a tensor (t, c, h, w), a path, or yield tensors, got {type(source).__name__}")
-    return _alike(iter(source))
+    return _boxed(_alike(iter(source)), box)
+
+
+def _boxed(frames: Iterator[Tensor], box: Sequence[int] | None) -> Iterator[Tensor]:
+    for frame in frames:
+        if box is None:
+            yield frame
+            continue
+        if not is_picture(frame.shape):
+            raise ValueError(f"box must be None for frames that are no pictures, got frames {tuple(frame.shape)}")
+        x, y, w, h = check_box(box, *frame.shape[-2:])
+        yield frame[..., y : y + h, x : x + w]
 
 
 def _alike(frames: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -206,13 +221,15 @@ def _shots(pictures: Iterator[Tensor]) -> Iterator[tuple[Tensor, bool]]:
 # --- the search -----------------------------------------------------------------------------------------------------
 
 
-def _spotted(frames: Iterator[Tensor], memory: int) -> Iterator[Expression]:
+def _spotted(frames: Iterator[Tensor], memory: int, watch: bool) -> Iterator[Expression]:
     first = next(frames, None)
     if first is None:
         return
     pictures = is_picture(first.shape)
     search = _Shot(0, memory, pictures)
     every = chain((first,), frames)
+    if watch and pictures:
+        every = watched(every)
     small = (small_frames(frame[None])[0] for frame in every) if pictures else (frame.float() for frame in every)
     for index, (picture, cut) in enumerate(_shots(small) if pictures else ((frame, False) for frame in small)):
         if cut:
@@ -298,7 +315,7 @@ class _Level:
         clip = torch.stack(self.frames)
         if len(clip) < 4 or bool((clip == clip[0]).all()):
             return []
-        motion = picture_motion(clip) if self.pictures else clip_motion(clip)
+        motion = picture_motion(clip, bent=_BENT, faint=_FAINT) if self.pictures else clip_motion(clip)
         if float(motion.values.abs().amax()) < _STILL:
             return []
         found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1)

@@ -67,7 +67,7 @@ def test_training_reselects_as_the_selector_does(data):
 
 def test_clips_to_leave_alone(data):
     clips = [replace(data[0][0], reselect=False), *data[0][1:]]
-    dataset = make(data, clips, leave_alone=[("01", "EP")])
+    dataset = make(data, clips, leave_alone=[("sub1", "ep")])
     assert [dataset.key_positions(i) == (11, 30, 49) for i in range(3)] == [True, True, False]
     assert make(data, selector=None).key_positions(2) == (11, 30, 49)
 

@@ -1,5 +1,8 @@
 import csv
+import re
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from annotation_tables import CASME2, CASME2_HEADER, make_frames, write_csv, write_table
@@ -110,7 +113,7 @@ def test_lists_with_the_paths_of_another_machine(tmp_path):
 def test_several_datasets_have_a_root_each(tmp_path):
     make_frames(tmp_path / "one" / "s1" / "a", [1, 2])
     make_frames(tmp_path / "two" / "s1" / "a", [7, 8, 9])
-    folders = mt.FrameFolders({"casme2": tmp_path / "one", "samm": tmp_path / "two"})
+    folders = mt.FrameFolders({"CASME II": tmp_path / "one", "samm": tmp_path / "two"})
     clips = [mt.ClipAnnotation(name, "1", "a", folders=("s1/a",)) for name in ("casme2", "samm", "smic")]
     assert [folders.find(clip).numbers for clip in clips[:2]] == [(1, 2), (7, 8, 9)]
     assert len(folders.paths) == 2
@@ -144,8 +147,6 @@ def test_decoding(tmp_path):
 
 
 def test_colours_are_opencvs(tmp_path):
-    import cv2
-
     image = np.zeros((5, 7, 3), np.uint8)
     image[..., 2] = 200
     cv2.imwrite(str(tmp_path / "1.png"), image)
@@ -245,12 +246,44 @@ def test_promised_counts_of_frames(tmp_path):
 def test_a_folder_whose_path_begins_another_one_is_no_row_of_its_own(tmp_path):
     """Both versions of sub01/EP1 fit the row; sub01/EP, whose path is the beginning of theirs, has no row."""
     for version in ("Cropped", "raw"):
-        make_frames(tmp_path / version / "sub01" / "EP1", [46, 47])
+        make_frames(tmp_path / version / "sub01" / "EP1", [46, 47, 48])
         make_frames(tmp_path / version / "sub01" / "EP", [46])
-    clip = mt.ClipAnnotation("casme2", "01", "EP1", 46, 46, 47, row=2, folders=("sub01/EP1",))
+    clip = mt.ClipAnnotation("casme2", "01", "EP1", 46, 47, 48, row=2, folders=("sub01/EP1",))
     found = [(p.kind, p.problem) for p in mt.check_dataset([clip], tmp_path).problems]
     assert [kind for kind, _ in found] == ["folder", "folder without row", "folder without row"]
     assert [text.endswith("sub01/EP") for _, text in found[1:]] == [True, True]
+
+
+def test_the_apex_is_searched_where_it_is_wrong(tmp_path):
+    """A movement that is largest in frame 120 of 100..140, numbered from 100."""
+    made = mt.synthetic_clip(num_frames=41, onset=4, apex=20, offset=36, size=48, noise=1, hold=0)
+    folder = make_frames(tmp_path / "spNO.1" / "b" / "color", [])
+    for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy()[..., ::-1], start=100):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    keys = [
+        (100, 100, 140),
+        (100, None, 140),
+        (100, 150, 140),
+        (100, 110, 140),
+        (140, 120, 100),
+        (100, 100, None),
+        (100, 100, 100),
+    ]
+    clips = [
+        mt.ClipAnnotation("casme3-a", "spNO.1", "b", *k, row=i, folders=("spNO.1/b/color",)) for i, k in enumerate(keys)
+    ]
+    repaired, log = mt.repair_annotations(clips, mt.search_apex(tmp_path))
+    assert [abs(clip.apex - 120) <= 3 for clip in repaired[:3]] == [True] * 3
+    assert [(clip.onset, clip.apex, clip.offset) for clip in repaired[3:]] == keys[3:]
+    assert [(entry.row, entry.repair) for entry in log] == [(i, "search-apex") for i in range(3)]
+    assert re.fullmatch(
+        r"apex 100 -> 1\d\d \(search-apex: the frames from onset to offset were searched\)", log[0].reason
+    )
+    assert mt.check_dataset(repaired[:1]).counts == {}
+    with pytest.raises(ValueError, match=r", row 9 \(spNO.1/b\): frame 160 is not in"):
+        mt.repair_annotations([replace(clips[0], offset=160, row=9)], mt.search_apex(tmp_path))
+    with pytest.raises(FileNotFoundError, match="no folder of frames"):
+        mt.repair_annotations([replace(clips[0], folders=("x",))], mt.search_apex({"CAS(ME)^3": tmp_path}))
 
 
 def test_a_long_report_is_cut_and_says_so(tmp_path):

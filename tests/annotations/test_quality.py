@@ -13,7 +13,12 @@ CLIP = mt.ClipAnnotation("casme2", "01", "a", 10, 20, 40, "fear", ("fear",), row
     ("changes", "kinds"),
     [
         ({}, []),
-        ({"apex": 10}, []),
+        ({"apex": 10}, ["apex at onset"]),
+        ({"onset": None, "apex": 10}, ["missing key"]),
+        ({"fps": 30.0}, []),
+        ({"offset": 130, "fps": 30.0}, []),
+        ({"offset": 131, "fps": 30.0}, ["long"]),
+        ({"offset": 731, "apex": 10, "fps": 30.0}, ["apex at onset", "long"]),
         ({"apex": 40}, []),
         ({"apex": None}, ["missing key"]),
         ({"onset": None, "offset": None}, ["missing key", "missing key"]),
@@ -39,6 +44,22 @@ def test_the_same_clip_in_several_folds_is_no_duplicate():
     folds = [replace(CLIP, split="train", fold=fold) for fold in (1, 2)]
     assert annotation_problems(folds, SCHEMAS["dfew"]) == []
     assert [p.kind for p in annotation_problems([*folds, folds[0]], SCHEMAS["dfew"])] == ["duplicate"]
+
+
+def test_an_apex_is_missing_only_where_the_table_has_one():
+    clip = replace(CLIP, dataset="smic", apex=None)
+    assert annotation_problems([clip], SCHEMAS["smic"], {"onset": "OnsetF", "offset": "OffsetF"}) == []
+    (problem,) = annotation_problems([clip], SCHEMAS["smic"], {"apex": "ApexF"})
+    assert (problem.kind, problem.column) == ("missing key", "ApexF")
+
+
+def test_what_is_said_of_empty_motion_and_of_long_expressions():
+    clip = replace(CLIP, apex=10, offset=730, fps=30.0)
+    texts = [str(problem) for problem in annotation_problems([clip])]
+    assert texts == [
+        "t, row 2 (01/a): onset, apex are the same frame, 10: the image of the motion between is empty",
+        "t, row 2 (01/a): offset 730 lies 24.0 s after the onset 10: none lasts 4 s",
+    ]
 
 
 def test_columns_are_named_as_in_the_table():

@@ -39,6 +39,28 @@ def entry(keys, found, **fields):
     return mt.ClipAudit(clip, keys, {"robust": found})
 
 
+def test_what_is_wrong_with_the_rows_is_listed(tmp_path):
+    rows = [entry((10, 10, 40), (10, 20, 40), fps=30.0), entry((10, 20, 730), (10, 20, 40), fps=30.0, clip="b", row=7)]
+    audit = mt.AnnotationAudit([*rows, entry((10, 20, 40), (10, 20, 40), dataset="ours")], ("robust",))
+    assert [(problem.kind, problem.row) for problem in audit.problems] == [("apex at onset", 0), ("long", 7)]
+    audit.write_report(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert "row 7 (01/b): offset 730 lies 24.0 s after the onset 10" in page
+    assert "the image of the motion between is empty" in page
+
+
+def test_a_subject_is_one_however_it_is_spelt():
+    spelt = ("01", "sub01", "S1", "2")
+    rows = [entry((10, 20, 40), (11, 20, 40 - i), subject=name) for i, name in enumerate(spelt)]
+    assert [(group.name, group.n) for group in mt.AnnotationAudit(rows, ("robust",)).groups("subject")] == [
+        ("01", 3),
+        ("2", 1),
+    ]
+    other = entry((10, 20, 40), (10, 20, 40), subject="01", dataset="samm")
+    groups = mt.AnnotationAudit([*rows, other], ("robust",)).groups("subject")
+    assert [(group.name, group.n) for group in groups] == [("casme2/01", 3), ("casme2/2", 1), ("samm/01", 1)]
+
+
 def test_shifts_in_frames_phases_and_milliseconds():
     audit = mt.AnnotationAudit(
         [entry((10, 20, 40), (12, 18, 30)), entry((10, 30, 40), (9, 34, 45), fps=None)], ("robust",)

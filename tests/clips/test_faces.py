@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import mertools as mt
-from mertools.clips.faces import check_box
 
 CLIP = torch.zeros(40, 3, 120, 160, dtype=torch.uint8)
 
@@ -129,12 +128,3 @@ def test_yunet_gets_bgr_of_the_right_size(tmp_path, monkeypatch):
     clip[:, 0] = 9
     assert mt.face_box(clip, file, margin=0) == (10, 10, 30, 30)
     assert calls[:2] == [(160, 120), [0, 0, 9]]
-
-
-def test_check_box():
-    assert check_box((np.int64(1), 2, 3, 4), 10, 10) == (1, 2, 3, 4)
-    with pytest.raises(ValueError, match=r"within the picture of 20x10, got \(x, y, width, height\) = \(15, 0, 6, 5\)"):
-        check_box((15, 0, 6, 5), 10, 20)
-    for wrong in ((1, 2, 3), "1234", (1, 2, 3, 4.5), None):
-        with pytest.raises(TypeError, match="whole pixels"):
-            check_box(wrong, 10, 10)

@@ -203,3 +203,19 @@ def test_bad_settings(folder, settings, error, message):
         mt.read_clip(folder, **settings)
     with pytest.raises(TypeError, match="path must be"):
         mt.read_clip(3.5)
+
+
+def test_a_box_is_cut_out_before_the_frames_are_resized(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[5:15, 10:20] = (1, 2, 3)
+    for i in range(2):
+        assert cv2.imwrite(str(tmp_path / f"img{i}.png"), image)
+    clip = mt.read_clip(tmp_path, box=(10, 5, 10, 10))
+    assert clip.shape == (2, 3, 10, 10)
+    assert clip[0, :, 0, 0].tolist() == clip[1, :, 9, 9].tolist() == [3, 2, 1]
+    assert mt.read_clip(tmp_path, box=torch.tensor([10, 5, 10, 10]), size=4).unique().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"within the picture of 30x20, got .* = \(25, 0, 6, 5\)"):
+        mt.read_clip(tmp_path, box=(25, 0, 6, 5))
+    for wrong in ((1, 2, 3), "1234", (1, 2, 3, 4.5), 7):
+        with pytest.raises(TypeError, match="whole pixels"):
+            mt.read_clip(tmp_path, box=wrong)
