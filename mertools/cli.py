@@ -30,7 +30,7 @@ from mertools.clips.read import IMAGES, clip_frames
 from mertools.plots import check_figure_path, save_figure
 
 _PATIENCE = 2.0  # seconds before what is being done is told
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -201,7 +201,7 @@ def _read(clip: str, size: int | None) -> Tensor:
 def _videos(folder: Path) -> str:
     """The videos of a folder that holds no images, as they would be named."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
+    videos = [name for name in names if Path(name).suffix.lower() in VIDEOS]
     images = any(name.lower().endswith(IMAGES) for name in names)
     if images or not videos:
         return ""

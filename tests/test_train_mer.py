@@ -290,7 +290,7 @@ def test_a_table_without_action_units(people, tmp_path):
 
 
 def second_dataset(root):
-    """Other people, their table and folders as SAMM's are: a subject 01 of another dataset is another person."""
+    """Other subjects, their table and folders as SAMM's are: a subject 01 of another dataset is another person."""
     made = mt.synthetic_dataset(root, subjects=2, clips=2, size=32, num_frames=32, seed=1)
     header, *rows = Path(made.table).read_text().splitlines()
     header = "Subject,Filename,Onset Frame,Apex Frame,Offset Frame,Action Units,Estimated Emotion"
@@ -352,7 +352,7 @@ def test_frames_are_needed_with_a_table(people, tmp_path, capsys):
     assert "--frames is needed" in capsys.readouterr().err
 
 
-def test_without_a_table_people_are_made_up(tmp_path):
+def test_without_a_table_subjects_are_synthetic(tmp_path):
     """The settings of a first try, cut short."""
     args = train_mer.arguments(["--out", str(tmp_path)])
     assert (args.protocol, args.size, args.epochs) == ("megc2019", 64, 30)
