@@ -19,6 +19,7 @@ import argparse
 import ast
 import datetime
 import json
+import re
 import subprocess
 import sys
 import textwrap
@@ -113,10 +114,10 @@ def render(results: dict[str, Figures]) -> str:
             continue
         found = results[name]
         title, _, rest = found["about"].partition("\n")
-        # The lines of a docstring with its command are shown by the command that was run.
-        paragraphs = [p for p in rest.strip().split("\n\n") if not p.lstrip().startswith("python -m")]
+        # Methods and the lists in them; the rest is for those who read the script.
+        methods = re.findall(r"^Method.+?(?=\n\n[^\sM]|\Z)", rest, re.MULTILINE | re.DOTALL)
         parts.append(f"## {title.rstrip('.')}\n\n`{found['command']}`")
-        parts.append('??? note "Method"\n\n' + textwrap.indent("\n\n".join(paragraphs), "    "))
+        parts.append('??? note "Method"\n\n' + textwrap.indent("\n\n".join(methods), "    "))
         for block in found["blocks"]:
             parts.append(block["text"] if "text" in block else rows_of(block["header"], block["rows"]))
         measured = f"*Measured on {found['date']}" + (f" in {found['seconds']} s" if found["seconds"] else "")

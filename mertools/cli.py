@@ -1,4 +1,4 @@
-"""The command line: ``mertools select CLIP`` finds key frames, ``mertools audit TABLE`` asks how far a table's are off.
+"""The command line: ``mertools select`` for key frames, ``spot`` for long videos, ``audit`` for annotation tables.
 
 What can go wrong with an input is one line on standard error and exit status 2; other clips of the same call are still
 done.
@@ -23,11 +23,14 @@ import torch
 from torch import Tensor
 
 import mertools as mt
-from mertools._text import escape_unprintable
+from mertools._files import atomic_folder, atomic_write, check_target
+from mertools._text import csv_text, escape_unprintable
 from mertools.annotations.quality import REPAIRS
 from mertools.audit.search import SEARCHES
 from mertools.clips.read import IMAGES, clip_frames
 from mertools.plots import check_figure_path, save_figure
+from mertools.spotting.spot import video_fps
+from mertools.spotting.timeline import MotionCurve, plot_timeline, thumbnail, wanted_frames
 
 _PATIENCE = 2.0  # seconds before what is being done is told
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
@@ -92,6 +95,30 @@ def _parser() -> argparse.ArgumentParser:
     select.add_argument("--plot", type=Path, metavar="FILE", help="write a figure (one clip; needs matplotlib)")
     select.set_defaults(run=_select)
 
+    _add_box(select)
+
+    spot = commands.add_parser(
+        "spot",
+        help="find every expression of a long video",
+        description="Find the expressions of videos of any length: every movement of the face that rises, holds and "
+        "falls, with its key frames. Frames are counted from 0 (in a folder, from its first image). A folder of "
+        "videos stands for the videos in it.",
+    )
+    spot.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, a folder of frames or of videos")
+    spot.add_argument("--json", action="store_true", help="print one JSON object per video and line")
+    spot.add_argument(
+        "--csv", type=Path, metavar="FILE", help="write a table of all videos: video, onset, offset (as for MEGC)"
+    )
+    spot.add_argument("--plot", type=Path, metavar="FILE", help="write a time line (one video; needs matplotlib)")
+    spot.add_argument("--clips", type=Path, metavar="DIR", help="cut each expression out, a folder of PNG frames each")
+    spot.add_argument("--fps", type=float, metavar="N", help="frames per second; default what the file says")
+    spot.add_argument("--shortest", type=float, metavar="SECONDS", help="only expressions that last at least so long")
+    spot.add_argument(
+        "--longest", type=float, metavar="SECONDS", help="only those that last at most so long (0.5: micro-expressions)"
+    )
+    _add_box(spot)
+    spot.set_defaults(run=_spot)
+
     audit = commands.add_parser(
         "audit",
         help="compare a table's key frames with re-selected ones, write it corrected",
@@ -140,7 +167,7 @@ def _select(args: argparse.Namespace) -> int:
     status = 0
     for clip in args.clips:
         try:
-            frames = _read(clip, args.size)
+            frames = _read(clip, args.size, _box_of(args, clip))
             with telling(f"searching {len(frames)} frames"):
                 keys = selector(frames[None], args.onset, args.apex, args.offset)
         except (OSError, ValueError, TypeError) as error:
@@ -165,6 +192,153 @@ def _select(args: argparse.Namespace) -> int:
     return status
 
 
+def _add_box(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--box", type=_box, metavar="X,Y,W,H", help="where the face is in the picture, in pixels")
+    command.add_argument("--detector", metavar="FILE", help="a YuNet ONNX file: the box is found with it")
+
+
+def _box(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, w, h = (int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"four whole numbers X,Y,W,H are needed, got {text!r}") from None
+    return x, y, w, h
+
+
+def _box_of(args: argparse.Namespace, video: str) -> tuple[int, int, int, int] | None:
+    """The box that was given, or that the detector finds in the video."""
+    if args.detector is None:
+        given: tuple[int, int, int, int] | None = args.box
+        return given
+    if args.box is not None:
+        raise ValueError("--box says where the face is, and --detector would look for it: give one of them")
+    return mt.face_box(video, args.detector)
+
+
+def _spot(args: argparse.Namespace) -> int:
+    videos: list[str] = []
+    for name in args.videos:
+        inside = _videos_inside(Path(name))
+        videos += [str(path) for path in inside] if inside else [name]
+    if args.plot is not None and len(videos) > 1:
+        return _fail("--plot takes one video at a time")
+    if args.plot is not None and (message := _in_the_way(args.plot, Path(videos[0]))):
+        return _fail(f"--plot {args.plot}: {message}")
+    try:
+        if args.csv is not None:
+            check_target(args.csv)
+    except OSError as error:
+        return _fail(f"--csv {args.csv}: {error.strerror or error}")
+    status, rows = 0, [["video", "onset", "offset"]]
+    for video in videos:
+        try:
+            found = _spot_one(args, video, rows)
+        except (OSError, ValueError, TypeError, ImportError) as error:
+            status = _fail(f"{video}: {error}")
+            continue
+        except KeyboardInterrupt:
+            print("mertools: stopped", file=sys.stderr, flush=True)
+            return 130
+        status = max(status, found)
+    if args.csv is not None:
+        try:
+            atomic_write(args.csv, csv_text(rows).encode())
+        except OSError as error:
+            status = _fail(f"--csv {args.csv}: {error.strerror or error}")
+    return status
+
+
+def _spot_one(args: argparse.Namespace, video: str, rows: list[list[str]]) -> int:
+    """Spot one video, print what was found, write what was asked for."""
+    fps = args.fps if args.fps is not None or not Path(video).exists() else video_fps(video)
+    curve, start = MotionCurve(), time.monotonic()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with telling("looking for the face" if args.detector else "reading") as tell:
+            box = _box_of(args, video)
+
+            def frames() -> Iterator[Tensor]:
+                for i, frame in enumerate(curve.noting(clip_frames(video, box=box))):
+                    if i % 30 == 29:
+                        tell(f"spotting, frame {i + 1}, {(i + 1) / (time.monotonic() - start):.0f} frames/s")
+                    yield frame
+
+            # A box that was given is cut out already, and nothing need be said about it.
+            whole = None if box is None else (0, 0, *box[2:])
+            found = mt.spot_expressions(frames(), fps=fps, shortest=args.shortest, longest=args.longest, box=whole)
+    for text in dict.fromkeys(str(warning.message) for warning in caught):
+        print(f"mertools: warning: {escape_unprintable(video)}: {_one_line(text)}", file=sys.stderr, flush=True)
+    name = Path(video).name if Path(video).is_dir() else Path(video).stem
+    rows += [[name, str(one.onset), str(one.offset)] for one in found]
+    _print_found(args, video, found, len(curve.values), fps)
+    if args.plot is None and args.clips is None:
+        return 0
+    pictures: dict[int, Tensor] = {}
+    wanted = wanted_frames(found) if args.plot is not None else set()
+    with telling("cutting" if args.clips is not None else "drawing"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what the first pass said
+        cut = [] if args.clips is None else found
+        pieces = {one: _Piece(args.clips / f"{name}_{one.onset}-{one.offset}") for one in cut}
+        for i, frame in enumerate(clip_frames(video, box=box)):
+            if i in wanted:
+                pictures[i] = thumbnail(frame)
+            for one, piece in pieces.items():
+                if one.onset <= i <= one.offset:
+                    piece.add(i, frame, last=i == one.offset)
+        if args.plot is not None:
+            figure = plot_timeline(curve.values, found, pictures, fps=fps, title=Path(video).name)
+            save_figure(figure, args.plot)
+    return 0
+
+
+class _Piece:
+    """The frames of an expression on their way into a folder, which is there with all of them or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.images = folder, {}  # type: Path, dict[str, bytes]
+        if folder.exists():
+            raise ValueError(f"--clips would write into {folder}, which is there already: name another folder")
+
+    def add(self, number: int, frame: Tensor, *, last: bool) -> None:
+        import cv2
+
+        image = frame.permute(1, 2, 0).numpy()[..., ::-1]
+        self.images[f"img{number:06d}.png"] = cv2.imencode(".png", image.copy())[1].tobytes()
+        if last:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_folder(self.folder) as place:
+                for name, data in self.images.items():
+                    (place / name).write_bytes(data)
+            self.images = {}
+
+
+def _print_found(
+    args: argparse.Namespace, video: str, found: Sequence[mt.Expression], frames: int, fps: float | None
+) -> None:
+    if args.json:
+        rows = [{**one._asdict(), "spread": list(one.spread)} for one in found]
+        print(json.dumps({"video": video, "frames": frames, "fps": fps, "expressions": rows}), flush=True)
+        return
+    long = f"{frames} frames" + (f", {frames / fps:.1f} s" if fps else "")
+    count = "no expression" if not found else "1 expression" if len(found) == 1 else f"{len(found)} expressions"
+    print(f"{escape_unprintable(video)}: {count} in {long}", flush=True)
+    for i, one in enumerate(found):
+        line = f"  {i + 1:>3}  onset {one.onset:>6}  apex {one.apex:>6}  offset {one.offset:>6}"
+        if fps:
+            seconds = (one.offset - one.onset + 1) / fps
+            line += f"  {one.onset / fps:8.2f} s, lasts {seconds:.2f} s ({'micro' if seconds <= 0.5 else 'macro'})"
+        spread = "/".join(f"{width:.0f}" for width in one.spread)
+        print(f"{line}  evidence {one.evidence:.2f}  ± {spread} frames", flush=True)
+
+
+def _videos_inside(folder: Path) -> list[Path]:
+    """The videos of a folder that holds no images."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    if any(path.name.lower().endswith(IMAGES) for path in inside):
+        return []
+    return [path for path in inside if path.suffix.lower() in _VIDEOS]
+
+
 def _in_the_way(plot: Path, clip: Path) -> str:
     """Why a figure can't or must not be written there; said before the clip is searched."""
     if clip.is_file() and plot.exists() and plot.samefile(clip):
@@ -180,7 +354,7 @@ def _in_the_way(plot: Path, clip: Path) -> str:
     return ""
 
 
-def _read(clip: str, size: int | None) -> Tensor:
+def _read(clip: str, size: int | None, box: Sequence[int] | None = None) -> Tensor:
     """The clip's frames; what the reader warns about becomes a line on standard error."""
     if clip and (videos := _videos(Path(clip))):
         raise ValueError(f"it is a folder of videos, name the files: mertools select {escape_unprintable(videos)}")
@@ -188,7 +362,7 @@ def _read(clip: str, size: int | None) -> Tensor:
         warnings.simplefilter("always")
         frames = []
         with telling("reading") as tell:
-            for frame in clip_frames(clip, size=size):
+            for frame in clip_frames(clip, size=size, box=box):
                 frames.append(frame)
                 tell(f"reading, frame {len(frames)}")
     for warning in caught:

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 
 import mertools as mt
-from mertools import cli
-from mertools._files import append_line, atomic_folder, atomic_write
+from mertools import plots
+from mertools._files import append_line, atomic_folder, atomic_write, read_record, write_record
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
@@ -214,8 +214,8 @@ class Drawn:
 
 
 def confusion(folder, version):
-    drawn = mock.MagicMock(savefig=Drawn(version).savefig)
-    with mock.patch("matplotlib.figure.Figure", return_value=drawn), mock.patch("mertools.plots._draw_confusion"):
+    drawn = {"_draw_confusion": mock.DEFAULT, "write_figure": lambda _, file, **__: file.write(bytes([version]) * 9000)}
+    with mock.patch.multiple("mertools.plots", **drawn):
         mt.plot_confusion(book(version), path=folder / "confusion.png")
 
 
@@ -235,8 +235,7 @@ def run_begun(folder, version):
 def run_finished(folder, version):
     run = mt.RunFolder(folder / "run")
     run.begin({"lr": 0.1}, resume=True)
-    with mock.patch("mertools.plots.plot_confusion", lambda _, path: atomic_write(path, bytes([version]) * 99)):
-        run.finish(book(version))
+    run.finish(book(version))
 
 
 def fold_saved(folder, version):
@@ -315,11 +314,15 @@ WRITERS = {
     "table csv to xlsx": Writer(corrected("csv", "xlsx"), ("audit/corrected_table.write_corrected",)),
     "table xlsx to xlsx": Writer(corrected("xlsx", "xlsx"), ("audit/corrected_table.write_corrected",)),
     "audit journal": Writer(
-        journal, ("audit/journal.Journal.add", "audit/journal.Journal._open"), read=read_journal, grows=True, steps=5
+        journal, ("audit/journal.Journal.add", "audit/journal.Journal.__enter__"), read=read_journal, grows=True, steps=5
     ),
-    "audit report": Writer(report, ("audit/report.write_report", "audit/run.AnnotationAudit.write_csv"), steps=2),
-    "mertools audit": Writer(audited, ("audit/run.AnnotationAudit.write_csv",), steps=3),
+    "audit report": Writer(report, ("audit/report.write_report", "audit/results.AnnotationAudit.write_csv"), steps=2),
+    "mertools audit": Writer(audited, ("audit/results.AnnotationAudit.write_csv",), steps=3),
     "check_dataset csv": Writer(problems, ("annotations/folders.DatasetReport.write_csv",)),
+    "schema and protocol": Writer(
+        lambda folder, version: write_record(folder / "ours.toml", mt.AnnotationSchema(name=f"ours{version}", columns={"clip": "c"}, labels=["a"])),
+        ("_files.write_record",), read=lambda folder: read_record(folder / "ours.toml", mt.AnnotationSchema).name,
+    ),
     "ScoreBook json": Writer(
         lambda folder, version: book(version).write_json(folder / "book.json"),
         ("evaluation/score_book.ScoreBook.write_json",), read=lambda folder: mt.ScoreBook.read_json(folder / "book.json").rows,
@@ -330,16 +333,16 @@ WRITERS = {
         read=lambda folder: mt.ScoreBook.read_csv(folder / "book.csv", classes=("a", "b")).rows,
     ),
     "save_checkpoint": Writer(
-        checkpoint, ("training/checkpoints._write",),
+        checkpoint, ("training/checkpoints.save_checkpoint",),
         read=lambda folder: mt.load_checkpoint(folder / "checkpoint.pt", restore_random=False)["epoch"],
     ),
     "save_weights pt": Writer(
-        lambda folder, version: mt.save_weights(folder / "weights.pt", model(version)), ("training/checkpoints._write",),
+        lambda folder, version: mt.save_weights(folder / "weights.pt", model(version)), ("training/checkpoints.save_weights",),
         read=lambda folder: [v.shape for v in mt.load_weights(folder / "weights.pt").values()],
     ),
     "save_weights safetensors": Writer(
         lambda folder, version: mt.save_weights(folder / "weights.safetensors", model(version)),
-        ("training/checkpoints._write",),
+        ("training/checkpoints.save_weights",),
         read=lambda folder: sorted(v.shape for v in mt.load_weights(folder / "weights.safetensors").values()),
     ),
     "save_model": Writer(saved_model, ("models/hub.save_model",), read=read_model, steps=5),
@@ -349,16 +352,16 @@ WRITERS = {
         ("action_units/labels.write_au_labels",),
         read=lambda folder: mt.read_au_labels(folder / "AU.txt")["1"].sum().item(),
     ),
-    "plot_confusion": Writer(confusion, ("plots.plot_confusion",)),
+    "plot_confusion": Writer(confusion, ("plots._written",)),
     "mertools select --plot": Writer(
-        lambda folder, version: cli.save_figure(Drawn(version), folder / "keys.png"), ("cli.save_figure",)
+        lambda folder, version: plots.save_figure(Drawn(version), folder / "keys.png"), ("plots.save_figure",)
     ),
     "synthetic_dataset": Writer(
         synthetic,
         tuple(f"clips/synthetic_dataset.{name}" for name in ("synthetic_dataset", "_write_frames", "_write_csv")),
     ),
-    "RunFolder.begin": Writer(run_begun, ("training/run_folder._write_json",)),
-    "RunFolder.finish": Writer(run_finished, ("training/run_folder._write_csv",), steps=2),
+    "RunFolder.begin": Writer(run_begun, ("training/run_folder.RunFolder.begin",)),
+    "RunFolder.finish": Writer(run_finished, ("training/run_folder.RunFolder.finish",), steps=2),
     "FoldFolder.save": Writer(
         fold_saved, ("training/run_folder.FoldFolder.save",), read=lambda folder: mt.FoldFolder(folder / "fold").load()
     ),

@@ -77,7 +77,10 @@ def test_what_is_printed_becomes_data_and_a_page():
         }
     )
     assert page.index("# Benchmarks") < page.index("| processor | a |") < page.index("## What it costs")
-    assert "\n\n`c`\n\nMethod: so.\n\nPyTorch 2\n2 threads\n\nTimes\n\n|  | ms | × |\n| --- |" in page
+    assert (
+        '\n\n`c`\n\n??? note "Method"\n\n    Method: so.\n\nPyTorch 2\n2 threads\n\nTimes\n\n|  | ms | × |\n| --- |'
+        in page
+    )
     assert page.count("*Measured on d in 7 s.*") == 2
     assert page.count("*Measured on d in 7 s, on b.*") == 1
     assert page.index("on b.*") < page.index("text behind it")

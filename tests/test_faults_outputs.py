@@ -1,9 +1,7 @@
-"""Outputs that are folders, links, pipes or somebody else's; several processes at one file or folder; what a file keeps."""
+"""Several processes at one run folder, outputs of audits and of the command line, spoilt journals."""
 
 import copy
-import os
 import pickle
-import stat
 import subprocess
 import sys
 import time
@@ -15,87 +13,15 @@ if sys.platform == "win32":
     pytest.skip("links, pipes and permissions are POSIX's", allow_module_level=True)
 
 import faults
-import torch
 from audit_data import make_dataset
 
 import mertools as mt
-from mertools._files import atomic_write
-from mertools.annotations.schemas import dataset_schema
-from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
-from mertools.cli import main, save_figure
+from mertools.cli import main
 
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-ONE_FILE = {  # everything that writes one file at a path of the user's choice
-    "atomic_write": ("a.txt", lambda path: atomic_write(path, b"new")),
-    "write_corrected": (
-        "a.csv",
-        lambda path: write_corrected(
-            faults.table("csv"), dataset_schema("casme2"), [Correction(2, 1, (1, 2, 3))], path
-        ),
-    ),
-    "save_checkpoint": ("a.pt", lambda path: mt.save_checkpoint(path, {"epoch": 1})),
-    "save_weights": ("a.safetensors", lambda path: mt.save_weights(path, torch.nn.Linear(2, 2))),
-    "write_au_labels": ("a.txt", lambda path: mt.write_au_labels(path, {"1": torch.ones(18)})),
-    "ScoreBook.write_json": ("a.json", lambda path: faults.book(0).write_json(path)),
-    "ScoreBook.write_csv": ("a.csv", lambda path: faults.book(0).write_csv(path)),
-    "DatasetReport.write_csv": ("a.csv", lambda path: mt.DatasetReport((), 0, 0).write_csv(path)),
-    "AnnotationAudit.write_csv": ("a.csv", lambda path: faults.audit(0).write_csv(path)),
-    "export_onnx": ("a.onnx", lambda path: _onnx(path)),
-    "save_figure": ("a.png", lambda path: save_figure(faults.Drawn(1), path)),
-}
-
-
-def _onnx(path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mertools.models.onnx._translate", lambda *_: b"graph")
-        patch.setattr("mertools.models.onnx._compare", lambda *_: None)
-        patch.setattr("mertools.models.onnx._check_installed", lambda: None)
-        mt.export_onnx(mt.AUHead(8), path, torch.zeros(2, 8))
-
-
-@pytest.fixture(params=ONE_FILE)
-def writer(request):
-    return ONE_FILE[request.param]
-
-
-def test_a_path_that_is_no_file_is_refused_and_left_alone(writer, tmp_path):
-    name, write = writer
-    folder, pipe, lost = (tmp_path / f"{kind}-{name}" for kind in ("folder", "pipe", "lost"))
-    folder.mkdir()
-    os.mkfifo(pipe)
-    lost.symlink_to(tmp_path / "nowhere" / name)
-    for path, message in ((folder, "is a folder"), (pipe, "device or a pipe"), (lost, "there is no folder")):
-        with pytest.raises(OSError, match=message):
-            write(path)
-    (tmp_path / name).symlink_to(tmp_path / name)
-    with pytest.raises(OSError, match=r"(?i)symbolic link|too many levels"):
-        write(tmp_path / name)
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
-    assert not list(folder.iterdir())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, folder.name, pipe.name, lost.name])
-
-
-def test_links_are_followed_and_permissions_kept(writer, tmp_path):
-    name, write = writer
-    real = tmp_path / "elsewhere" / name
-    real.parent.mkdir()
-    (tmp_path / name).symlink_to(real)
-    before = os.umask(0o027)
-    try:
-        write(tmp_path / name)  # the link leads nowhere yet
-        assert stat.S_IMODE(real.stat().st_mode) == 0o640
-        real.chmod(0o606)
-        write(tmp_path / name)
-    finally:
-        os.umask(before)
-    assert (tmp_path / name).readlink() == real
-    assert stat.S_IMODE(real.stat().st_mode) == 0o606
-    assert names_in(real.parent) == [name]
 
 
 # --- run folders ------------------------------------------------------------------------------------------------------
@@ -207,7 +133,7 @@ def test_a_spoilt_line_of_a_journal_is_no_result(tmp_path, spoilt):
 def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, monkeypatch):
     from mertools.audit import run as module
 
-    monkeypatch.setattr("mertools.audit.report.write_report", lambda *_, **__: None)  # whose resampling takes seconds
+    monkeypatch.setattr("mertools.audit.results.write_report", lambda *_, **__: None)  # whose resampling takes seconds
     clean = audit(data, tmp_path / "clean.csv").out.read_bytes()
     journal, searched, search = tmp_path / ".out.csv.audit" / "journal.jsonl", [], module.search_clip
     monkeypatch.setattr(module, "search_clip", lambda task: searched.append(task.which) or search(task))

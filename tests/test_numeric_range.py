@@ -282,8 +282,8 @@ def test_a_frame_that_is_not_finite():
 def test_one_class():
     target = torch.zeros(3, dtype=torch.int64)
     assert mt.class_weights([17]).tolist() == [1.0]
-    assert (mt.uf1(target, target), mt.uar(target, target), mt.war(target, target)) == (1, 1, 1)
-    assert mt.uar(target, target, num_classes=3, absent="zero") == pytest.approx(1 / 3)
+    assert (mt.uf1(target, target), mt.uar(predicted=target, target=target), mt.war(target, target)) == (1, 1, 1)
+    assert mt.uar(predicted=target, target=target, num_classes=3, absent="zero") == pytest.approx(1 / 3)
     with pytest.raises(ValueError, match="0/0 for the classes 1, 2"):
         mt.uf1(target, target, num_classes=3, absent="error")
     logits = torch.randn(3, 1, requires_grad=True)

@@ -5,8 +5,10 @@ picture is cut into blocks, and each block's displacement against the clip's mea
 (Lucas-Kanade, with the block's gain and brightness free). Then
 
 - what the face does as a whole (a nod, a drift, an unsteady registration) is an affine motion per frame, fitted over
-  the blocks that take part in it; the frames are aligned by it once and what remains of it is subtracted;
-- a blink is no displacement: it leaves a large remainder after the fit, and that block is not trusted around then.
+  the blocks that take part in it: first from frame to frame and summed up, so that the head may go as far as it likes,
+  then against the mean of the aligned frames. What remains of it is subtracted;
+- a blink is no displacement: it leaves a large remainder after the fit, for a short while. A block is not trusted where
+  its remainder comes and goes (`_lasting`), nor where the alignment reaches beyond the picture.
 
 Flow fields and landmarks are displacements already. Anything else (embeddings, small images) is described by the
 distances between its frames.
@@ -27,6 +29,9 @@ _SIDE = 112  # pixels a side, about, at which motion is estimated
 _WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
 _PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
+_TOGETHER = 32  # frames that are warped at a time
+_HALF_SIDE = 8  # pixels of a block at half the size, where neighbouring frames are compared
+_BLINK = 12  # frames: what comes and goes within them is a disturbance
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
 _TOLERANCE = 0.05  # of the gradient: a remainder below it says nothing
@@ -120,29 +125,26 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
         bent: share of a displacement's energy that may remain unexplained before a block loses trust.
         faint: remainder that always may, a variance where the picture's is 2500.
     """
-    size = small.abs().amax()
-    if not _SQUARES[0] < size < _SQUARES[1]:
-        small /= size.clamp(min=torch.finfo(small.dtype).tiny)
-    small -= small.mean()
-    small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
-    for part in torch.split(small, _PART):
-        part.copy_(_blur(part))
+    frames = _levelled(small)
     block = 12 if min(small.shape[1:]) >= 72 else 8
-    whole = _Blocks(small, block, faint).global_motion()
-    aligned = torch.cat(
-        [_aligned(*parts, block) for parts in zip(torch.split(small, _PART), torch.split(whole, _PART), strict=True)]
-    )
-    blocks = _Blocks(aligned, block, faint)
+    layout = _Layout.of(small.shape, block)
+    # Neighbouring frames are never far apart: their motions add up to a first alignment, whatever the head did. What
+    # the sum is off by is then seen against the mean of the aligned frames.
+    whole = _summed_motion(frames, layout)
+    whole = whole + _Blocks(_aligned(frames, whole, layout), layout, faint).global_motion()
+    blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
     remaining = blocks.global_motion()
-    local = blocks.moved - _affine(blocks.places, remaining)
+    local = blocks.moved - _affine(layout.places(frames.device), remaining)
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
     error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    excess = ((blocks.remainder - bent * energy) / blocks.noise - 1).clamp(min=0)
-    trust = _spread(excess, blocks.grid) * _central(blocks.places)
+    usual = blocks.noise + _lasting(blocks.remainder) - blocks.usual
+    excess = ((blocks.remainder - bent * energy) / usual - 1).clamp(min=0)
+    trust = _spread(excess, blocks.grid) / (1 + _beyond(whole, layout)).square()
+    trust = trust * _central(layout.places(frames.device))
     return Motion(
         values.flatten(1),
         trust.unsqueeze(-1).expand_as(values).flatten(1),
@@ -152,19 +154,149 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     )
 
 
+def _levelled(small: Tensor) -> Tensor:
+    """Small frames with their contrast scaled to 50 levels, blurred, in place."""
+    size = small.abs().amax()
+    small /= torch.where(
+        (size > _SQUARES[0]) & (size < _SQUARES[1]), 1.0, size.clamp(min=torch.finfo(small.dtype).tiny)
+    )
+    small -= small.mean()
+    small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
+    for part in torch.split(small, _PART):
+        part.copy_(_blur(part))
+    return small
+
+
+def _lasting(remainder: Tensor) -> Tensor:
+    """How large a block's remainder is for longer than a blink around each frame, ``(t, n)``; its median at least.
+
+    A blink comes and goes: before it as after it the remainder is small. An expression that the model of displacement
+    does not explain (folds, teeth) stays for longer on one side, and so does rest where most of the clip is expression:
+    these frames can be trusted. At an end of the clip one side is missing, and the frame is taken as it is.
+    """
+    t, n = remainder.shape
+    reach = max(_BLINK, t // 16)
+    space = remainder.new_full((reach, n), math.nan)
+    windows = torch.cat((space, remainder, space)).unfold(0, reach, 1)
+    sides = [windows[:t], windows[reach + 1 :]]
+    medians = [side.nanmedian(-1).values for side in sides]
+    lasting = torch.maximum(*(torch.where(side.isnan(), remainder, side) for side in medians))
+    return torch.maximum(lasting, remainder.median(0).values)
+
+
+class _Layout(NamedTuple):
+    """Where the square blocks lie in a picture ``(h, w)``."""
+
+    rows: int
+    columns: int
+    side: int
+    top: int
+    left: int
+    h: int
+    w: int
+
+    @classmethod
+    def of(cls, shape: torch.Size | tuple[int, ...], side: int, margin: int = _MARGIN) -> _Layout:
+        h, w = shape[-2:]
+        rows, columns = (h - 2 * margin) // side, (w - 2 * margin) // side
+        return cls(rows, columns, side, (h - rows * side) // 2, (w - columns * side) // 2, h, w)
+
+    def cut(self, x: Tensor) -> Tensor:
+        """``(m, h, w)`` to ``(m, rows · side, columns · side)``."""
+        return x[:, self.top : self.top + self.rows * self.side, self.left : self.left + self.columns * self.side]
+
+    def places(self, device: torch.device) -> Tensor:
+        return _grid_places(self.rows, self.columns, device)
+
+    @property
+    def half(self) -> float:
+        """Pixels from the middle to the edge of the blocks: what 1 is among the places."""
+        return min(self.rows, self.columns) * self.side / 2
+
+
+def neighbour_motion(frames: Tensor, layout: _Layout) -> tuple[Tensor, Tensor]:
+    """Motion from each frame to the next, at half the size.
+
+    Args:
+        frames: ``(t, h, w)``, levelled.
+        layout: of the blocks in pictures of half their size.
+
+    Returns:
+        Affine motion ``(t - 1, 6)`` in pixels of ``frames``, and which share of each block's contrast neither motion
+        nor light explains, ``(t - 1, n)``.
+    """
+    half = torch.cat([F.avg_pool2d(part.unsqueeze(1), 2) for part in torch.split(frames, _PART)]).squeeze(1)
+    sums = torch.cat([_pair_sums(half[i : i + _PART + 1], layout) for i in range(0, len(half) - 1, _PART)])
+    # Means and products over a block of slope across, slope down, change, brightness: bias and gain are taken out.
+    xx, xy, yy, xd, yd, dd, xm, ym, mm, md = sums.unbind(1)
+    gain = 1 / (mm + 1)
+    xx, xy, yy = xx - xm * xm * gain, xy - xm * ym * gain, yy - ym * ym * gain
+    xd, yd, dd = xd - xm * md * gain, yd - ym * md * gain, dd - md * md * gain
+    xx, yy = xx + 1e-3, yy + 1e-3
+    determinant = xx * yy - xy * xy
+    moved = torch.stack((xy * yd - yy * xd, xy * xd - xx * yd), -1) / determinant.unsqueeze(-1)
+    remainder = (dd + moved[..., 0] * xd + moved[..., 1] * yd).clamp(min=0)
+    usual = remainder.median(0).values
+    floor = usual + usual.median() / 4 + _BLACK
+    precision = torch.stack((xx, xy, xy, yy), -1).unflatten(-1, (2, 2)) / floor[:, None, None]
+    places = layout.places(frames.device)
+    basis = _affine_basis(places)
+    trust = _central(places) / (1 + (remainder / floor - 1).clamp(min=0))
+    pull = basis.mT @ precision  # (t, n, 6, 2)
+    pairs, right = (pull @ basis).flatten(2), (pull @ moved.unsqueeze(-1)).squeeze(-1)
+    ridge = 1e-3 * torch.eye(6).to(frames)
+    weight, motion = trust, moved.new_zeros(len(moved), 6)
+    for _ in range(4):
+        left = (weight.unsqueeze(1) @ pairs).view(-1, 6, 6) + ridge
+        motion = torch.linalg.solve(left, (weight.unsqueeze(1) @ right).squeeze(1))
+        error = moved - _affine(places, motion)
+        misfit = torch.einsum("tni,tnij,tnj->tn", error, precision, error)
+        weight = trust / (1 + misfit / (3 * misfit.median(1, keepdim=True).values + 0.5))
+    return 2 * motion, remainder / (mm + _BLACK)
+
+
+def _pair_sums(half: Tensor, layout: _Layout) -> Tensor:
+    mean, change = (half[1:] + half[:-1]) / 2, half[1:] - half[:-1]
+    across = F.pad((mean[..., 2:] - mean[..., :-2]) / 2, (1, 1))
+    down = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (0, 0, 1, 1))
+    maps = torch.stack([layout.cut(x) for x in (across, down, change, mean)], 1)
+    means = F.avg_pool2d(maps, layout.side).flatten(2)
+    first, second = (0, 0, 1, 0, 1, 2, 0, 1, 3, 3), (0, 1, 1, 2, 2, 2, 3, 3, 3, 2)
+    products = F.avg_pool2d(maps[:, first] * maps[:, second], layout.side).flatten(2)
+    return products - means[:, first] * means[:, second]
+
+
+def _summed_motion(frames: Tensor, layout: _Layout) -> Tensor:
+    """Affine motion ``(t, 6)`` of each frame, from the motions between neighbours."""
+    half = _Layout.of((layout.h // 2, layout.w // 2), _HALF_SIDE, 1)
+    steps, _ = neighbour_motion(frames, half)
+    summed = F.pad(steps.cumsum(0), (0, 0, 1, 0))
+    unit = layout.half / (2 * half.half)
+    summed = summed * summed.new_tensor([1, unit, unit] * 2)
+    return summed - summed.median(0).values
+
+
+def _beyond(motion: Tensor, layout: _Layout) -> Tensor:
+    """How many pixels a block reaches beyond the picture once the frames are aligned, ``(t, n)``."""
+    places = layout.places(motion.device)
+    middle = motion.new_tensor(
+        [layout.left + layout.columns * layout.side / 2, layout.top + layout.rows * layout.side / 2]
+    )
+    centre = middle + places * layout.half + _affine(places, motion)
+    size = motion.new_tensor([layout.w, layout.h])
+    return (layout.side / 2 - torch.minimum(centre, size - centre)).amax(-1).clamp(min=0)
+
+
 class _Blocks:
     """Displacements of the blocks of a clip's frames ``(t, h, w)`` against the mean frame."""
 
-    def __init__(self, frames: Tensor, side: int, faint: float) -> None:
-        mean = frames.mean(0)
-        rows, columns = ((size - 2 * _MARGIN) // side for size in mean.shape)
-        top, left = ((size - n * side) // 2 for size, n in zip(mean.shape, (rows, columns), strict=True))
-        self.grid = rows, columns
-        self.places = _grid_places(rows, columns, mean.device)
+    def __init__(self, frames: Tensor, layout: _Layout, faint: float) -> None:
+        mean, side = frames.mean(0), layout.side
+        self.grid = rows, columns = layout.rows, layout.columns
+        self.places = layout.places(mean.device)
 
         def cut(x: Tensor) -> Tensor:  # (m, h, w) -> (blocks, m, pixels)
-            x = x[:, top : top + rows * side, left : left + columns * side]
-            x = x.reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
+            x = layout.cut(x).reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
             return x.reshape(rows * columns, -1, side * side)
 
         across = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (1, 1))
@@ -184,8 +316,8 @@ class _Blocks:
             remainder.append(change.square().sum(-1) - explained)
         self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
         self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
-        usual = self.remainder.median(0).values
-        self.floor = usual + usual.median() / 4 + faint
+        self.usual = self.remainder.median(0).values
+        self.floor = self.usual + self.usual.median() / 4 + faint
         texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
         self.noise = self.floor + _TOLERANCE**2 * texture
 
@@ -232,21 +364,25 @@ def _affine(places: Tensor, motion: Tensor) -> Tensor:
     return (_affine_basis(places).flatten(0, 1) @ motion.mT).mT.view(len(motion), -1, 2)
 
 
-def _aligned(frames: Tensor, motion: Tensor, side: int) -> Tensor:
+def _aligned(frames: Tensor, motion: Tensor, layout: _Layout) -> Tensor:
     """Frames with the global motion taken back."""
-    _, h, w = frames.shape
-    rows, columns = ((size - 2 * _MARGIN) // side * side for size in (h, w))
+    h, w = layout.h, layout.w
     y, x = (torch.arange(size).to(frames) + 0.5 for size in (h, w))
-    half = min(rows, columns) / 2
-    u, v = (x - (w - columns) // 2 - columns / 2) / half, (y - (h - rows) // 2 - rows / 2) / half
+    u = (x - layout.left - layout.columns * layout.side / 2) / layout.half
+    v = (y - layout.top - layout.rows * layout.side / 2) / layout.half
     affine = motion.view(-1, 2, 3, 1)
     sizes = torch.tensor([w, h], device=frames.device).view(2, 1)
     by_column = (affine[:, :, 1] * u + affine[:, :, 0]) / sizes * 2  # (t, 2, w)
     by_row = affine[:, :, 2] * v / sizes * 2  # (t, 2, h)
     by_column[:, 0] += x / w * 2 - 1
     by_row[:, 1] += y / h * 2 - 1
-    grid = by_row.mT.unsqueeze(2) + by_column.mT.unsqueeze(1)
-    return F.grid_sample(frames.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+    out = torch.empty_like(frames)
+    for part in torch.split(torch.arange(len(frames)), _TOGETHER):
+        some = slice(int(part[0]), int(part[-1]) + 1)
+        grid = by_row[some].mT.unsqueeze(2) + by_column[some].mT.unsqueeze(1)
+        picture = frames[some].unsqueeze(1)
+        out[some] = F.grid_sample(picture, grid, padding_mode="border", align_corners=False).squeeze(1)
+    return out
 
 
 def _blur(frames: Tensor) -> Tensor:

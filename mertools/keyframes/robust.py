@@ -12,22 +12,25 @@ Nothing is trained and there is nothing to set.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mertools.keyframes.motion import Motion, clip_motion
-from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
+from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
-_STARTS, _STARTS_WITH_GLOBAL = 3, 2
-_TURNS = 3
+_STARTS, _STARTS_WITH_GLOBAL = 6, 3
+_ALIKE = 0.85  # correlation of two starts above which they are one
+_TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _RIDGE = 0.03
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_SAME = 2e-5  # of the movement: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
-_SHARPEN = 3  # frames
+_SHARPEN = 5  # frames
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
@@ -77,8 +80,8 @@ def key_frames_of_motion(
         return start, stop - 1, stop - 1
     if float(motion.values.abs().amax()) < _MOTIONLESS:
         return keys or (0, t // 2, t - 1)
-    cut, extent = _search(motion, windows)
-    onset, apex, offset = _sharpened(cut, extent.cpu())
+    fit = _search(motion, windows)
+    onset, apex, offset = _sharpened(fit.cut, fit.signal.cpu())
     if windows is not None:
         apex = min(max(apex, windows.apex[0]), windows.apex[1])
     last = stop - 1 - start
@@ -110,44 +113,84 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
     last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
     # Of frames that are the same, the first is the apex.
-    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _STILL * peak:
+    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _SAME * peak:
         middle -= 1
     return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
 
 
-def _search(motion: Motion, windows: Windows | None) -> tuple[Cut, Tensor]:
-    """The best trapezoid, and the extent that was measured in each frame ``(t,)``."""
+def _search(motion: Motion, windows: Windows | None) -> _Fit:
+    """The best trapezoid, and the extent that was measured in each frame."""
     values, trust = motion.values, motion.trust
     t, device = len(values), values.device
     nuisance = _Nuisance(motion)
     without_global = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
-    plain = nuisance.plain(values, trust)
-    profiles = [_components(without_global, trust, _STARTS)]
+    # Where a movement starts with the head, what the head explains must not be taken away before it is looked for.
+    profile = _starts(without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), _STARTS, windows)
     if nuisance.of_global.shape[1]:
-        profiles.append(_components(plain, trust, _STARTS_WITH_GLOBAL))
-    profile = torch.cat(profiles)  # (s, t)
+        plain = _starts(nuisance.plain(values, trust), trust, nuisance.slow, _STARTS_WITH_GLOBAL, windows)
+        profile = torch.cat((profile, plain))
     noise = _noise(without_global)
     fit = TrapezoidFit(t, device, windows)
     robust = values.new_ones(len(profile), *values.shape)
-    level = values.new_zeros(len(profile))
     for turn in range(_TURNS):
         rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
-        if turn:
-            error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
-            spread = 2 * error.median(1, keepdim=True).values + noise**2
-            robust = 1 / (1 + error / (4 * spread))
+        error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+        if turn >= _ALL_TURNS:  # what is clearly worse by now will not come back
+            left = (trust * torch.log1p(error)).sum((1, 2)).nan_to_num(float("inf"))
+            best = left.topk(min(_KEPT[turn - _ALL_TURNS], len(left)), largest=False).indices
+            rest, extent, error = rest[best], extent[best], error[best]
+        scale = 2 * error.median(1, keepdim=True).values + noise**2
+        robust = 1 / (1 + error / (4 * scale))
         weight = trust * robust
         power = weight @ extent.square().unsqueeze(-1)
         signal = (weight * rest) @ extent.unsqueeze(-1) / power.clamp(min=1e-12)
         power = power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
-        signal = signal.squeeze(-1)
-        # From the second turn on the signal is the extent itself: 0 at rest, 1 at the apex.
-        cut = fit.from_levels(signal, power, level, level + 1) if turn else fit.anywhere(signal, power)
+        signal = signal.squeeze(-1)  # 0 at rest, 1 at the apex
+        level = signal.new_zeros(len(signal))
+        cut = fit.from_levels(signal, power, level, level + 1)
         profile = trapezoid(cut, t)
-    rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
-    error = torch.log1p((rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square())
-    best = (trust * error).sum((1, 2)).nan_to_num(float("inf")).argmin()
-    return Cut(*(key[best] for key in cut)), signal[best]
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], extent[0], robust[0], nuisance)
+
+
+class _Fit(NamedTuple):
+    """The best movement.
+
+    Shape:
+        - signal: ``(t,)``, its measured extent, 0 at rest and 1 at the apex; power: how well that is known
+        - extent: ``(d,)`` of the trajectories; robust: their weights ``(t, d)``
+    """
+
+    cut: Cut
+    signal: Tensor
+    power: Tensor
+    extent: Tensor
+    robust: Tensor
+    nuisance: _Nuisance
+
+
+def _starts(values: Tensor, trust: Tensor, nuisance: Tensor, count: int, windows: Windows | None) -> Tensor:
+    """The shapes ``(count, t)`` of a coarse set of trapezoids that explain most, each unlike the others.
+
+    A trajectory's noise is not known beforehand (an eye that blinks has more of it), so what a shape takes away from
+    its energy ``e`` counts as the likelihood does with an unknown variance, ``log(e / (e − gain))``: no few of them
+    decide.
+    """
+    shapes = coarse_shapes(len(values), values.device, windows)
+    basis = torch.linalg.qr(nuisance)[0]
+    own = shapes - (shapes @ basis) @ basis.mT
+    weighted = trust * values
+    energy, mass = (weighted * values).sum(0), trust.sum(0)
+    gain = (own @ weighted).square() / (own.square() @ trust + 1e-3)
+    share = (gain / (energy + mass + 1e-6)).clamp(max=0.999)
+    score = -(torch.log1p(-share) * mass).sum(1)
+    alike = shapes - shapes.mean(1, keepdim=True)
+    alike = alike / alike.norm(dim=1, keepdim=True).clamp(min=1e-9)
+    chosen = []
+    for _ in range(min(count, len(shapes))):
+        best = score.argmax(keepdim=True)
+        chosen.append(best)
+        score = score.masked_fill((alike @ alike[best].mT).squeeze(1) > _ALIKE, -math.inf)
+    return shapes[torch.cat(chosen)]
 
 
 class _Nuisance:
@@ -194,23 +237,10 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     """Coefficients ``(s, d, q)`` of the design ``(s, t, q)`` for each trajectory, weighted."""
     q = design.shape[-1]
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
-    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q) + torch.diag(design.new_tensor(ridge))
-    right = (weight * values).mT @ design
-    coefficient: Tensor = torch.linalg.solve(left, right)
+    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q)
+    left = left + torch.diag_embed(1e-5 * left.diagonal(dim1=-2, dim2=-1) + design.new_tensor(ridge))
+    coefficient: Tensor = torch.linalg.solve(left, (weight * values).mT @ design)
     return coefficient
-
-
-def _components(values: Tensor, trust: Tensor, count: int) -> Tensor:
-    """The strongest temporal components ``(count, t)``."""
-    weighted = values * trust.sqrt()
-    if len(weighted) <= weighted.shape[1]:
-        basis = torch.linalg.eigh(weighted @ weighted.mT)[1].flip(-1)[:, :count]
-    else:  # of a long clip, through the smaller product
-        basis = weighted @ torch.linalg.eigh(weighted.mT @ weighted)[1].flip(-1)[:, :count]
-        basis = basis / basis.norm(dim=0).clamp(min=1e-12)
-    seen = trust.mean(1).clamp(min=1e-6).sqrt()
-    components: Tensor = basis.mT / seen
-    return components
 
 
 def _noise(values: Tensor) -> Tensor:

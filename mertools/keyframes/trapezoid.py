@@ -17,6 +17,7 @@ _LONGEST = 64  # frames of a rise or fall that are tried, or a quarter of a long
 _TOGETHER = 256  # frames of a clip whose levels are tried at once
 _GROWTH = 1.15  # from one length tried to the next
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_COARSE, _OPEN = 24, 1e6  # steps of a clip that starts are tried at; a fall that never comes
 
 
 class Cut(NamedTuple):
@@ -48,6 +49,35 @@ def trapezoid(cut: Cut, t: int) -> Tensor:
 def _smooth_step(x: Tensor) -> Tensor:
     x = x.clamp(0, 1)
     return x * x * (3 - 2 * x)
+
+
+def coarse_shapes(t: int, device: torch.device, windows: Windows | None) -> Tensor:
+    """Trapezoids ``(n, t)`` on a coarse grid: where they rise and fall, steeply or slowly, and held to the end."""
+    step = max(1.0, t / _COARSE)
+    middles = torch.arange(step / 2, t - 1, step, device=device)
+    i, j = torch.triu_indices(len(middles), len(middles) + 1, 1, device=device)
+    rise, fall = middles[i], torch.cat((middles, middles.new_tensor([_OPEN])))[j]
+    cuts = []
+    steep, slow = min(4.0, t / 6), max(min(8.0, t / 3), t / 8)
+    for up in (steep, slow):
+        for down in (steep, slow):
+            onset, apex, end, offset = rise - up / 2, rise + up / 2, fall - down / 2, fall + down / 2
+            middle = (apex + end) / 2
+            crossed = apex > end
+            fits = torch.where(crossed, torch.minimum(middle - onset, offset - middle) >= steep / 4, True)
+            fits &= (fall < _OPEN) | (down == steep)
+            if windows is not None:
+                near = (rise > windows.onset[0] - step) & (rise < windows.apex[1] + step)
+                fits &= near & ((fall == _OPEN) | (fall > windows.apex[0] - step) & (fall < windows.offset[1] + step))
+            cuts.append(
+                torch.stack((onset, torch.where(crossed, middle, apex), torch.where(crossed, middle, end), offset))[
+                    :, fits
+                ]
+            )
+    onset, apex, end, offset = torch.cat(cuts, 1).unsqueeze(-1)
+    frame = torch.arange(t, dtype=torch.float32, device=device)
+    up = _smooth_step((frame - onset) / (apex - onset))
+    return torch.minimum(up, _smooth_step((offset - frame) / (offset - end)))
 
 
 class TrapezoidFit:

@@ -2,9 +2,9 @@
 
 The layer projects tokens to queries, keys, values and a gate, mixes them in one of the three forms of
 ``forms.py``, normalises each head's output (RMS over the head, no affine), multiplies it by ``SiLU(X W_g)``
-and projects it back. Normalising each output by itself is what keeps the three forms equal: other implementations
-divide the parallel form by sums over the rows of D, which the recurrent form does not have. Queries need no ``1/√d``: a
-factor of what an RMS divides is a factor of its epsilon.
+and projects it back. Other implementations divide scores by ``√d`` and by the root of the row sum of D, ``Σ γ^(n−m)``.
+A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it, in closed form by the frame's
+position, so that the three forms are equal.
 """
 
 from __future__ import annotations
@@ -238,7 +238,8 @@ class Retention(nn.Module):
         with _no_autocast(x_t.device.type):
             output, memory = retention_step(q, k, v, self._log_decay(), state.memory if state else None)
         position = state.position + 1 if state else torch.ones(b, dtype=torch.int64, device=x_t.device)
-        return self._finish(output, gate), RetentionState(memory, position)
+        weight = self._decay_sum(position[:, None]) if state else None
+        return self._finish(output, gate, weight), RetentionState(memory, position)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""
@@ -305,7 +306,12 @@ class Retention(nn.Module):
                     q, k, v, log_decay,
                     memory=memory, lengths=counts, chunk_size=chunk, remember=keep, operand=operand,
                 )  # fmt: skip
-        y = self._finish(output.transpose(1, 2), gate)
+        seen_before = 0 if state is None else state.position[:, None, None]
+        weight = self._decay_sum(seen_before + torch.arange(1, t + 1, device=x.device)[:, None])
+        if not self.causal:
+            after = (t if counts is None else counts[:, None, None]) - torch.arange(t, device=x.device)[:, None]
+            weight = weight + self._decay_sum(after.clamp(min=1)) - 1  # the frame itself is in both
+        y = self._finish(output.transpose(1, 2), gate, weight)
         if memory is None or not keep:
             return y, None
         seen = torch.full((b,), t, device=x.device) if counts is None else counts
@@ -329,14 +335,23 @@ class Retention(nn.Module):
         q, k = (qk if rotary is None else apply_rotary(qk, rotary)).chunk(2, -2)
         return q, k, v, gate
 
-    def _finish(self, y: Tensor, gate: Tensor) -> Tensor:
+    def _finish(self, y: Tensor, gate: Tensor, weight: Tensor | None) -> Tensor:
         """Normalise each head of ``y`` ``(..., n, ·)``, gate, join the heads and project."""
-        eps = _NORM_EPS * (self.dim // self.num_heads)
+        eps: float | Tensor = _NORM_EPS * (self.dim // self.num_heads)
+        if weight is not None:
+            eps = eps * weight[..., None]
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(gate.dtype)
         if self.gate:
             y = F.silu(gate).view(y.shape) * y
         result: Tensor = self.out_proj(y.flatten(-2))
         return result
+
+    def _decay_sum(self, count: Tensor) -> Tensor:
+        """``Σ_(i < count) γ^i``, the row sum of D: ``(..., 1)`` frames up to one to ``(..., n)``."""
+        rate = self._log_decay()
+        below_one = torch.where(rate < 0, rate, -1)
+        total = torch.expm1(below_one * count) / torch.expm1(below_one)
+        return torch.where(rate < 0, total, count.to(rate.dtype))
 
     def _log_decay(self) -> Tensor:
         if self.decay_logit is not None:

@@ -29,6 +29,7 @@ FOUND = 0.85  # strength from which a movement counts as found
 _SHORTEST, _HALF, _GROWTH = 5, 44, 1.25  # lengths tried, among means of frames from the second on
 _STEEPEST = 12  # frames of a rise or fall of the trapezoids tried
 _SLOWEST = 45  # frames of a rise or fall: what is slower is drift or another posture
+_CUT_OFF = 64  # frames of a movement that an end cuts off: longer ones could as well be the rest
 _PEAKS, _LEAST = 24, 0.6  # of a stretch, and the least a peak explains
 _RIDGE_OFF, _RIDGE_SLOPE = 1e-3, 0.3
 _FOLLOWS, _FOLLOWS_BENT, _RIDGE_HEAD = 0.6, 0.1, 0.03  # as in the key-frame search
@@ -90,7 +91,7 @@ def find_movements(motion: Motion, *, begins: bool = True, ends: bool = True, lo
         if seed[1] - seed[0] < 3:
             continue
         cut = _refined(values, motion.trust, seed)
-        movement = None if cut is None else _judged(motion, values, cut, begins, ends)
+        movement = None if cut is None else _judged(motion, values, cut, begins, ends, longer)
         if movement is not None and not (longer and movement.offset - movement.onset < _HALF):
             found.append(movement)
     return _best_set(motion, found)
@@ -204,14 +205,16 @@ def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None
     return Cut(*(key + start for key in cut))
 
 
-def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool) -> Movement | None:
+def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool, longer: bool) -> Movement | None:
     """The movement with its strength, or None for what is none."""
     t = len(values)
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
     cut_off = (begins and onset <= 0) or (ends and offset >= t - 1)
+    if cut_off and longer:
+        return None
     if (onset < MARGIN and not begins) or (offset >= t - MARGIN and not ends):
         return None  # too little rest is seen beside it: it lies better in the neighbouring stretch
-    if max(apex - onset, offset - end) > _SLOWEST or offset - onset < 3:
+    if max(apex - onset, offset - end) > _SLOWEST or offset - onset < 3 or (cut_off and offset - onset > _CUT_OFF):
         return None
     gain, extent = _gains(motion, cut)
     strength = float(gain.mean()) * _coherence(motion, extent, gain)
@@ -233,7 +236,11 @@ def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool) 
     pattern = extent / motion.scale
     part = slice(low, high + 1)
     spread = _spread(signal[part], power[part], Cut(*(key - low for key in cut)))
-    strength *= max(0.0, 1 - ((spread[0] + spread[2]) / (offset - onset)) ** 2)  # it must begin and end somewhere
+    if begins and onset <= 0:
+        spread = (0.5, *spread[1:])  # cut off there, whenever it began
+    if ends and offset >= t - 1:
+        spread = (*spread[:2], 0.5)
+    strength *= max(0.0, 1 - (2 * max(spread[0], spread[2]) / (offset - onset)) ** 2)  # it must begin and end somewhere
     if strength < FOUND * (2 if cut_off else 1):
         return None
     pattern = pattern / pattern.norm().clamp(min=1e-12)

@@ -120,7 +120,7 @@ def test_bad_labels(predicted, target, settings, error, message):
         mt.confusion_matrix(predicted, target, **settings)
     for score in (mt.uf1, mt.uar, mt.war):
         with pytest.raises(error, match=message):
-            score(predicted, target, **settings)
+            score(predicted=predicted, target=target, **settings)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,29 @@ def test_bad_counts(confusion, error, message):
     for score in (mt.uf1, mt.uar, mt.war, mt.class_scores):
         with pytest.raises(error, match=message):
             score(confusion)
+
+
+def test_the_order_of_scikit_learn_is_no_other_score():
+    truth, guess = [0, 0, 0, 1], [0, 0, 1, 1]
+    assert mt.uar(predicted=guess, target=truth) == pytest.approx(5 / 6)
+    assert mt.uar(predicted=truth, target=guess) == 0.75  # the mean precision, asked for by name
+    for one, other in ((truth, guess), (guess, truth), (np.array(truth), torch.tensor(guess)), ([0], [0])):
+        with pytest.raises(TypeError, match=r"does not say which .* Write uar\(predicted=..., target=...\)"):
+            mt.uar(one, other)
+    for score in (mt.uf1, mt.war):
+        assert score(truth, guess) == score(guess, truth) == score(predicted=guess, target=truth)
+    logits = torch.eye(2)[guess]
+    assert (
+        mt.uar(logits, truth) == mt.uar(logits, target=truth) == mt.uar(truth, predicted=guess) == pytest.approx(5 / 6)
+    )
+    assert mt.uar(guess, target=truth) == pytest.approx(5 / 6)
+    with pytest.raises(ValueError, match="target must be class indices"):
+        mt.uar(predicted=truth, target=logits)
+    for wrong in ((guess, truth, 3), (guess, truth, guess)):
+        with pytest.raises(TypeError, match="uar takes predicted and target"):
+            mt.uar(*wrong)
+    with pytest.raises(TypeError, match="uar takes predicted and target"):
+        mt.uar(guess, predicted=guess, target=truth)
 
 
 def test_bad_settings():

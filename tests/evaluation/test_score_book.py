@@ -36,12 +36,19 @@ def test_pooled_scores_are_those_of_all_predictions():
         )
     assert len(book) == 60
     assert torch.equal(book.confusion, mt.confusion_matrix(guess, truth, num_classes=3))
-    assert (book.uf1(), book.uar(), book.war()) == (mt.uf1(guess, truth), mt.uar(guess, truth), mt.war(guess, truth))
+    assert (book.uf1(), book.uar(), book.war()) == (
+        mt.uf1(guess, truth),
+        mt.uar(predicted=guess, target=truth),
+        mt.war(guess, truth),
+    )
     by_fold = book.per("fold")
     assert list(by_fold) == [f"s{i}" for i in range(1, 8)]
     rows = [i for i, name in enumerate(people) if name == "s3"]
     assert by_fold["s3"] == mt.Scores(
-        mt.uf1(guess[rows], truth[rows]), mt.uar(guess[rows], truth[rows]), mt.war(guess[rows], truth[rows]), len(rows)
+        mt.uf1(guess[rows], truth[rows]),
+        mt.uar(predicted=guess[rows], target=truth[rows]),
+        mt.war(guess[rows], truth[rows]),
+        len(rows),
     )
     assert book.uf1() != pytest.approx(np.mean([scores.uf1 for scores in by_fold.values()]), abs=1e-4)
 
@@ -187,7 +194,9 @@ def test_interval_by_brute_force():
     for _ in range(1500):
         drawn = [row for who in rng.choice(sorted(rows), len(rows)) for row in rows[who]]
         for name, values in found.items():
-            values.append(getattr(mt, name)([row.predicted for row in drawn], [row.target for row in drawn]))
+            values.append(
+                getattr(mt, name)(predicted=[row.predicted for row in drawn], target=[row.target for row in drawn])
+            )
     for name, values in found.items():
         low, high = book.interval(name, level=0.9)
         assert low < getattr(book, name)() < high
