@@ -336,7 +336,7 @@ def _videos_inside(folder: Path) -> list[Path]:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     if any(path.name.lower().endswith(IMAGES) for path in inside):
         return []
-    return [path for path in inside if path.suffix.lower() in _VIDEOS]
+    return [path for path in inside if path.suffix.lower() in VIDEOS]
 
 
 def _in_the_way(plot: Path, clip: Path) -> str:
