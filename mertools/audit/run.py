@@ -76,10 +76,10 @@ def audit_annotations(
     Examples:
         >>> import cv2, pathlib, tempfile
         >>> from mertools import synthetic_clip
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> smile = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
         >>> folder = pathlib.Path(tempfile.mkdtemp()) / "sub01" / "EP01"
         >>> folder.mkdir(parents=True)
-        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
+        >>> for number, image in enumerate(smile.frames.permute(0, 2, 3, 1).numpy(), start=1):
         ...     _ = cv2.imwrite(str(folder / f"img{number}.png"), image)
         >>> clip = ClipAnnotation("casme2", "01", "EP01", 11, 19, 37, "disgust", folders=("sub01/EP01",))
         >>> audit = audit_annotations([clip], folder.parent.parent, searches=["annotated"])
@@ -171,8 +171,8 @@ def audit_table(
         >>> from mertools import synthetic_clip
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> (root / "sub01" / "EP01").mkdir(parents=True)
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
+        >>> smile = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> for number, image in enumerate(smile.frames.permute(0, 2, 3, 1).numpy(), start=1):
         ...     _ = cv2.imwrite(str(root / "sub01" / "EP01" / f"img{number}.png"), image)
         >>> header = "Subject,Filename,OnsetFrame,ApexFrame,OffsetFrame,Action Units,Estimated Emotion"
         >>> _ = (root / "codes.csv").write_text(f"{header}\n1,EP01,11,19,37,12,happiness\n")
