@@ -356,6 +356,13 @@ WRITERS = {
     "mertools select --plot": Writer(
         lambda folder, version: plots.save_figure(Drawn(version), folder / "keys.png"), ("plots.save_figure",)
     ),
+    "mertools spot --clips": Writer(
+        lambda folder, version: cli.cut_out(folder / f"clip{version}", {"img1.png": b"x" * (50 + version)}),
+        ("cli.cut_out",),
+    ),
+    "mertools spot --csv": Writer(
+        lambda folder, version: cli.write_intervals(folder / "found.csv", [["a", str(version)]]), ("cli.write_intervals",)
+    ),
     "synthetic_dataset": Writer(
         synthetic,
         tuple(f"clips/synthetic_dataset.{name}" for name in ("synthetic_dataset", "_write_frames", "_write_csv")),

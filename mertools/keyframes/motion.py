@@ -47,6 +47,7 @@ class Motion(NamedTuple):
     Shape:
         - values: ``(t, d)``, in units of their error
         - trust: ``(t, d)``, 0 to 1
+        - explained: ``(t, d)``, 0 to 1: how far displacement explains what changed, whatever time it takes
         - scale: ``(d,)``, units per pixel
         - global_motion: ``(t, m)``, motion of the whole face in pixels; m may be 0
         - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
@@ -54,6 +55,7 @@ class Motion(NamedTuple):
 
     values: Tensor
     trust: Tensor
+    explained: Tensor
     scale: Tensor
     global_motion: Tensor
     grid: tuple[int, int]
@@ -141,13 +143,16 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    usual = blocks.noise + _lasting(blocks.remainder) - blocks.usual
-    excess = ((blocks.remainder - bent * energy) / usual - 1).clamp(min=0)
-    trust = _spread(excess, blocks.grid) / (1 + _beyond(whole, layout)).square()
+    beside = blocks.remainder - bent * energy
+    lasting = blocks.noise + _lasting(blocks.remainder) - blocks.usual
+    trust = _spread((beside / lasting - 1).clamp(min=0), blocks.grid)
+    explained = _spread((blocks.remainder / blocks.noise - 1).clamp(min=0), blocks.grid)
+    trust /= (1 + _beyond(whole, layout)).square()
     trust = trust * _central(layout.places(frames.device))
     return Motion(
         values.flatten(1),
         trust.unsqueeze(-1).expand_as(values).flatten(1),
+        explained.unsqueeze(-1).expand_as(values).flatten(1),
         whiten.diagonal(dim1=-2, dim2=-1).flatten(),
         whole + remaining,
         blocks.grid,
@@ -465,4 +470,5 @@ def _scaled(values: Tensor, grid: tuple[int, int]) -> Motion:
     noise = (bend.abs().median(0).values / (0.6745 * 6**0.5)).square().mean().sqrt()
     unit = torch.maximum(noise, values.abs().amax() / 50).clamp(min=1e-30)
     d = values.shape[1]
-    return Motion(values / unit, torch.ones_like(values), values.new_ones(d), values.new_zeros(len(values), 0), grid)
+    ones = torch.ones_like(values)
+    return Motion(values / unit, ones, ones, values.new_ones(d), values.new_zeros(len(values), 0), grid)
