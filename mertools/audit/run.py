@@ -89,7 +89,7 @@ def audit_annotations(
 
 
 class AuditedTable(NamedTuple):
-    """What :func:`audit_table` did.
+    """What :func:`audit_table` did: shifts, repairs, and where things were written.
 
     ``audit``: shifts of every clip; ``repairs``: what was mended in the table's rows before; ``out``: the corrected
     table; ``report``: the report's folder.

@@ -33,20 +33,25 @@ def chunkwise_retention(
 ) -> tuple[Tensor, Tensor | None]:
     """Causal retention of whole sequences, all chunks at once; with ``chunk_size >= t`` the parallel form.
 
-    ``O_n = Σ_(m ≤ n) γ^(n−m) · (q_n · k_m) · v_m`` of queries and keys ``(b, n, t, dk)`` and values ``(b, n, t, dv)``,
-    and the memory ``(b, n, dk, dv)`` after the last valid frame. Any number of calls with it passed on equals one call.
+    ``O_n = Σ_(m ≤ n) γ^(n−m) · (q_n · k_m) · v_m``. Any number of calls with the memory passed on equals one call.
 
     Args:
         q: queries.
         k: keys.
         v: values.
-        log_decay: log γ of each head ``(n,)``, ≤ 0.
+        log_decay: log γ of each head, ≤ 0.
         memory: what an earlier call returned.
-        lengths: valid frames ``(b,)``; later ones leave the memory alone. Their keys or values must be zero.
+        lengths: valid frames; later ones leave the memory alone. Their keys or values must be zero.
         chunk_size: most frames per chunk; the chunks of a call are made equally long.
         remember: also return the memory.
         operand: type of the operands of the large products, by default that of q. Decays, scores and memories keep
             that of q.
+
+    Shape:
+        - q, k: ``(b, n, t, dk)``; v: ``(b, n, t, dv)``; log_decay: ``(n,)``; lengths: ``(b,)``
+        - output: ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)`` after the last valid frame
+
+    Source: Sun et al., "Retentive Network", 2023, section 2.3.
     """
     t = q.shape[2]
     count, size = _split(t, chunk_size)

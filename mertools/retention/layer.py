@@ -56,11 +56,13 @@ class RetentionState(NamedTuple):
 
 
 def default_decay(num_heads: int) -> Tensor:
-    """RetNet's decay of each of ``num_heads`` heads, ``γ_h = 1 − 2^(−5−h)`` (section 2.2), float64 ``(n,)``.
+    """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)``.
 
     Examples:
         >>> default_decay(2)
         tensor([0.9688, 0.9844], dtype=torch.float64)
+
+    Source: Sun et al., "Retentive Network", 2023, section 2.2.
     """
     return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64, device=real_device()))
 
