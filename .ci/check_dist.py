@@ -37,7 +37,7 @@ def main(folder: Path) -> int:
     complaints += [f"the wheel lacks {name}" for name in sorted(wanted - names)]
     complaints += [f"the wheel holds {name}, which is no part of it" for name in sorted(names - wanted)]
     kinds = {Path(name).suffix for name in package}
-    if kinds != {".py", ".json", ".typed"}:
+    if kinds != {".py", ".json", ".html", ".typed"}:
         complaints.append(f"mertools/ holds files of the kinds {sorted(kinds)}")
     needed = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     if {re.split(r"[^\w.-]", line)[0] for line in needed} != CORE:

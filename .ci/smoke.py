@@ -52,7 +52,7 @@ with tempfile.TemporaryDirectory() as name:
     table.write_bytes(b"PK")
     for call, extra in (
         (lambda: mt.plot_au_prior(), "plot"),
-        (lambda: mt.save_model(mt.AUHead(2), name, {"in_features": 2}), "hub"),
+        (lambda: mt.save_model(mt.AUHead(2), name), "hub"),
         (lambda: mt.export_onnx(mt.AUHead(2), "m.onnx", torch.zeros(2, 2)), "onnx"),
         (lambda: mt.read_annotations(table, "casme2"), "data"),
     ):

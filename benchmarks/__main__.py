@@ -19,8 +19,10 @@ import argparse
 import ast
 import datetime
 import json
+import re
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,10 @@ from mertools._files import atomic_write
 
 FOLDER = Path(__file__).parent
 HELPERS = ("__init__", "__main__", "measure", "peak", "plain", "small_runs")
-ORDER = ("models", "retention", "distance", "keyframes", "au_loss", "au_prior_effect", "audit", "audit_recovery")
+ORDER = (
+    "keyframes", "distance", "audit_recovery", "audit", "au_prior_effect", "au_loss", "retention", "models", "leakage",
+    "reselection", "corpus", "scaling", "import_cost",
+)  # fmt: skip
 
 Figures = dict[str, Any]
 
@@ -109,12 +114,13 @@ def render(results: dict[str, Figures]) -> str:
             continue
         found = results[name]
         title, _, rest = found["about"].partition("\n")
-        # The lines of a docstring with its command are shown by the command that was run.
-        paragraphs = [p for p in rest.strip().split("\n\n") if not p.lstrip().startswith("python -m")]
-        parts.append("\n\n".join([f"## {title.rstrip('.')}", f"`{found['command']}`", *paragraphs]))
+        # Methods and the lists in them; the rest is for those who read the script.
+        methods = re.findall(r"^Method.+?(?=\n\n[^\sM]|\Z)", rest, re.MULTILINE | re.DOTALL)
+        parts.append(f"## {title.rstrip('.')}\n\n`{found['command']}`")
+        parts.append('??? note "Method"\n\n' + textwrap.indent("\n\n".join(methods), "    "))
         for block in found["blocks"]:
             parts.append(block["text"] if "text" in block else rows_of(block["header"], block["rows"]))
-        measured = f"*Measured on {found['date']} in {found['seconds']} s"
+        measured = f"*Measured on {found['date']}" + (f" in {found['seconds']} s" if found["seconds"] else "")
         own = "" if found["machine"] == shared else f", on {', '.join(found['machine'].values())}"
         parts.append(f"{measured}{own}.*")
     return "\n\n".join(parts) + "\n"
@@ -133,17 +139,20 @@ def rows_of(header: list[str], rows: list[list[str]]) -> str:
 
 
 INTRODUCTION = """
+---
+search:
+  boost: 0.5
+---
+
 # Benchmarks
 
-What the parts of the library cost, or find, beside what people would use instead. Every table has the rows in which we
-lose as well. The page is written by `python -m benchmarks` from `benchmarks/results.json`; a script can be run on its
-own.
+What the parts of the library cost, or find, beside what people would use instead. The rows in which we lose are here
+too. `python -m benchmarks` writes this page from `benchmarks/results.json`.
 
-**How it is measured.** The candidates of a table run in turn in one process (A B C A B C ...) after a first turn that
-is left out; a figure is the median over the turns, with the fastest and slowest where a spread is given, and a ratio is
-the median of the ratios within a turn, so that a machine that slows down slows both. Two threads on a CPU unless it is
-said otherwise; on a GPU, times between two CUDA events. Peak memory is that of a fresh process, beyond what it holds
-before the call. Times carry over to other machines roughly, ratios better.
+**How it is measured.** The candidates of a table run in turn in one process (A B C A B C ...); the first turn is left
+out. A figure is the median over the turns, a ratio the median of the ratios within a turn. Two threads on a CPU unless
+something else is said. Peak memory is that of a fresh process, beyond what it holds before the call. Ratios carry over
+to other machines better than times.
 """
 
 

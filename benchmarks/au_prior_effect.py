@@ -1,4 +1,4 @@
-"""Does the AU prior help? A made, imbalanced problem whose truth is another prior than the loss knows.
+"""Does the AU prior help? A synthetic, imbalanced problem whose truth is another prior than the loss knows.
 
     python -m benchmarks.au_prior_effect [--quick] [--shift 0.15]
 
@@ -115,7 +115,7 @@ def train(
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description="Effect of the AU prior on a made problem.")
+    parser = argparse.ArgumentParser(description="Effect of the AU prior on a synthetic problem.")
     parser.add_argument("--quick", action="store_true", help="two seeds and few epochs, to see that it runs")
     parser.add_argument("--shift", type=float, default=0.15, help="how far the true prior is from the loss's")
     args = parser.parse_args()

@@ -61,7 +61,7 @@ def run(folder: Path, what: str, workers: int, clips: int) -> None:
         searches = ["annotated"] if what == "annotated" else ["annotated", "robust"]
         table = mt.read_annotations(folder / "codes.csv", "casme2")[:clips]
         audit = mt.audit_annotations(table, folder, searches=searches, workers=workers)
-        assert not audit.broken
+        assert not audit.skipped
     seconds = time.perf_counter() - start
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     child = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

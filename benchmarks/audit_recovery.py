@@ -78,7 +78,7 @@ def measure(folder: Path, dataset: str, count: int, workers: int) -> None:
     done = mt.audit_table(folder / "codes.csv", dataset, folder, folder / "corrected.csv", workers=workers)
     before = np.abs(keys_of(folder / "codes.csv", dataset) - truth)
     after = np.abs(keys_of(folder / "corrected.csv", dataset) - truth)
-    print(f"\n{dataset}: {len(done.audit.done)} clips, report {done.report}\n")
+    print(f"\n{dataset}: {len(done.audit.searched)} clips, report {done.report}\n")
     print("| key frame | error of the table | after correction | ratio | mean shift found | uncertain |")
     print("|---|---|---|---|---|---|")
     shares = done.audit.uncertain()

@@ -2,10 +2,11 @@
 
     python -m benchmarks.distance [--quick]
 
-Method: 3 × 224 × 224 ``uint8`` frames of a made clip with sensor noise, two threads. One process; the candidates run in
-turn (A B C A B C ...) after one warm-up; figures are medians, ratios are medians of the ratios within a turn. Extra
-memory is the peak of a fresh process above what it holds before the call. Errors are relative to a float64 double loop,
-the worst of a clip, a clip whose first frame is black, one that hardly moves and one with duplicate frames.
+Method: 3 × 224 × 224 ``uint8`` frames of a synthetic clip with sensor noise, two threads. One process; the candidates
+run in turn (A B C A B C ...) after one warm-up; figures are medians, ratios are medians of the ratios within a turn.
+Extra memory is the peak of a fresh process above what it holds before the call. Errors are relative to a float64
+double loop, the worst of a clip, a clip whose first frame is black, one that hardly moves and one with duplicate
+frames.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-"""How much of a result is the leak? The same runs, scored at three epochs: last, chosen honestly, best on the test.
+"""How much of a result is test-set leakage? The same runs, scored at the last, the inner and the best test epoch.
 
     python -m benchmarks.leakage [--quick] [--processes 2] [--out docs/leakage.json]
 
-Method. Eight made people (``mt.synthetic_dataset``), nine clips each, three expressions; leave one subject out. The
-movements are faint (0.3 to 0.6 % of the frame's side), so that an honest score lies where those of real sets do. For
-every fold an inner split sets about a fifth of the training subjects aside; the network is trained on the rest, and
-after each epoch it predicts the subjects set aside and the held-out subject. The three scores come from these same
-predictions:
+Method. Eight synthetic subjects (``mt.synthetic_dataset``), nine clips each, three expressions; leave one subject
+out. The movements are faint (0.3 to 0.6 % of the frame's side), so that an honest score lies where those of real sets
+do. For every fold an inner split sets about a fifth of the training subjects aside; the network is trained on the
+rest, and after each epoch it predicts the subjects set aside and the held-out subject. The three scores come from
+these same predictions:
 
     last     the held-out predictions of the last epoch
     inner    of the epoch with the best UF1 on the subjects set aside (the last of several that are as good)
-    test     of the epoch with the most correct held-out predictions, for each subject: the leak
+    test     of the epoch with the most correct held-out predictions, for each subject: leakage
 
 Then once more with labels that mean nothing: of each person's three clips of an expression, one gets each label, at
 random. Nothing that is seen in a clip tells its label, so any score above chance, a third, is no knowledge. UF1 and UAR

@@ -14,7 +14,7 @@ What limits it: the baseline's products alone take a third of its time, so a fac
 large matrix product throughout. Page faults, which cost the baseline up to a third of a forward, are gone; what is left
 above the products is attention in short lines of 32 to 128 channels, which runs at half that rate, the writing of maps
 that are larger than a core's cache, and two threads waiting for each other. A training step has to keep its maps for
-the backward pass, which no slicing avoids. The two branches share no work: front and back read different images.
+the backward pass, which no micro-batches avoid. The two branches share no work: front and back read different images.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def build(name: str, device: str = "cpu") -> nn.Module:
         net: nn.Module = plain.PlainTSFmicro(CLASSES, drop_path=0.0)
         plain.load_used(net, plain.published_state_dict(ours))  # type: ignore[arg-type]
     else:
-        net = Motion(mt.fuse(ours) if "fuse" in name else ours)
+        net = Motion(ours)
     return net.to(device)
 
 
@@ -114,9 +114,8 @@ def print_equality(device: str, batch: int = 2) -> None:
     base = build("plain", device)
     want = predict(base.eval(), onset, apex - onset)()
     rows = []
-    for name in ("TSFmicro", "fuse(TSFmicro)"):
-        got = predict(build(name, device).eval(), onset, apex - onset)()
-        rows.append([name, "logits", f"{float((got - want).abs().max() / want.abs().max()):.0e}"])  # type: ignore[operator, attr-defined]
+    got = predict(build("TSFmicro", device).eval(), onset, apex - onset)()
+    rows.append(["TSFmicro", "logits", f"{float((got - want).abs().max() / want.abs().max()):.0e}"])  # type: ignore[operator, attr-defined]
     target = torch.tensor([1, 3], device=device)[:batch]
     nets = {name: build(name, device).train() for name in ("plain", "TSFmicro", "TSFmicro, checkpoint")}
     norms = {}
@@ -207,7 +206,7 @@ def print_memory(batch: int) -> dict[str, float]:
     """Peak memory of fresh processes; that of training relative to the baseline's."""
     rows, found = [], {}
     for way, names in {
-        "inference": ("plain", "TSFmicro", "fuse(TSFmicro)"),
+        "inference": ("plain", "TSFmicro"),
         "train": ("plain", "TSFmicro", "TSFmicro, checkpoint"),
     }.items():
         peaks = {name: float(fresh_process(MEMORY, name, way, batch)) for name in names}
@@ -237,22 +236,22 @@ def on_cpu(batch: int, turns: int, *, compiled: bool, quick: bool) -> None:
     print(f"\nA forward of batch {batch} is {forward / 1e9:.0f} GFLOP, a training step {both / 1e9:.0f}; "
           f"the product of two matrices runs at {speed:.0f} GFLOP/s, at which they would take "
           f"{forward / speed / 1e6:.0f} ms and {both / speed / 1e6:.0f} ms.")  # fmt: skip
-    nets = {name: build(name).eval() for name in ("plain", "TSFmicro", "fuse(TSFmicro)")}
+    nets = {name: build(name).eval() for name in ("plain", "TSFmicro")}
     steps = {name: predict(net, onset, motion) for name, net in nets.items()}
     if compiled:
         steps["TSFmicro, compiled"] = predict(torch.compile(build("TSFmicro").eval(), dynamic=False), onset, motion)
         steps["TSFmicro, compiled"]()
     steps["TSFmicro, bfloat16 autocast"] = predict(nets["TSFmicro"], onset, motion, low=True)
     alone = print_times("Inference, one branch", steps, turns, forward, "cpu")
-    ours = mt.TwoBranch(nets["fuse(TSFmicro)"].net)  # type: ignore[arg-type]
+    ours = mt.TwoBranch(nets["TSFmicro"].net)  # type: ignore[arg-type]
     pairs = {
         "plain, one branch": predict(nets["plain"], onset, motion),
         "plain, two passes": predict(partial(two_passes, nets["plain"]), onset, apex, offset),
-        "fuse(TSFmicro), one branch": predict(nets["fuse(TSFmicro)"], onset, motion),
-        "fuse(TwoBranch)": predict(ours, onset, apex, offset),
+        "TSFmicro, one branch": predict(nets["TSFmicro"], onset, motion),
+        "TwoBranch": predict(ours, onset, apex, offset),
     }
     times = print_times("Inference, two branches", pairs, turns, 0, "cpu", "plain, two passes")
-    cost = ratio(times["fuse(TwoBranch)"], times["fuse(TSFmicro), one branch"])
+    cost = ratio(times["TwoBranch"], times["TSFmicro, one branch"])
     print(f"\nTwo branches cost {cost:.2f} times one.")
     learners = {name: build(name).train() for name in ("plain", "TSFmicro", "TSFmicro, checkpoint")}
     learning = {name: train(net, onset, motion) for name, net in learners.items()}
@@ -260,7 +259,7 @@ def on_cpu(batch: int, turns: int, *, compiled: bool, quick: bool) -> None:
     learned = print_times("Training step, one branch", learning, turns, both, "cpu")
     peaks = {} if quick else print_memory(batch)
     reached = {
-        "inference, fuse(TSFmicro), times faster": (2.5, ratio(alone["plain"], alone["fuse(TSFmicro)"])),
+        "inference, TSFmicro, times faster": (2.5, ratio(alone["plain"], alone["TSFmicro"])),
         "training step, TSFmicro, times faster": (1.8, ratio(learned["plain"], learned["TSFmicro"])),
         "two branches ÷ one, inference": (1.9, cost),
     }
@@ -268,7 +267,7 @@ def on_cpu(batch: int, turns: int, *, compiled: bool, quick: bool) -> None:
         if name != "plain":
             reached[f"peak memory of training, {name} ÷ plain"] = (0.6, peaks[name])
     print_goals(reached)
-    shown = ["fuse(TSFmicro)"] if quick else list(nets)  # the profiler takes its time
+    shown = ["TSFmicro"] if quick else list(nets)  # the profiler takes its time
     print_profile("Where inference goes", {name: steps[name] for name in shown})
     if not quick:
         print_profile("Where a training step goes", {name: learning[name] for name in learners})
@@ -286,7 +285,7 @@ def on_device(device: str, batch: int, turns: int, compiled: bool) -> None:
     ]
     for mode in ("inference", "training"):
         steps: dict[str, Step] = {}
-        for candidate in ("plain", "TSFmicro") + (("fuse(TSFmicro)",) if mode == "inference" else ()):
+        for candidate in ("plain", "TSFmicro"):
             for way, tf32, low in ways:
                 for suffix in ("", ", compiled") if compiled else ("",):
                     net = build(candidate, device).train(mode == "training")

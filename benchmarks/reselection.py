@@ -1,10 +1,10 @@
-"""Do key frames that are re-selected make a better model? The same recipe on true, shifted and mended annotations.
+"""Do key frames that are re-selected make a better model? The same recipe on true, shifted and corrected annotations.
 
     python -m benchmarks.reselection [--quick] [--processes 2] [--out docs/reselection.json]
 
-Method. Eight made people, nine clips each, three expressions; leave one subject out; the last epoch is scored, pooled
-over all folds. The annotation of every key frame is moved by a whole number of frames drawn evenly from -4 to 4, which
-is what people who annotate disagree by (onset < apex < offset is kept). Then
+Method. Eight synthetic subjects, nine clips each, three expressions; leave one subject out; the last epoch is scored,
+pooled over all folds. The annotation of every key frame is moved by a whole number of frames drawn evenly from -4 to
+4, which is what people who annotate disagree by (onset < apex < offset is kept). Then
 
     true          trains and predicts with the true key frames
     shifted       with the moved ones, as they are

@@ -1,4 +1,4 @@
-"""Small training runs on made people, for the studies of how results come about: what they have in common.
+"""Small training runs on synthetic subjects, for the studies of how results come about: what they have in common.
 
 The recipe is ``examples/train_mer.py`` itself, narrowed: TSFmicro at 48x48 with widths 8 to 32, onset and apex only.
 """

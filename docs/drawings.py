@@ -1,6 +1,7 @@
-"""Drawings of how things go together, as SVG for light and dark pages; `python docs/figures.py` writes them.
+"""Drawings of how things go together, as SVG for light and dark pages: `python docs/drawings.py`, or `make figures`.
 
-A drawing is 640 wide, so that its words can be read on a phone. The map of the package is drawn from its imports.
+A drawing is 640 wide, so that its words can be read on a phone. The map of the package is drawn from its folders and
+imports: run this again when a file was added, renamed or moved.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Drawing:
 
 def overview(palette: str) -> str:
     """Where each part goes in a DFER and in a MER model."""
-    d = Drawing(540, palette)
+    d = Drawing(584, palette)
     d.box(20, 20, 170, 54, "data", "clip", "b t c h w")
     d.arrow((190, 47), (226, 47))
     d.box(230, 20, 160, 54, "ours", "FrameSelector", "GAMDSS")
@@ -93,37 +94,48 @@ def overview(palette: str) -> str:
     d.box(430, 20, 190, 54, "data", "onset, apex, offset", "b c h w each")
     d.arrow((105, 74), (105, 126))
     d.arrow((525, 74), (525, 126))
-    d.text(240, 104, "a DFER model", bold=True)
-    d.text(420, 104, "a MER model", bold=True)
+    d.text(180, 104, "a DFER model", bold=True)
+    d.text(440, 104, "a MER model", bold=True)
     # DFER, left
-    d.box(20, 130, 240, 44, "yours", "your frame encoder", "b t c h w to b t d")
-    d.arrow((140, 174), (140, 206))
-    d.box(20, 210, 240, 44, "ours", "RetNetTemporal", "instead of an LSTM; streams")
-    d.arrow((140, 254), (140, 286))
-    d.box(20, 290, 240, 44, "ours", "FramePool", "one vector a clip")
-    d.arrow((80, 334), (80, 366))
-    d.arrow((200, 334), (200, 366))
-    d.box(20, 370, 115, 44, "yours", "your head", "logits")
-    d.box(145, 370, 115, 44, "ours", "AUHead", "18 units")
+    d.box(20, 130, 220, 44, "yours", "your frame encoder", "b t c h w to b t d")
+    d.arrow((130, 174), (130, 206))
+    d.box(20, 210, 220, 44, "ours", "RetNetTemporal", "in place of an LSTM; streams")
+    d.arrow((130, 254), (130, 286))
+    d.box(20, 290, 220, 44, "ours", "FramePool", "one vector a clip")
+    d.arrow((72, 334), (72, 366))
+    d.arrow((188, 334), (188, 366))
+    d.box(20, 370, 108, 44, "yours", "your head", "logits")
+    d.box(136, 370, 104, 44, "ours", "AUHead", "18 units")
     # MER, right
-    d.box(380, 130, 240, 44, "ours", "TwoBranch", "rise and fall, one set of weights")
-    d.arrow((440, 174), (440, 206))
-    d.arrow((560, 174), (560, 206))
-    d.text(432, 190, "onset", size=13, muted=True, anchor="end")
-    d.text(552, 190, "apex − onset", size=13, muted=True, anchor="end")
-    d.box(380, 210, 115, 76, "ours", "Spatial", "Transformer", "where")
-    d.box(505, 210, 115, 76, "ours", "Manhattan", "RetNet", "how")
-    d.arrow((440, 286), (440, 312), (488, 312))
-    d.arrow((560, 286), (560, 312), (512, 312))
-    d.plus(500, 312)
-    d.arrow((500, 324), (500, 346))
-    d.box(380, 350, 240, 44, "ours", "ParallelFusion", "lift to 1024, then the mean")
-    d.text(500, 408, "together: TSFmicro", size=13, muted=True)
+    d.box(262, 130, 358, 44, "ours", "TwoBranch", "rise and fall, one set of weights")
+    d.arrow((352, 174), (352, 206))
+    d.arrow((540, 174), (540, 206))
+    d.text(360, 190, "onset", size=13, muted=True, anchor="start")
+    d.text(532, 190, "apex − onset", size=13, muted=True, anchor="end")
+    d.box(262, 210, 180, 54, "ours", "SpatialTransformer", "where")
+    d.box(452, 210, 168, 54, "ours", "ManhattanRetNet", "how")
+    d.arrow((352, 264), (352, 298), (429, 298))
+    d.arrow((536, 264), (536, 298), (453, 298))
+    d.plus(441, 298)
+    d.arrow((441, 310), (441, 340))
+    d.box(262, 344, 358, 44, "ours", "ParallelFusion", "lift to 1024, then the mean")
+    d.text(441, 404, "together: TSFmicro", size=13, muted=True)
     # loss
-    d.arrow((80, 414), (80, 488), (186, 488))
-    d.arrow((200, 414), (200, 440), (250, 440), (250, 456), dashed=True)
-    d.arrow((500, 418), (500, 488), (454, 488))
-    d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "instead of CrossEntropyLoss")
+    d.arrow((72, 414), (72, 488), (186, 488))
+    d.arrow((188, 414), (188, 436), (240, 436), (240, 456), dashed=True)
+    d.arrow((540, 388), (540, 488), (454, 488))
+    d.box(190, 460, 260, 56, "loss", "AUPriorLoss", "in place of CrossEntropyLoss")
+    for x, kind, words in (
+        (20, "ours", "this library"),
+        (160, "loss", "its loss"),
+        (270, "yours", "your code"),
+        (390, "data", "data"),
+    ):
+        fill, line = d.colours[kind]
+        d.parts.append(
+            f'<rect x="{x}" y="545" width="22" height="18" rx="4" fill="{fill}" stroke="{line}" stroke-width="1.5"/>'
+        )
+        d.text(x + 30, 554, words, size=13.5, muted=True, anchor="start")
     return d.svg(
         "Where the parts of mertools go: a DFER model on the left, a MER model on the right, one loss for both"
     )
@@ -227,95 +239,79 @@ def two_branch(palette: str) -> str:
     return d.svg("TwoBranch: one network on the rise and on the fall of an expression")
 
 
-# --- the package, from its imports ----------------------------------------------------------------------------------
+# --- the package, from its folders and imports -----------------------------------------------------------------------
 
-AREAS = {
-    "command line": ("cli", "cli_audit"),
-    "training runs": (
-        "run_folder", "checkpoints", "clip_batches", "processes", "sync_norm", "synthetic_dataset",
-    ),
-    "figures": ("plots",),
-    "audit": (
-        "audit", "audit_table", "audit_search", "audit_workers", "audit_journal", "audit_statistics", "audit_plots",
-        "audit_report", "corrected_table",
-    ),
-    "scores and folds": (
-        "folds", "metrics", "score_book", "score_rows", "score_files", "score_summary", "bootstrap",
-    ),
-    "models and files": ("models", "published", "torchscale", "model_folder", "onnx_export", "fuse"),
-    "datasets": (
-        "annotations", "annotation_rows", "schemas", "tables", "workbooks", "repairs", "problems", "protocols",
-        "frame_folders", "check_dataset", "clip_dataset", "augment",
-    ),
-    "key frames": ("selection", "search", "robust", "motion", "trapezoid", "stream", "keyframes", "distance"),
-    "action units": ("au", "au_loss", "au_checks", "au_head", "au_labels", "expressions", "imbalance"),
-    "retention and fusion": (
-        "retention", "retention_forms", "rotary", "projection", "temporal", "pooling", "manhattan", "backbone",
-        "table_cache", "spatial", "fusion", "drop_path", "slices",
-    ),
-    "clips": ("clips", "images", "synthetic", "resample", "flow", "magnify"),
-    "ground": ("checks", "constants", "padding", "files", "locks", "csv_rows", "shown"),
-}  # fmt: skip
+PACKAGE = ROOT / "mertools"
+TOP = {"__init__": "mt: the flat API", "plots": "plots.py", "cli": "cli.py"}  # files that stand above the rooms
 
 
-def imports() -> dict[str, set[str]]:
-    """Which files of the package each file imports, also inside functions."""
-    found: dict[str, set[str]] = {}
-    for path in (ROOT / "mertools").glob("*.py"):
-        if path.stem.startswith("__"):
-            continue
-        used = set()
+def floors() -> tuple[tuple[str, ...], ...]:
+    """Which rooms stand on which floor, lowest first: as the test of the imports has it."""
+    tree = ast.parse((ROOT / "tests" / "test_rooms.py").read_text())
+    (value,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "FLOORS"
+    )
+    return ast.literal_eval(value)
+
+
+def uses(room: str) -> set[str]:
+    """Rooms that the files of a room import from, also inside functions."""
+    files = sorted((PACKAGE / room).glob("*.py")) or [PACKAGE / f"{room}.py"]
+    found = set()
+    for path in files:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mertools."):
-                used.add(str(node.module).split(".")[1])
-        found[path.stem] = used
-    return found
+                found.add(str(node.module).split(".")[1])
+    return found - {room}
 
 
 def package(palette: str) -> str:
-    """The files by area, from what everything needs up to the command line; a line for each area that another uses."""
-    graph = imports()
-    area_of = {name: area for area, names in AREAS.items() for name in names}
-    left_out = sorted(graph.keys() ^ area_of.keys())
-    if left_out:
-        raise SystemExit(f"docs/drawings.py: AREAS and the files of mertools/ disagree about {', '.join(left_out)}")
-    uses: dict[str, set[str]] = {area: set() for area in AREAS}
-    for name, targets in graph.items():
-        uses[area_of[name]] |= {area_of[target] for target in targets} - {area_of[name]}
-    heights = {area: 34 + 18 * len(_wrapped(names)) for area, names in AREAS.items()}
-    d = Drawing(sum(heights.values()) + 12 * len(AREAS) + 20, palette)
-    y, middle = 14.0, {}
-    for area, names in AREAS.items():
-        fill, line = d.colours["data" if area == "ground" else "ours"]
-        d.parts.append(
-            f'<rect x="20" y="{y}" width="490" height="{heights[area]}" rx="8" fill="{fill}" stroke="{line}"/>'
-        )
-        d.text(34, y + 17, area, bold=True, anchor="start", size=15)
-        for i, words in enumerate(_wrapped(names)):
-            d.text(34, y + 37 + 18 * i, words, muted=True, anchor="start", size=13)
-        middle[area] = y + heights[area] / 2
-        y += heights[area] + 12
-    lane = 524.0
-    for area, targets in uses.items():
-        below = sorted(middle[target] for target in targets if target != "ground")  # everything stands on that
-        if not below:
-            continue
-        if below[0] < middle[area]:
-            raise SystemExit(f"docs/drawings.py: {area!r} uses what stands above it: order AREAS anew")
-        for y in below:
-            d.arrow((510, middle[area]), (lane, middle[area]), (lane, y - 6), (514, y - 6))
-        lane += 13
-    return d.svg("The files of mertools by area, and which areas use which; all of them use the ground")
+    """The rooms floor by floor with their files, and what each room uses."""
+    ground, *rooms = floors()
+    order = [room for floor in rooms for room in floor]
+    parts: list[tuple[float, Drawing]] = []
+    y = 12.0
+    for floor in reversed(rooms):
+        names = [name for name in (TOP if "cli" in floor else floor) if name in floor]
+        width = (600 - 12 * (len(names) - 1)) / len(names)
+        texts = []
+        for name in names:
+            files = sorted(path.stem for path in (PACKAGE / name).glob("*.py") if path.stem != "__init__")
+            below = [other for other in order[: order.index(floor[0])] if other in uses(name)]
+            needs = ["every room"] if name == "__init__" else below
+            texts.append((_wrapped(files, width, ", "), _wrapped(needs, width - 26, ", ")))
+        height = 40 + 18 * max(len(files) + len(needs) for files, needs in texts)
+        sheet = Drawing(0, palette)
+        for i, (name, (files, needs)) in enumerate(zip(names, texts, strict=True)):
+            x = 20 + i * (width + 12)
+            fill, line = sheet.colours["data" if name in TOP else "ours"]
+            sheet.parts.append(
+                f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height}" rx="8" fill="{fill}" stroke="{line}"/>'
+            )
+            sheet.text(x + 12, y + 18, TOP.get(name, f"{name}/"), bold=True, anchor="start", size=15)
+            for j, words in enumerate(files):
+                sheet.text(x + 12, y + 40 + 18 * j, words, muted=True, anchor="start", size=13)
+            for j, words in enumerate(needs):
+                base = y + height - 16 - 18 * (len(needs) - 1 - j)
+                sheet.text(x + 12, base, f"↓ {words}" if j == 0 else words, anchor="start", size=13)
+        parts.append((y, sheet))
+        y += height + 12
+    d = Drawing(y + 56, palette)
+    d.parts = [part for _, sheet in parts for part in sheet.parts]
+    d.box(20, y, 600, 44, "data", ", ".join(f"{name}.py" for name in ground), "the ground: everything may use it")
+    return d.svg("The rooms of mertools, floor by floor, with their files; ↓ names the rooms that a room uses")
 
 
-def _wrapped(names: tuple[str, ...]) -> list[str]:
-    lines = [""]
+def _wrapped(names: list[str], width: float, between: str) -> list[str]:
+    """Names in lines that fit into a box; a letter of 13 px is taken for 7.3 wide."""
+    lines: list[str] = []
     for name in names:
-        joined = f"{lines[-1]}   {name}" if lines[-1] else name
-        if len(joined) > 66:
-            lines.append(name)
+        if lines and 7.3 * len(lines[-1] + between + name) <= width - 24:
+            lines[-1] += between + name
         else:
-            lines[-1] = joined
+            if lines:
+                lines[-1] += between.rstrip()
+            lines.append(name)
     return lines
 
 
@@ -329,3 +325,7 @@ def write(folder: Path) -> None:
     for name, draw in DRAWINGS.items():
         for palette in PALETTES:
             (folder / f"{name}-{palette}.svg").write_text(draw(palette))
+
+
+if __name__ == "__main__":
+    write(ROOT / "docs" / "figures")

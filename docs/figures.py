@@ -1,6 +1,6 @@
-"""The pictures of the documentation, made by the library itself: `make figures`, or python docs/figures.py [NAME ...].
+"""The pictures of the documentation, drawn by the library itself: `make figures`, or python docs/figures.py [NAME ...].
 
-Those that the demo and the audit write (demo.png, audit.png) are made by `make demo` and `mertools audit`.
+Those that the demo and the audit write (demo.png, audit.png) come from `make demo` and `mertools audit`.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ ONSET, APEX, OFFSET, INK, MUTED, GRID = "#1b7f6b", "#c2452d", "#3559a8", "#22262
 
 
 def smile(**settings: Any) -> mt.SyntheticClip:
-    """A made smile on the portrait, with known key frames 24, 36 and 56 unless said otherwise."""
+    """A synthetic smile on the portrait, with known key frames 24, 36 and 56 unless said otherwise."""
     image = imread(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
     portrait = torch.tensor(image).permute(2, 0, 1).contiguous()
     return mt.synthetic_clip(portrait, eyes=EYES, **{"size": 160, "amplitude": 3.0, **settings})
 
 
 def sheet(w: float, h: float) -> Figure:
-    """An empty white figure."""
+    """A white figure without axes."""
     return Figure(figsize=(w, h), dpi=110, layout="constrained", facecolor="white")
 
 
 def quiet(axes: Any) -> None:
-    """Axes with nothing on them that does not speak."""
+    """Axes in muted colours, without the top and right line, with a light grid."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(GRID)
     axes.tick_params(colors=MUTED, length=3, labelsize=9)
@@ -58,7 +58,7 @@ def show(axes: Any, image: torch.Tensor, title: str, colour: str = INK, **how: A
 def distances() -> Figure:
     """All distances of a clip, true and wrapped, with the windows of the published search."""
     clip = smile(noise=2, seed=3).frames
-    marks = {"onset": 27, "apex": 38, "offset": 60}
+    annotation = {"onset": 27, "apex": 38, "offset": 60}
     flat = clip.flatten(1)[:, ::7]
     wrapped = torch.stack([(flat - frame).double().square().sum(1).sqrt() for frame in flat])  # uint8 − uint8 wraps
     figure = sheet(10, 4.6)
@@ -72,12 +72,12 @@ def distances() -> Figure:
         image = axes.imshow(d / off.mean(), cmap="GnBu", vmin=0, vmax=float(off.max() / off.mean()), origin="lower")
         spread = float((off.max() - off.min()) / off.mean())
         axes.set_title(f"{name}\n(largest − smallest: {spread:.0%} of the mean)", fontsize=10, color=INK)
-        rise, fall = marks["apex"] - marks["onset"], marks["offset"] - marks["apex"]
+        rise, fall = annotation["apex"] - annotation["onset"], annotation["offset"] - annotation["apex"]
         # Window sizes are those of the preset "wide", enlarged from the default so that they can be seen.
         axes.add_patch(
-            Rectangle((marks["apex"], marks["onset"]), 0.48 * fall, 0.32 * rise, fill=False, ec=APEX, lw=1.8)
+            Rectangle((annotation["apex"], annotation["onset"]), 0.48 * fall, 0.32 * rise, fill=False, ec=APEX, lw=1.8)
         )
-        axes.plot(marks["apex"], marks["onset"], "o", color=APEX, ms=5)
+        axes.plot(annotation["apex"], annotation["onset"], "o", color=APEX, ms=5)
         axes.set_xlabel("apex candidate (frame)", color=MUTED)
         axes.set_ylabel("onset candidate (frame)", color=MUTED)
         axes.tick_params(colors=MUTED, length=3, labelsize=9)
@@ -91,13 +91,13 @@ def distances() -> Figure:
 
 def blink() -> Figure:
     """A clip with a blink: what the plain search and the robust one find."""
-    made = smile(noise=3, blink=62, amplitude=2.0, size=128, seed=1)
-    clip = made.frames[None]
-    truth = (made.onset, made.apex, made.offset)
+    synthetic = smile(noise=3, blink=62, amplitude=2.0, size=128, seed=1)
+    clip = synthetic.frames[None]
+    truth = (synthetic.onset, synthetic.apex, synthetic.offset)
     found = [int(x) for x in mt.select_keyframes(clip)[:3]]
     plain = [int(x) for x in mt.select_keyframes(clip, distance=mt.pairwise_distance)[:3]]
-    change = mt.pairwise_distance(clip)[0, made.onset] / np.sqrt(clip[0, 0].numel())
-    change[made.onset] = change[made.onset - 1]  # the onset is no frame away from itself: without the dip
+    change = mt.pairwise_distance(clip)[0, synthetic.onset] / np.sqrt(clip[0, 0].numel())
+    change[synthetic.onset] = change[synthetic.onset - 1]  # an onset has distance 0 to itself: leave out the dip
     figure = sheet(10, 3.6)
     axes = figure.subplots()
     quiet(axes)
@@ -184,7 +184,7 @@ def decay() -> Figure:
 
 
 def manhattan() -> Figure:
-    """How far a place of a map sees: the decay around one place in each stage of the backbone."""
+    """How far a place of a map looks: the decay around one place in each stage of the backbone."""
     net = mt.ManhattanRetNet()
     figure = sheet(10, 2.9)
     for axes, (stage, head, side) in zip(
@@ -202,10 +202,10 @@ def manhattan() -> Figure:
 
 
 def how_and_where() -> Figure:
-    """The inputs of the two branches, and what else can be seen of a motion."""
-    made = smile(size=224)
-    onset, apex = (made.frames[i].float() / 255 for i in (made.onset, made.apex))
-    flow = mt.optical_flow(made.frames[made.onset], made.frames[made.apex])
+    """The inputs of the two branches, the optical flow and the optical strain."""
+    synthetic = smile(size=224)
+    onset, apex = (synthetic.frames[i].float() / 255 for i in (synthetic.onset, synthetic.apex))
+    flow = mt.optical_flow(synthetic.frames[synthetic.onset], synthetic.frames[synthetic.apex])
     motion = (apex - onset).mean(0)
     figure = sheet(10, 2.9)
     panels = figure.subplots(1, 4)
@@ -219,22 +219,22 @@ def how_and_where() -> Figure:
 
 def magnify() -> Figure:
     """A weak movement made visible."""
-    made = smile(amplitude=0.8, size=160)
-    clip = made.frames.float() / 255
+    synthetic = smile(amplitude=0.8, size=160)
+    clip = synthetic.frames.float() / 255
     louder = mt.magnify_motion(clip, factor=6, fps=100, low=0.5, high=6)
     figure = sheet(10, 2.9)
     panels = figure.subplots(1, 4)
     for k, (frames, name) in enumerate(((clip, "as it is"), (louder, "magnified 6 times"))):
-        motion = (frames[made.apex] - frames[made.onset]).mean(0)
-        show(panels[2 * k], frames[made.apex], f"apex, {name}")
+        motion = (frames[synthetic.apex] - frames[synthetic.onset]).mean(0)
+        show(panels[2 * k], frames[synthetic.apex], f"apex, {name}")
         show(panels[2 * k + 1], motion, f"apex − onset, {name}", cmap="RdBu_r", vmin=-0.2, vmax=0.2)
     return figure
 
 
 def augment() -> Figure:
     """The augmentation of GAMDSS: the three frames of a clip move together."""
-    made = smile(size=112)
-    frames = made.frames[[made.onset, made.apex, made.offset]].permute(0, 2, 3, 1).numpy()
+    synthetic = smile(size=112)
+    frames = synthetic.frames[[synthetic.onset, synthetic.apex, synthetic.offset]].permute(0, 2, 3, 1).numpy()
     figure = sheet(10, 3.6)
     rows = figure.subplots(2, 6)
     random = torch.Generator().manual_seed(1)
@@ -247,7 +247,7 @@ def augment() -> Figure:
 
 
 def conditions() -> Figure:
-    """What clips are made of to try a method on."""
+    """The movements and disturbances of synthetic clips."""
     figure = sheet(10, 4.2)
     kinds: list[tuple[str, dict[str, Any], int]] = [
         ("rest", {}, 0), ("smile", {}, 38), ("brow raise", {"movement": "brow-raise"}, 38),

@@ -1,4 +1,9 @@
-"""For mkdocs: the notebooks as pages, with what they showed when they were last run (`make notebooks`), and links."""
+"""For mkdocs: pages that are made from what the repository holds, and links.
+
+- a reference page for every room of the package, from the imports of ``mertools/__init__.py``;
+- the notebooks as pages, with what they showed when they were last run (`make notebooks`);
+- pictures that open at full size, and the roles of docstrings as links.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,16 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from reference_pages import public_names, reference_pages
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page and its pictures for each notebook."""
+    """Add the reference, and a page and its pictures for each notebook."""
+    for room, text in reference_pages().items():
+        files.append(File.generated(config, f"reference/{room}.md", content=text))
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         name = f"notebooks/{path.stem}"
         text, pictures = as_page(json.loads(path.read_text()), path.stem)
@@ -28,14 +37,28 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The roles of docstrings (``:func:`name```) as links to the name, where the page has it."""
+    """Roles of docstrings (``:func:`name```) link to the name's entry; a picture opens at full size."""
+    rooms = {name: room for room, names in public_names().items() for name in names}
+    here = page.file.src_uri.removeprefix("reference/").removesuffix(".md")
 
     def link(found: re.Match[str]) -> str:
         name = found[1].removeprefix("~").removeprefix("mertools.")
-        code = f"<code>{name}</code>"
-        return f'<a href="#mertools.{name}">{code}</a>' if f'id="mertools.{name}"' in html else code
+        code, room = f"<code>{name}</code>", rooms.get(name.partition(".")[0])
+        if room is None or not page.file.src_uri.startswith("reference/"):
+            return code
+        return f'<a href="{"" if room == here else f"{room}.html"}#mertools.{name}">{code}</a>'
 
-    return re.sub(r":(?:func|class|meth):<code>([~\w.]+)</code>", link, html)
+    html = re.sub(r":(?:func|class|meth):<code>([~\w.]+)</code>", link, html)
+    return re.sub(r'(<img [^>]*?src="([^"]+)"[^>]*>)(?!</a>)', r'<a class="enlarge" href="\2">\1</a>', html)
+
+
+def colab(stem: str) -> list[str]:
+    """A link that opens a notebook on Colab, once pyproject.toml has an address on GitHub."""
+    found = re.search(
+        r'^Repository = "https://github.com/(.+?)/?"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    notebook = f"blob/main/notebooks/{stem}.ipynb"
+    return [f"[Open in Colab](https://colab.research.google.com/github/{found[1]}/{notebook})"] if found else []
 
 
 def as_page(notebook: dict[str, Any], stem: str) -> tuple[str, list[bytes]]:
@@ -47,7 +70,7 @@ def as_page(notebook: dict[str, Any], stem: str) -> tuple[str, list[bytes]]:
         if cell["cell_type"] == "markdown":
             parts.append(source)
             if len(parts) == 1:
-                parts.append(f"[This page as a notebook]({stem}.ipynb)")
+                parts.append(" · ".join([f"[Download this page as a notebook]({stem}.ipynb)", *colab(stem)]))
             continue
         parts.append(f"```python\n{source}\n```")
         for output in cell["outputs"]:

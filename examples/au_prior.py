@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import mertools as mt
 
-# The labels of this made-up dataset, in its own order: rows of the prior are taken by name.
+# The labels of this synthetic dataset, in its own order: rows of the prior are taken by name.
 CLASSES = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 
 

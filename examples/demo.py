@@ -1,6 +1,6 @@
 """The main job on one clip: key frames, two-branch TSFmicro, one training step with the AU prior loss, a figure.
 
-python examples/demo.py                     a clip made on the spot, with known key frames
+python examples/demo.py                     a synthetic clip, with known key frames
 python examples/demo.py CLIP [--out FILE]   your own video file or folder of frames
 """
 
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 import mertools as mt
-from mertools.cli import save_figure, silence_decoders
+from mertools.cli import silence_decoders, telling
+from mertools.plots import check_figure_path
 
 # Grace Hopper's official portrait (US Navy, public domain), part of matplotlib's sample data, and where its eyes are.
 EYES = ((225.0, 190.0), (306.0, 186.0))
@@ -24,30 +25,35 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in th
 def main() -> int:
     """Run the demonstration; exit status 2 when the clip can't be used."""
     parser = argparse.ArgumentParser(description="Key frames, two-branch TSFmicro and an AU prior step on one clip.")
-    parser.add_argument("clip", nargs="?", default="", help="a video file or a folder of frames; default: a made clip")
+    parser.add_argument(
+        "clip", nargs="?", default="", help="a video file or a folder of frames; default: a synthetic clip"
+    )
     parser.add_argument("--out", type=Path, default=Path("demo.png"), help="where to write the figure")
     parser.add_argument("--label", default="happy", choices=mt.EXPRESSIONS, help="expression for the training step")
     args = parser.parse_args()
     silence_decoders()
     torch.manual_seed(0)
     try:
+        check_figure_path(args.out)  # before the work, not after it
         run(args.clip, args.out, args.label)
-    except (OSError, ValueError) as error:
-        print(f"demo: error: {error}", file=sys.stderr)
+    except (ImportError, OSError, ValueError) as error:
+        print(f"demo: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 
 
 def run(clip: str, out: Path, label: str) -> None:
     """The job itself, step by step."""
-    frames, truth, name = load(clip)
+    with telling("reading the clip"):
+        frames, truth, name = load(clip)
     t, _, h, w = frames.shape
-    print(f"clip        {name}: {t} frames of {h}x{w}")
+    print(f"clip        {name}: {t} frames of {h}x{w}", flush=True)
 
     # 1. Key frames: where the face changes most.
-    keys = mt.FrameSelector()(frames[None])
+    with telling(f"searching {t} frames"):
+        keys = mt.FrameSelector()(frames[None])
     found = [int(frame) for frame in keys[:3]]
-    print("key frames  onset {}  apex {}  offset {}".format(*found))
+    print("key frames  onset {}  apex {}  offset {}".format(*found), flush=True)
     if found[0] == 0 or found[2] == t - 1:
         print("            (the movement reaches an end of the clip: the onset or offset may lie beyond it)")
     if truth is not None:
@@ -75,7 +81,8 @@ def run(clip: str, out: Path, label: str) -> None:
     print(f"AU prior    loss {losses[0]:.4f} -> {losses[1]:.4f} after one step towards {label!r}")
 
     # 4. A picture of it.
-    save_figure(mt.plot_keyframes(frames, keys, truth=truth, title=f"Key frames of {name}"), out)
+    with telling("drawing"):
+        mt.plot_keyframes(frames, keys, truth=truth, title=f"Key frames of {name}", path=out)
     print(f"figure      {out}")
 
 
@@ -83,8 +90,8 @@ def load(clip: str) -> tuple[Tensor, tuple[int, int, int] | None, str]:
     """The clip's frames, its true key frames where they are known, and its name."""
     if clip:
         return mt.read_clip(clip), None, Path(clip).name
-    made = mt.synthetic_clip(portrait(), eyes=EYES, size=224, amplitude=3.0)
-    return made.frames, (made.onset, made.apex, made.offset), "a made smile"
+    smile = mt.synthetic_clip(portrait(), eyes=EYES, size=224, amplitude=3.0)
+    return smile.frames, (smile.onset, smile.apex, smile.offset), "a synthetic smile"
 
 
 def portrait() -> Tensor:

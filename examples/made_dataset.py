@@ -1,4 +1,4 @@
-"""A small made dataset in the layout of CASME II, to try things on: folders of frames and a coding table.
+"""A small synthetic dataset in the layout of CASME II, to try things on: folders of frames and a coding table.
 
 python examples/made_dataset.py FOLDER [--subjects 4] [--off 4]
 
@@ -46,19 +46,19 @@ def make(folder: Path, *, subjects: int = 4, off: int = 4, clips_each: int = 3, 
             onset = draw.randint(12, 18)
             apex = onset + draw.randint(9, 13)
             offset = apex + draw.randint(14, 20)
-            made = mt.synthetic_clip(
+            clip = mt.synthetic_clip(
                 portrait, num_frames=64, onset=onset, apex=apex, offset=offset, movement=movement, size=size, noise=1.5,
                 seed=100 * subject + k,
             )  # fmt: skip
             name = f"EP{subject:02d}_{k + 1:02d}"
             images = folder / "frames" / f"sub{subject:02d}" / name
             images.mkdir(parents=True, exist_ok=True)
-            for i, frame in enumerate(made.frames):
+            for i, frame in enumerate(clip.frames):
                 cv2.imwrite(str(images / f"img{FIRST + i}.png"), frame.permute(1, 2, 0).numpy()[..., ::-1].copy())
-            keys = [made.onset, made.apex, made.offset]
+            keys = [clip.onset, clip.apex, clip.offset]
             moved = [key + draw.randint(-off, off) for key in keys]
-            for rows, marks in ((true, keys), (annotated, moved)):
-                rows.append([subject, name, *(FIRST + key for key in marks), units, label])
+            for rows, row_keys in ((true, keys), (annotated, moved)):
+                rows.append([subject, name, *(FIRST + key for key in row_keys), units, label])
     for path, rows in ((folder / "codes.csv", annotated), (folder / "truth.csv", true)):
         with path.open("w", newline="") as file:
             csv.writer(file).writerows(rows)
@@ -67,7 +67,7 @@ def make(folder: Path, *, subjects: int = 4, off: int = 4, clips_each: int = 3, 
 
 def main() -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description="Make a small dataset in the layout of CASME II.")
+    parser = argparse.ArgumentParser(description="Make a small synthetic dataset in the layout of CASME II.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--subjects", type=int, default=4)
     parser.add_argument("--off", type=int, default=4, help="frames that annotations are off, at most")

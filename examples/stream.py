@@ -1,16 +1,18 @@
 """A camera loop: frames come one by one, and after every frame there is a label, the same as for the whole clip.
 
-python examples/stream.py                a clip made on the spot
+python examples/stream.py                a synthetic clip
 python examples/stream.py VIDEO          your own video file (or a camera's number: 0)
 
-A small network learns on made clips whether a face is at rest, on its way to the apex or on its way back, from frames
-that are each compared with the clip's first. Then it reads a clip it has not seen: first as a stream, then whole. What
-it learned holds for made faces and a still head; on a video of yours, watch that stream and clip agree, not the labels.
+A small network learns on synthetic clips whether a face is at rest, on its way to the apex or on its way back, from
+frames that are each compared with the clip's first: a minute or two on two cores. Then it reads a clip it has not seen:
+first as a stream, then whole. What it learned holds for synthetic faces and a still head; on a video of yours, watch
+that stream and clip agree, not the labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -21,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import mertools as mt
+from mertools.cli import silence_decoders, telling
 
 State: TypeAlias = tuple[mt.RetentionState, ...]
 
@@ -59,7 +62,7 @@ def motion_of(frames: Tensor, first: Tensor) -> Tensor:
     return (frames.float().mean(-3, keepdim=True) - first.float().mean(-3, keepdim=True)) / 16
 
 
-def made_clip(seed: int) -> mt.SyntheticClip:
+def moving_face(seed: int) -> mt.SyntheticClip:
     """A face that moves, another time course and movement for every seed."""
     draw = torch.Generator().manual_seed(seed)
     onset, rise, fall = (int(torch.randint(low, high, (), generator=draw)) for low, high in ((5, 20), (8, 16), (8, 16)))
@@ -77,24 +80,30 @@ def phases(clip: mt.SyntheticClip) -> Tensor:
 
 
 def train(net: PhaseNet, steps: int) -> None:
-    """A few steps on made clips."""
-    clips = [made_clip(seed) for seed in range(36)]
+    """A few steps on synthetic clips."""
+    print(
+        f"training a small network first, {steps} steps on 36 synthetic clips: a minute or two on two cores", flush=True
+    )
+    with telling("drawing the clips"):
+        clips = [moving_face(seed) for seed in range(36)]
     motion = torch.stack([motion_of(clip.frames, clip.frames[0]) for clip in clips])
     target = torch.stack([phases(clip) for clip in clips])
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3)
-    for step in range(steps):
-        some = torch.randperm(len(clips), generator=torch.Generator().manual_seed(step))[:6]
-        loss = F.cross_entropy(net(motion[some]).flatten(0, 1), target[some].flatten())
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+    with telling("training") as tell:
+        for step in range(steps):
+            some = torch.randperm(len(clips), generator=torch.Generator().manual_seed(step))[:6]
+            loss = F.cross_entropy(net(motion[some]).flatten(0, 1), target[some].flatten())
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            tell(f"training, step {step + 1} of {steps}, loss {loss.item():.3f}")
 
 
 def camera(source: str) -> Iterator[Tensor]:
     """Frames of a video file or camera as they come, ``(3, h, w)`` uint8 RGB."""
     capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
     if not capture.isOpened():
-        raise SystemExit(f"stream: cannot open {source!r}: a video file or the number of a camera is needed")
+        raise ValueError(f"cannot open {source!r}: a video file or the number of a camera is needed")
     try:
         while True:
             more, image = capture.read()
@@ -106,35 +115,50 @@ def camera(source: str) -> Iterator[Tensor]:
         capture.release()
 
 
-@torch.no_grad()
-def main() -> None:
-    """Train, stream, compare with the whole clip."""
+def main() -> int:
+    """Run the example; exit status 2 when the video can't be used."""
     parser = argparse.ArgumentParser(description="Labels for the frames of a stream as they come.")
-    parser.add_argument("video", nargs="?", help="a video file or the number of a camera; default: a made clip")
-    parser.add_argument("--steps", type=int, default=150, help="training steps on made clips")
+    parser.add_argument("video", nargs="?", help="a video file or the number of a camera; default: a synthetic clip")
+    parser.add_argument("--steps", type=int, default=150, help="training steps on synthetic clips")
     args = parser.parse_args()
+    silence_decoders()
+    try:
+        if args.video:
+            next(camera(args.video), None)  # what can't be opened is said before the training
+        run(args.video, args.steps)
+    except (OSError, ValueError) as error:
+        print(f"stream: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(video: str | None, steps: int) -> None:
+    """Train, stream, compare with the whole clip."""
     torch.manual_seed(0)
     net = PhaseNet()
-    with torch.enable_grad():
-        train(net, args.steps)
-    net.eval()
+    train(net, steps)
+    with torch.no_grad():
+        stream(net.eval(), video)
 
-    clip = None if args.video else made_clip(1000)
+
+def stream(net: PhaseNet, video: str | None) -> None:
+    """Label the frames as they come, and once more all at once."""
+    clip = moving_face(1000) if video is None else None
     frames: list[Tensor] = []
     logits: list[Tensor] = []
     state: State | None = None
     took = 0.0
-    for i, frame in enumerate(camera(args.video) if clip is None else clip.frames):
+    for i, frame in enumerate(clip.frames if clip is not None else camera(str(video))):
         frames.append(frame)  # kept only for the comparison below; a stream needs the first frame and the state
         start = time.perf_counter()
         out, state = net.step(motion_of(frame, frames[0])[None], state)
         took += time.perf_counter() - start
         label = PHASES[int(out.argmax())]
         if i == 0 or label != PHASES[int(logits[-1].argmax())]:
-            print(f"frame {i:3d}: {label}")
+            print(f"frame {i:3d}: {label}", flush=True)
         logits.append(out[0])
     if not frames:
-        raise SystemExit("stream: no frames came")
+        raise ValueError(f"no frames came from {video!r}")
     streamed = torch.stack(logits)
     print(f"{len(frames)} frames, {took / len(frames) * 1e3:.1f} ms a frame")
 
@@ -148,4 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

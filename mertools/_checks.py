@@ -51,9 +51,16 @@ def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
-def check_floating(name: str, value: Any, expected: str) -> None:
-    """A real floating tensor; ``expected`` is its shape, for the message."""
+def check_floating(name: str, value: Any, expected: str, *, hint: str | None = None) -> None:
+    """A real floating tensor; ``expected`` is its shape, for the message, and ``hint`` what mends it."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor {expected}, got {type(value).__name__}")
     if not value.is_floating_point():
-        raise TypeError(f"{name} must be floating, got {value.dtype}: convert it with {name}.float()")
+        raise TypeError(f"{name} must be floating, got {value.dtype}: {hint or f'convert it with {name}.float()'}")
+
+
+def check_image(name: str, x: Any, channels: int) -> None:
+    """A floating image ``(b, channels, h, w)``."""
+    check_floating(name, x, f"(b, {channels}, h, w)", hint=f"normalise first, e.g. {name}.float() / 255")
+    if x.ndim != 4 or x.shape[1] != channels or 0 in x.shape[2:]:
+        raise ValueError(f"{name} must be (b, {channels}, h, w), got shape {tuple(x.shape)}")

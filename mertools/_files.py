@@ -1,7 +1,6 @@
 """Files: written atomically, locked for one process, read with an error that names them.
 
-Whoever reads a file that is written here finds what was there before or what is new, whatever happened to the writer.
-A process that is killed on the way leaves ``.NAME-….part`` behind, which nothing reads.
+A process that is killed while it writes leaves the old file whole, and ``.NAME-….part`` beside it, which nothing reads.
 """
 
 from __future__ import annotations
@@ -9,38 +8,30 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, fields
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import BaseFileLock, FileLock, Timeout
 
 __all__: list[str] = []
 
 MAX_BYTES = 1 << 28  # of a table or a list
+Record = TypeVar("Record")
 
 
 def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all of it or nothing: a temporary file, ``fsync``, ``os.replace``.
 
     A file that is there passes on its permissions; a symbolic link is followed.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        IsADirectoryError: ``path`` is a folder.
-        OSError: it can't be written, or is a device or a pipe; what was there before is untouched.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "report.txt"
-        >>> atomic_write(path, b"done")
-        >>> path.read_bytes(), len(list(path.parent.iterdir()))
-        (b'done', 1)
     """
     target, mode = check_target(path)
     temporary = _temporary(target)
@@ -64,20 +55,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is at ``path`` when the block ends well and nowhere when it does not.
-
-    Raises:
-        OSError: ``path`` is there and not empty, or the disk is full.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "synthetic"
-        >>> with atomic_folder(path) as folder:
-        ...     _ = (folder / "a.txt").write_text("1")
-        ...     before = path.exists()
-        >>> before, [file.name for file in path.iterdir()]
-        (False, ['a.txt'])
-    """
+    """A folder to fill, which is at ``path`` when the block ends well and nowhere when it does not."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
@@ -117,15 +95,6 @@ def lock(path: Path, *, shared: bool = False) -> BaseFileLock:
     """Hold a lock file until ``release()``, alone or together with the other parts of this process (``shared``).
 
     The operating system's lock goes with its process, however that ends; the empty file stays.
-
-    Raises:
-        RuntimeError: another process holds it.
-
-    Examples:
-        >>> import tempfile
-        >>> held = lock(Path(tempfile.mkdtemp()) / ".lock")
-        >>> held.is_locked, held.release()
-        (True, None)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(path, is_singleton=shared, thread_local=False)
@@ -140,19 +109,7 @@ def lock(path: Path, *, shared: bool = False) -> BaseFileLock:
 
 
 def append_line(file: FileIO, line: str) -> None:
-    r"""Add a line to a file that is open for appending, all of it or nothing.
-
-    Raises:
-        OSError: the disk is full, for instance; the file ends where it did before.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "log"
-        >>> with path.open("ab", buffering=0) as file:
-        ...     append_line(file, "one")
-        >>> path.read_text()
-        'one\n'
-    """
+    """Add a line to a file that is open for appending, all of it or nothing."""
     rest = memoryview(f"{line}\n".encode())
     before = os.fstat(file.fileno()).st_size
     try:
@@ -166,14 +123,7 @@ def append_line(file: FileIO, line: str) -> None:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Whatever goes wrong with the disk while a file is read names the file, which the system does not tell.
-
-    Examples:
-        >>> with reading("a.txt"):
-        ...     raise OSError(5, "Input/output error")
-        Traceback (most recent call last):
-        OSError: [Errno 5] Input/output error: 'a.txt'
-    """
+    """Whatever goes wrong with the disk while a file is read names the file, which the system does not tell."""
     try:
         yield
     except OSError as error:
@@ -191,12 +141,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> tuple[str, str]:
-    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is in another encoding, or too large.
-    """
+    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one, or GB18030 where it is Chinese."""
     data = read_bytes(path)
     encoding = (
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
@@ -204,23 +149,28 @@ def read_text(path: Path) -> tuple[str, str]:
     try:
         return data.decode(encoding), encoding
     except UnicodeDecodeError as error:
+        if encoding == "utf-8" and (text := _chinese(data)) is not None:
+            return text, "gb18030"
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"{path} is not {encoding.upper()} (row {line}): save the table as UTF-8 or xlsx") from error
 
 
-def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
-    """A JSON object out of a file that may be damaged, or not JSON at all.
+def _chinese(data: bytes) -> str | None:
+    """The text if it is GB18030 beyond doubt: most of its other characters are two bytes of GB2312.
 
-    Raises:
-        ValueError: it is no object in UTF-8 JSON; the message names ``place``, and the line where it is known.
-
-    Examples:
-        >>> json_object(b'{"epochs": 30}', "settings.json")
-        {'epochs': 30}
-        >>> json_object(b"[1, 2]", "settings.json")
-        Traceback (most recent call last):
-        ValueError: settings.json must hold a JSON object, it holds list
+    Nearly every text of western Europe decodes as GB18030, too; but its accented letters stand alone between ASCII.
     """
+    try:
+        text = data.decode("gb18030")
+    except UnicodeDecodeError:
+        return None
+    others = sum(letter > "\x7f" for letter in text)
+    pairs = sum(len(run) // 2 for run in re.findall(rb"(?:[\xa1-\xa9\xb0-\xf7][\xa1-\xfe])+", data))
+    return text if pairs > 0.5 * others else None
+
+
+def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
+    """A JSON object out of a file that may be damaged; a ValueError names ``place``, and the line where it is known."""
     try:
         value = json.loads(data.decode())
     except json.JSONDecodeError as error:
@@ -232,6 +182,64 @@ def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{place} must hold a JSON object, it holds {type(value).__name__}")
     return value
+
+
+def write_record(path: str | os.PathLike[str], record: Any) -> None:
+    """Write the settings of a dataclass that differ from its defaults as TOML, which has no None: ``"none"``."""
+    values: dict[str, Any] = {}
+    for part in fields(record):
+        value = getattr(record, part.name)
+        default = part.default_factory() if part.default_factory is not MISSING else part.default
+        if value != default:
+            values[part.name] = "none" if value is None else value
+    atomic_write(Path(path), ("\n".join(_toml_table([], values)).lstrip("\n") + "\n").encode())
+
+
+def read_record(path: str | os.PathLike[str], record: Callable[..., Record], **change: Callable[[Any], Any]) -> Record:
+    """A dataclass out of a TOML file that names its settings; ``change`` turns single values into what it takes."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError as error:
+            raise ImportError(f"reading {path} needs tomli before Python 3.11: pip install 'mertools[data]'") from error
+    text, _ = read_text(Path(path))
+    try:
+        values: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path} can't be read as TOML: {error}") from None
+    known = [part.name for part in fields(record)]  # type: ignore[arg-type]
+    if unknown := [name for name in values if name not in known]:
+        raise ValueError(f"{path} holds {', '.join(unknown)}, known are {', '.join(known)}")
+    try:
+        return record(**{name: change[name](value) if name in change else value for name, value in values.items()})
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _toml_table(names: list[str], table: Mapping[str, Any]) -> list[str]:
+    """The lines of a table: its own values first, then the tables within it, as TOML wants them."""
+    lines = ["", f"[{'.'.join(map(_toml_key, names))}]"] if names else []
+    lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items() if not isinstance(value, Mapping)]
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            lines += _toml_table([*names, key], value)
+    return lines
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return f"[{', '.join(map(_toml, sorted(value) if isinstance(value, frozenset) else value))}]"
 
 
 def _temporary(target: Path) -> Path:

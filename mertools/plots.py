@@ -1,29 +1,37 @@
-"""Pictures of what the library finds. Needs matplotlib (extra ``plot``), imported when a plot is made."""
+"""Figures of what the library finds. Needs matplotlib (extra ``plot``), imported when a figure is made.
+
+All take ``ax`` (draw into axes of yours), ``figsize`` and ``path`` (write the figure, too). Figures of
+``figsize="column"`` (3.5 inches) and ``"page"`` (7.16 inches) go into a paper of two columns as they are: text has 7
+points or more, fonts are TrueType, and marks differ in shape as well as in colour.
+"""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._files import atomic_write
+from mertools._checks import check_choice, check_number
+from mertools._files import atomic_write, check_target
 from mertools._text import escape_unprintable
 from mertools.action_units.expressions import EXPRESSIONS, class_names
 from mertools.action_units.prior import ACTION_UNITS, au_prior
+from mertools.audit.plots import COLOURS, GRID, INK, MARKERS, MUTED, figure_of, quiet, write_figure
 from mertools.evaluation.metrics import check_counts, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook
-from mertools.evaluation.score_summary import NOT_STATED
+from mertools.evaluation.score_io import NOT_STATED
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["plot_au_prior", "plot_confusion", "plot_keyframes"]
@@ -36,8 +44,10 @@ _FACS = {
     "AU20": "lip stretcher", "AU23": "lip tightener", "AU25": "lips part", "AU26": "jaw drop", "AU28": "lip suck",
     "AU45": "blink",
 }  # fmt: skip
-_COLOURS = {"onset": "#1b7f6b", "apex": "#c2452d", "offset": "#3559a8"}
-_INK, _MUTED, _GRID = "#22262b", "#6b737c", "#e4e7ea"
+_WIDTHS = {"column": 3.5, "page": 7.16}  # inches, of IEEE's and ACM's papers of two columns
+
+Keys: TypeAlias = tuple[int, int, int]
+Figsize: TypeAlias = tuple[float, float] | Literal["column", "page"] | None
 
 
 def plot_keyframes(
@@ -47,6 +57,9 @@ def plot_keyframes(
     truth: KeyFrames | tuple[int, int, int] | None = None,
     truth_name: str = "true",
     title: str | None = None,
+    ax: Axes | None = None,
+    figsize: Figsize = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draw a clip's change over time, its three key frames, and what moved between them.
 
@@ -61,14 +74,18 @@ def plot_keyframes(
             floating in [0, 1].
         keys: its key frames, a batch of one.
         truth: the key frames it is compared with: an annotation, or the truth of a synthetic clip.
-        truth_name: what to call those in the legend.
+        truth_name: what to call those below the curve.
         title: text above the figure.
+        ax: draw the curve there, without the images.
+        figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
+        path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
     Returns:
         A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
         ImportError: matplotlib is missing.
+        OSError: ``path`` can't be written.
         TypeError: frames or keys are of the wrong kind.
         ValueError: not one clip of images, or key frames beyond its end.
 
@@ -78,27 +95,33 @@ def plot_keyframes(
         >>> figure = plot_keyframes(clip.frames, select_keyframes(clip.frames[None]))
         >>> len(figure.axes)
         7
-
-    Source: ours.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_keyframes needs matplotlib: pip install 'mertools[plot]'") from error
     clip = _one_clip(frames)
     found = _positions("keys", keys, len(clip))
-    marks = None if truth is None else _positions("truth", truth, len(clip))
+    annotation = None if truth is None else _positions("truth", truth, len(clip))
+    if ax is not None:
+        figure, text = _prepared("plot_keyframes", ax, figsize, path, lambda width: (0, 0))
+        _draw_curve(ax, clip, found, annotation, truth_name, text)
+        if title:
+            ax.set_title(_lines(title), loc="left", fontsize=text + 1, color=INK, pad=4 * text, parse_math=False)
+    else:
+        columns = 6 if _width(figsize, 12) >= 6 else 3
+        rows = 6 // columns
+        tall = clip.shape[2] / clip.shape[3]
 
-    aspect = clip.shape[2] / clip.shape[3]
-    strip = 2.0 * aspect + 0.45  # six images side by side and their titles
-    figure = Figure(figsize=(12, 3.6 + strip), dpi=130, layout="constrained", facecolor="white")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(3.6, strip))
-    top, bottom = parts
-    if title:
-        top.suptitle(_lines(title), x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
-    _draw_curve(top.subplots(), clip, found, marks, truth_name)
-    _draw_images(bottom.subplots(1, 6), clip, found)
-    return figure
+        def size(width: float) -> tuple[float, float]:
+            return 0.18 * width + 1.4, rows * (tall * width / (columns + 0.2) + 0.034 * _text(width))
+
+        figure, text = _prepared("plot_keyframes", None, figsize, path, size, default=12)
+        above, below = size(figure.get_figwidth())
+        top, bottom = figure.subfigures(2, 1, height_ratios=(above, below))
+        if title:
+            top.suptitle(
+                _lines(title), x=0.012, ha="left", fontsize=text + 2, color=INK, fontweight="bold", parse_math=False
+            )
+        _draw_curve(top.subplots(), clip, found, annotation, truth_name, text)
+        _draw_images(bottom.subplots(rows, columns).flat, clip, found, text)
+    return _written(figure, path)
 
 
 def plot_au_prior(
@@ -108,6 +131,9 @@ def plot_au_prior(
     action_units: Sequence[str] = ACTION_UNITS,
     compare: tuple[str, str] | None = None,
     title: str | None = None,
+    ax: Axes | None = None,
+    figsize: Figsize = None,
+    path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     """Draw which action units go with which class: the prior as a heat map, or one class against another.
 
@@ -117,12 +143,16 @@ def plot_au_prior(
         action_units: the units' names, in the order of the columns.
         compare: two classes whose profiles are drawn side by side, units with the largest difference first.
         title: text above the figure.
+        ax: draw into these axes.
+        figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
+        path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
     Returns:
         A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
         ImportError: matplotlib is missing.
+        OSError: ``path`` can't be written.
         TypeError: prior is no tensor.
         ValueError: names and prior do not fit, or a class to compare is not among them.
 
@@ -132,14 +162,11 @@ def plot_au_prior(
 
     Source: AU-DFER (arXiv 2507.07678).
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_au_prior needs matplotlib: pip install 'mertools[plot]'") from error
     names = class_names(classes)
-    table = au_prior(names, action_units=action_units) if prior is None else prior
+    table: Any = au_prior(names, action_units=action_units) if prior is None else prior
     if not isinstance(table, Tensor):
-        raise TypeError(f"prior must be a torch.Tensor (e, a), got {type(table).__name__}")
+        mend = ": pass torch.tensor(prior)" if isinstance(table, (np.ndarray, list, tuple)) else ""
+        raise TypeError(f"prior must be a torch.Tensor (e, a), got {type(table).__name__}{mend}")
     if table.shape != (len(names), len(action_units)):
         raise ValueError(
             f"prior must be ({len(names)}, {len(action_units)}) to match classes and action_units, "
@@ -151,16 +178,24 @@ def plot_au_prior(
         unknown = [name for name in compare if name not in names]
         if len(compare) != 2 or unknown:
             raise ValueError(f"compare must be two of {', '.join(names)}, got {compare!r}")
-        figure = Figure(figsize=(8, 0.34 * len(labels) + 1.4), dpi=130, layout="constrained", facecolor="white")
         pair = values[[names.index(name) for name in compare]]
-        _draw_profiles(figure.subplots(), pair, labels, compare)
+
+        def size(width: float) -> tuple[float, float]:
+            return 0.025 * _text(width) * len(labels), 1.1
+
+        figure, text = _prepared("plot_au_prior", ax, figsize, path, size, default=8)
+        axes = figure.subplots() if ax is None else ax
+        _draw_profiles(axes, pair, labels, compare, text)
     else:
-        size = (0.8 * len(names) + 3.6, 0.36 * len(labels) + 1.2)
-        figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-        _draw_heat_map(figure, values.T, labels, names)
-    if title:
-        figure.suptitle(_lines(title), x=0.012, ha="left", fontsize=13, color=_INK, fontweight="bold", parse_math=False)
-    return figure
+
+        def size(width: float) -> tuple[float, float]:
+            return 0.03 * _text(width) * len(labels), 1.0
+
+        figure, text = _prepared("plot_au_prior", ax, figsize, path, size, default=0.8 * len(names) + 3.6)
+        axes = figure.subplots() if ax is None else ax
+        _draw_heat_map(axes, values.T, labels, names, text)
+    _head(figure, ax, _lines(title) if title else "", text + 2)
+    return _written(figure, path)
 
 
 def plot_confusion(
@@ -169,6 +204,8 @@ def plot_confusion(
     *,
     normalise: bool = True,
     title: str | None = None,
+    ax: Axes | None = None,
+    figsize: Figsize = None,
     path: str | os.PathLike[str] | None = None,
 ) -> Figure:
     r"""Draw a confusion matrix: a row per true class, a column per predicted one.
@@ -179,6 +216,8 @@ def plot_confusion(
         normalise: colour and write each cell as percent of its row (what the class was taken for; the diagonal is the
             recall), with the count below; False: counts alone.
         title: text above the figure, before the scores, the clips and how the epoch was chosen.
+        ax: draw into these axes.
+        figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
         path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
     Returns:
@@ -186,6 +225,7 @@ def plot_confusion(
 
     Raises:
         ImportError: matplotlib is missing.
+        OSError: ``path`` can't be written.
         TypeError: no counts.
         ValueError: no clips, or names that do not fit the matrix.
 
@@ -196,11 +236,7 @@ def plot_confusion(
 
     Source: ours.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("plot_confusion needs matplotlib: pip install 'mertools[plot]'") from error
-    counts = check_counts(book.confusion if isinstance(book, ScoreBook) else book)
+    counts = check_counts(book.confusion if isinstance(book, ScoreBook) else _matrix(book))
     if classes is None:
         names = book.classes if isinstance(book, ScoreBook) else tuple(map(str, range(len(counts))))
     else:
@@ -216,137 +252,305 @@ def plot_confusion(
     lines = (
         [*_lines(title).split("\n"), *map(escape_unprintable, lines)] if title else list(map(escape_unprintable, lines))
     )
+    longest = max(len(escape_unprintable(name, 60)) for name in names)
     side = max(0.95 * len(names), 2.6)
-    width = max(
-        side + 0.09 * max(len(escape_unprintable(name, 60)) for name in names) + 1.5, 0.085 * max(map(len, lines))
-    )
-    size = (width, side + 0.9 + 0.22 * len(lines))
-    figure = Figure(figsize=size, dpi=130, layout="constrained", facecolor="white")
-    heading = figure.suptitle("\n".join(lines), x=0.02, ha="left", fontsize=10, color=_INK, parse_math=False)
-    heading.set_linespacing(1.35)
-    _draw_confusion(figure.subplots(), counts.double().numpy(), names, normalise)
+    default = max(side + 0.09 * longest + 1.5, 0.085 * max(map(len, lines)))
+
+    def size(width: float) -> tuple[float, float]:
+        text = _text(width)
+        square = side if figsize is None else width - 0.008 * text * longest - 0.6  # labels at its left
+        return square + 0.009 * text * longest, 0.5 + 0.022 * text * len(lines)
+
+    figure, text = _prepared("plot_confusion", ax, figsize, path, size, default=default)
+    _head(figure, ax, "\n".join(lines), text)
+    axes = figure.subplots() if ax is None else ax
+    _draw_confusion(axes, counts.double().numpy(), names, normalise, text)
+    return _written(figure, path)
+
+
+def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
+    """Write a figure whole or not at all, see :func:`atomic_write`; the ending says what it becomes."""
+    kind = check_figure_path(path)
+    data = io.BytesIO()
+    figure.savefig(data, format=kind)
+    atomic_write(Path(path), data.getvalue())
+
+
+def check_figure_path(path: str | os.PathLike[str]) -> str:
+    """What a figure of this name becomes, png without an ending; before the work that makes the figure.
+
+    Raises:
+        OSError: nothing can be written there.
+        ValueError: matplotlib writes no such kind.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    kind = Path(path).suffix.lower() or ".png"
+    if kind[1:] not in FigureCanvasBase.get_supported_filetypes():
+        raise ValueError(
+            f"the file's suffix must be one that matplotlib writes (.png, .pdf, .svg, .jpg, ...), got {kind!r}"
+        )
+    check_target(Path(path))
+    return kind[1:]
+
+
+# --- what the figures have in common ----------------------------------------------------------------------------------
+
+
+def _width(figsize: Figsize, default: float) -> float:
+    if figsize is None:
+        return default
+    if isinstance(figsize, str):
+        check_choice("figsize", figsize, tuple(_WIDTHS))
+        return _WIDTHS[figsize]
+    if not isinstance(figsize, (tuple, list)) or len(figsize) != 2:
+        raise ValueError(f"figsize must be (width, height) in inches, 'column' or 'page', got {figsize!r}")
+    for name, side in zip(("width", "height"), figsize, strict=True):
+        if check_number(f"figsize's {name}", side, 0) == 0:
+            raise ValueError(f"figsize must be (width, height) in inches, got {figsize!r}")
+    return float(figsize[0])
+
+
+def _text(width: float) -> float:
+    """Points of text in a figure so wide: a paper's column is shown as it is, a wide figure is shrunk."""
+    return 7.0 if width < 5 else 8.0 if width < 8 else 10.0
+
+
+def _prepared(
+    name: str,
+    ax: Axes | None,
+    figsize: Figsize,
+    path: str | os.PathLike[str] | None,
+    size: Callable[[float], tuple[float, float]],
+    default: float = 0,
+) -> tuple[Any, float]:
+    """The figure to draw in and the points of its text; ``size`` gives the parts of its height for a width."""
+    if ax is not None:
+        if figsize is not None:
+            raise ValueError("figsize must be None with ax: the axes have their size")
+        if not hasattr(ax, "get_position"):
+            raise TypeError(f"ax must be the axes of one plot, got {type(ax).__name__}: pass plt.subplots()[1]")
+        figure: Any = ax.get_figure()
+        width = ax.get_position().width * figure.bbox.width / figure.dpi
+        text = _text(width / 0.8)
+    else:
+        width = _width(figsize, default)
+        height = sum(size(width)) if figsize is None or isinstance(figsize, str) else float(figsize[1])
+        figure, text = figure_of((width, height), 130, name), _text(width)
     if path is not None:
-        data = io.BytesIO()
-        kind = Path(path).suffix.lstrip(".") or "png"
-        figure.savefig(data, format=kind)
-        atomic_write(Path(path), data.getvalue())
-    return figure
+        check_figure_path(path)
+    return figure, text
 
 
-def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], normalise: bool) -> None:
+def _head(figure: Any, ax: Axes | None, text: str, size: float) -> None:
+    if not text:
+        return
+    if ax is not None:
+        ax.set_title(text, loc="left", fontsize=size, color=INK, parse_math=False)
+        return
+    heading = figure.suptitle(text, x=0.02, ha="left", fontsize=size, color=INK, parse_math=False)
+    heading.set_linespacing(1.35)
+
+
+def _written(figure: Any, path: str | os.PathLike[str] | None) -> Figure:
+    finished: Figure = figure
+    if path is None:
+        return finished
+    data = io.BytesIO()
+    write_figure(figure, data, format=check_figure_path(path))
+    atomic_write(Path(path), data.getvalue())
+    return finished
+
+
+def _fits(texts: Sequence[str], size: float, room: float) -> bool:
+    """Whether texts of ``size`` points stand side by side, ``room`` points for each."""
+    return max(map(len, texts)) * 0.58 * size < room
+
+
+# --- a confusion matrix, a prior --------------------------------------------------------------------------------------
+
+
+def _matrix(counts: Any) -> Any:
+    if isinstance(counts, (list, tuple)) and counts and not isinstance(counts[0], (list, tuple, Tensor, np.ndarray)):
+        raise ValueError(
+            f"book must be a ScoreBook or a matrix of counts (e, e), got a list of {len(counts)} values: of labels and "
+            "predictions make one with confusion_matrix(predictions, targets, num_classes=e)"
+        )
+    return counts
+
+
+def _draw_confusion(axes: Any, counts: np.ndarray, names: tuple[str, ...], normalise: bool, text: float) -> None:
     whole = counts.sum(1, keepdims=True)
     share = np.divide(counts, whole, out=np.zeros_like(counts), where=whole > 0)
     shade = share if normalise else counts / counts.max()
     axes.imshow(shade, cmap="GnBu", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
-    axes.set_yticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
-    if len(names) > 3 or max(map(len, names)) > 9:
-        axes.tick_params(axis="x", labelrotation=35)
-        for label in axes.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
-    axes.set_xlabel("predicted", color=_MUTED)
-    axes.set_ylabel("true", color=_MUTED)
+    shown = [escape_unprintable(name, 60) for name in names]
+    axes.set_xticks(range(len(names)), shown, color=INK, fontsize=text, parse_math=False)
+    axes.set_yticks(range(len(names)), shown, color=INK, fontsize=text, parse_math=False)
+    width, height = _inches(axes)
+    # The picture is square, and its labels are beside it in the same room.
+    cell = 72 * min(width - 0.6 - 0.008 * text * max(map(len, shown)), height) / len(names)
+    if not _fits(shown, text, cell):
+        _slanted(axes)
+    axes.set_xlabel("predicted", color=MUTED, fontsize=text)
+    brief = normalise and cell < 4 * text  # no room for the counts
+    axes.set_ylabel("true, % of the row" if brief else "true", color=MUTED, fontsize=text)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for row, column in np.ndindex(counts.shape):
-        text = f"{counts[row, column]:.0f}"
+        word = f"{counts[row, column]:.0f}"
         if normalise:
             # A class without clips has no percentages.
-            text = f"{100 * share[row, column]:.0f} %\n{text}" if whole[row] else "–"
+            percent = f"{100 * share[row, column]:.0f}"
+            word = "–" if not whole[row] else percent if brief else f"{percent} %\n{word}"
         white = shade[row, column] > 0.6
-        axes.text(column, row, text, ha="center", va="center", fontsize=9, color="white" if white else _INK)
+        size = max(text - 1, 7)
+        axes.text(column, row, word, ha="center", va="center", fontsize=size, color="white" if white else INK)
 
 
-def _draw_heat_map(figure: Figure, values: np.ndarray, labels: list[str], names: tuple[str, ...]) -> None:
-    axes = figure.subplots()
+def _inches(axes: Any) -> tuple[float, float]:
+    """Room for axes: of the whole figure before it is laid out, or what they have in a figure of yours."""
+    figure = axes.get_figure()
+    alone = len(figure.axes) == 1
+    place = (1.0, 0.8) if alone else (axes.get_position().width, axes.get_position().height)
+    return place[0] * figure.bbox.width / figure.dpi, place[1] * figure.bbox.height / figure.dpi
+
+
+def _slanted(axes: Any) -> None:
+    axes.tick_params(axis="x", labelrotation=35)
+    for label in axes.get_xticklabels():
+        label.set(ha="right", rotation_mode="anchor")
+
+
+def _draw_heat_map(axes: Any, values: np.ndarray, labels: list[str], names: tuple[str, ...], text: float) -> None:
     image = axes.imshow(values, cmap="GnBu", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks(range(len(names)), [escape_unprintable(name, 60) for name in names], color=_INK, parse_math=False)
-    axes.set_yticks(range(len(labels)), [escape_unprintable(name, 60) for name in labels], color=_INK, parse_math=False)
+    shown, units = ([escape_unprintable(name, 60) for name in some] for some in (names, labels))
+    axes.set_xticks(range(len(shown)), shown, color=INK, fontsize=text, parse_math=False)
+    axes.set_yticks(range(len(units)), units, color=INK, fontsize=text, parse_math=False)
     axes.xaxis.tick_top()
+    room = 72 * (_inches(axes)[0] - 0.008 * text * max(map(len, units)) - 0.6) / len(shown)
+    if not _fits(shown, text, room):
+        axes.tick_params(axis="x", labelrotation=90)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     for row, column in np.ndindex(values.shape):
         value = values[row, column]
-        text = "–" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
-        axes.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if value > 0.6 else _INK)
-    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.02)
-    bar.set_label("prior weight of the unit", color=_MUTED)
+        word = "–" if np.isnan(value) else f"{value:.2f}".removeprefix("0")
+        colour = "white" if value > 0.6 else INK
+        axes.text(column, row, word, ha="center", va="center", fontsize=max(text - 2, 7), color=colour)
+    if text == 7:  # the cells have their numbers, and a column has no room for more
+        return
+    bar = axes.get_figure().colorbar(image, ax=axes, fraction=0.03, pad=0.02)
+    bar.set_label("prior weight of the unit", color=MUTED, fontsize=text)
     bar.outline.set_visible(False)
-    bar.ax.tick_params(colors=_MUTED, length=0)
+    bar.ax.tick_params(colors=MUTED, length=0, labelsize=text)
 
 
-def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tuple[str, str]) -> None:
+def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tuple[str, str], text: float) -> None:
     order = np.argsort(pair[0] - pair[1])
     place = np.arange(len(labels))
-    axes.hlines(place, pair[0][order], pair[1][order], color=_GRID, lw=3, zorder=1)
-    for row, name, colour in zip(pair, compare, (_COLOURS["apex"], _COLOURS["offset"]), strict=True):
-        axes.plot(row[order], place, "o", color=colour, ms=7, label=escape_unprintable(name, 60), zorder=2)
-    axes.set_yticks(place, [escape_unprintable(labels[i], 60) for i in order], color=_INK, parse_math=False)
+    axes.hlines(place, pair[0][order], pair[1][order], color=GRID, lw=3, zorder=1)
+    for row, name, key in zip(pair, compare, ("apex", "offset"), strict=True):
+        shown = escape_unprintable(name, 60)
+        axes.plot(row[order], place, MARKERS[key], color=COLOURS[key], ms=0.65 * text, label=shown, zorder=2)
+    units = [escape_unprintable(labels[i], 60) for i in order]
+    axes.set_yticks(place, units, color=INK, fontsize=text, parse_math=False)
     axes.set(xlim=(0, 1))
-    axes.set_xlabel("prior weight of the unit", color=_MUTED)
-    axes.grid(axis="x", color=_GRID, lw=0.8)
+    axes.set_xlabel("prior weight of the unit", color=MUTED, fontsize=text)
+    axes.grid(axis="x", color=GRID, lw=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    for text in axes.legend(loc="lower right", frameon=False).get_texts():
-        text.set_parse_math(False)
+    axes.tick_params(length=0, labelsize=text)
+    legend = axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1, 1),
+        ncols=2,
+        frameon=False,
+        fontsize=text,
+        borderaxespad=0,
+        handletextpad=0,
+    )
+    for line in legend.get_texts():
+        line.set_parse_math(False)
 
 
-def _draw_curve(
-    axes: Any, clip: Tensor, found: tuple[int, int, int], marks: tuple[int, int, int] | None, truth_name: str
-) -> None:
+# --- key frames -------------------------------------------------------------------------------------------------------
+
+
+def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, truth_name: str, text: float) -> None:
     distance = pairwise_distance(clip[None])[0, found[0]].cpu().numpy()
     # Per value and in grey levels, so that clips of any size can be compared.
     scale = 1 if clip.dtype == torch.uint8 else 255
     change = distance / np.sqrt(clip[0].numel()) * scale
-    axes.plot(change, color=_INK, lw=1.6, zorder=3)
-    axes.fill_between(np.arange(len(change)), change, color=_INK, alpha=0.06, lw=0)
+    axes.plot(change, color=INK, lw=0.16 * text, zorder=3)
+    axes.fill_between(np.arange(len(change)), change, color=INK, alpha=0.06, lw=0)
     height = float(change.max()) or 1.0
     floor = _noise_floor(clip, scale)
-    axes.axhspan(0, floor, color=_GRID, alpha=0.7, lw=0, zorder=0)
+    axes.axhspan(0, floor, color=GRID, alpha=0.7, lw=0, zorder=0)
+    small = max(text - 2, 7)
     axes.annotate(
-        "noise floor", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=8, color=_MUTED,
+        "noise floor", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=small, color=MUTED,
         ha="left", va="bottom",
     )  # fmt: skip
     first, last = _plateau(change, found, floor)
-    axes.axvspan(first - 0.4, last + 0.4, color=_COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
-    for place, (name, colour) in enumerate(_COLOURS.items()):
-        frame = found[place]
-        axes.axvline(frame, color=colour, lw=1.6, zorder=2)
-        axes.plot(frame, change[frame], "o", color=colour, ms=7, mec="white", mew=1.2, zorder=4)
+    axes.axvspan(first - 0.4, last + 0.4, color=COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
+    margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
+    low, high = -margin, len(change) - 1 + margin
+    labels = [f"{name} {frame}" for name, frame in zip(COLOURS, found, strict=True)]
+    per_point = (high - low) / (72 * _inches(axes)[0] * 0.9)
+    places = _apart(found, [0.8 * text * len(label) * per_point for label in labels], low, high)
+    for (name, colour), frame, label, place, dashes in zip(
+        COLOURS.items(), found, labels, places, ("-", "--", ":"), strict=True
+    ):
+        axes.axvline(frame, color=colour, lw=0.15 * text, ls=dashes, zorder=2)
+        axes.plot(
+            frame,
+            change[frame],
+            MARKERS[name],
+            color=colour,
+            ms=0.65 * text,
+            mec="white",
+            mew=1,
+            zorder=4,
+            clip_on=False,
+        )
         axes.annotate(
-            f"{name} {frame}", (frame, 1.02), xycoords=("data", "axes fraction"), color=colour, fontsize=10,
+            label, (frame, 1), (place, 1.06), xycoords=("data", "axes fraction"), color=colour, fontsize=text,
             ha="center", va="bottom", fontweight="bold",
-            # Neighbouring labels are set one above the other where they would touch.
-            xytext=(0, 12 if place == 1 and _crowded(found, len(change)) else 0), textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
-        if marks is not None:
+    words = [f"tinted: apex plateau, frames {first} to {last}, at least 90 % of its change"]
+    if annotation is not None:
+        for (name, colour), frame in zip(COLOURS.items(), annotation, strict=True):
             axes.plot(
-                marks[place], 0.06, "v", color=colour, ms=9, mfc="white", mew=1.6, zorder=5, clip_on=False,
+                frame, 0.06, MARKERS[name], color=colour, ms=0.75 * text, mfc="white", mew=1.4, zorder=5, clip_on=False,
                 transform=axes.get_xaxis_transform(),
             )  # fmt: skip
-    if marks is not None:
-        text = f"▽ {escape_unprintable(truth_name, 60)}: onset {marks[0]}, apex {marks[1]}, offset {marks[2]}"
-        axes.text(
-            0.995,
-            0.95,
-            text,
-            transform=axes.transAxes,
-            ha="right",
-            va="top",
-            fontsize=9,
-            color=_MUTED,
-            parse_math=False,
-        )
-    margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
-    axes.set(xlim=(-margin, len(change) - 1 + margin), ylim=(0, height * 1.12))
-    axes.set_xlabel("frame (0-based)", color=_MUTED)
-    axes.set_ylabel("change from onset\n(RMS grey levels of 255)", color=_MUTED)
-    axes.grid(axis="y", color=_GRID, lw=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GRID)
-    axes.tick_params(colors=_MUTED, length=3)
+        o, a, k = annotation
+        words.insert(0, f"hollow, {escape_unprintable(truth_name, 60)}: onset {o}, apex {a}, offset {k}")
+    axes.annotate(
+        "\n".join(words), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
+        ha="right", va="top", fontsize=small, color=MUTED, parse_math=False,
+    )  # fmt: skip
+    axes.set(xlim=(low, high), ylim=(0, height * 1.12))
+    axes.set_xlabel("frame (0-based)", color=MUTED, fontsize=text)
+    axes.set_ylabel("change from onset\n(RMS grey levels of 255)", color=MUTED, fontsize=text)
+    quiet(axes)
+    axes.tick_params(labelsize=text)
+
+
+def _apart(places: Sequence[float], widths: Sequence[float], low: float, high: float) -> list[float]:
+    """Centres of labels of these widths, as near to ``places`` as can be without touching, all within the bounds."""
+    found: list[float] = []
+    edge = low
+    for place, width in zip(places, widths, strict=True):
+        found.append(max(place, edge + width / 2))
+        edge = found[-1] + width / 2
+    edge = high
+    for i in reversed(range(len(found))):
+        found[i] = min(found[i], edge - widths[i] / 2)
+        edge = found[i] - widths[i] / 2
+    return found
 
 
 def _noise_floor(clip: Tensor, scale: float) -> float:
@@ -355,7 +559,7 @@ def _noise_floor(clip: Tensor, scale: float) -> float:
     return float(torch.stack(steps).median()) * scale
 
 
-def _plateau(change: np.ndarray, found: tuple[int, int, int], floor: float) -> tuple[int, int]:
+def _plateau(change: np.ndarray, found: Keys, floor: float) -> tuple[int, int]:
     """First and last frame around the apex that change nearly as much as it does."""
     onset, apex, offset = found
     if change[apex] <= floor:
@@ -369,7 +573,7 @@ def _plateau(change: np.ndarray, found: tuple[int, int, int], floor: float) -> t
     return first, last
 
 
-def _moved(clip: Tensor, found: tuple[int, int, int]) -> np.ndarray:
+def _moved(clip: Tensor, found: Keys) -> np.ndarray:
     """How far each pixel moved from onset to apex, without what the whole picture did, ``(h, w)`` pixels."""
     import cv2
 
@@ -392,43 +596,46 @@ def _lines(title: str) -> str:
     return "\n".join(map(escape_unprintable, title.split("\n")))
 
 
-def _crowded(found: tuple[int, int, int], t: int) -> bool:
-    return min(found[1] - found[0], found[2] - found[1]) < 0.1 * t
-
-
-def _draw_images(panels: Any, clip: Tensor, found: tuple[int, int, int]) -> None:
+def _draw_images(panels: Iterable[Any], clip: Tensor, found: Keys, text: float) -> None:
+    panels = list(panels)
     images = clip.float() / (255 if clip.dtype == torch.uint8 else 1)
     onset, apex, offset = (images[frame] for frame in found)
-    for axes, (name, colour), image in zip(panels[:3], _COLOURS.items(), (onset, apex, offset), strict=True):
+    for axes, (name, colour), image in zip(panels[:3], COLOURS.items(), (onset, apex, offset), strict=True):
         axes.imshow(image.expand(3, -1, -1).permute(1, 2, 0).clamp(0, 1).numpy())
-        axes.set_title(f"{name}  ·  {found[list(_COLOURS).index(name)]}", color=colour, fontsize=10)
+        axes.set_title(f"{name} {found[list(COLOURS).index(name)]}", color=colour, fontsize=text)
     distance = _moved(clip, found)
     panels[3].imshow(apex.mean(0).clamp(0, 1).numpy(), cmap="gray", vmin=0, vmax=1)
     changed = np.ma.masked_less(distance, 0.25 * max(float(distance.max()), 0.4))
     panels[3].imshow(changed, cmap="YlOrRd", vmin=0, vmax=max(float(distance.max()), 0.4), alpha=0.65)
-    panels[3].set_title(f"moved up to {distance.max():.1f} px", color=_INK, fontsize=10)
+    panels[3].set_title(f"moved up to {distance.max():.1f} px", color=INK, fontsize=text)
     motions = [(apex - onset).mean(0), (apex - offset).mean(0)]
     limit = max(float(torch.stack(motions).abs().flatten().quantile(0.995)), 2 / 255) if onset.numel() < 5e6 else 0.1
     for axes, name, motion in zip(panels[4:], ("apex − onset", "apex − offset"), motions, strict=True):
         axes.imshow(motion.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set_title(name, color=_INK, fontsize=10)
+        axes.set_title(name, color=INK, fontsize=text)
     for axes in panels:
         axes.set(xticks=[], yticks=[])
-        axes.spines[:].set_color(_GRID)
+        axes.spines[:].set_color(GRID)
 
 
-def _one_clip(frames: Tensor) -> Tensor:
+def _one_clip(frames: Any) -> Tensor:
     if not isinstance(frames, Tensor):
-        raise TypeError(f"frames must be a torch.Tensor (t, 3, h, w), got {type(frames).__name__}")
-    clip = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
+        mend = ": pass torch.from_numpy(frames).permute(0, 3, 1, 2)" if isinstance(frames, np.ndarray) else ""
+        raise TypeError(f"frames must be a torch.Tensor (t, 3, h, w), got {type(frames).__name__}{mend}")
+    clip: Tensor = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
     if clip.ndim != 4 or clip.shape[1] not in (1, 3):
         raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}")
     if len(clip) < 2 or (clip.is_floating_point() and not bool(torch.isfinite(clip).all())):
         raise ValueError("frames must be at least two, and finite")
+    if clip.is_floating_point() and float(clip.abs().max()) > 2:  # magnified clips go a little beyond [0, 1]
+        raise ValueError(
+            f"frames must be uint8, or floating in [0, 1], got floating values up to {float(clip.max()):g}: "
+            "pass frames / 255"
+        )
     return clip.detach().cpu()
 
 
-def _positions(name: str, keys: KeyFrames | tuple[int, int, int], t: int) -> tuple[int, int, int]:
+def _positions(name: str, keys: KeyFrames | tuple[int, int, int], t: int) -> Keys:
     if not isinstance(keys, tuple) or len(keys) not in (3, 4):
         raise TypeError(f"{name} must be KeyFrames of one clip or (onset, apex, offset), got {keys!r}")
     values = []

@@ -1,1 +1,1 @@
-"""How hard mertools is to break: the long runs behind docs/reliability.md, each a command with its record beside it."""
+"""Long runs that no test makes: `python -m reliability.fuzz` (docs/reliability.md)."""

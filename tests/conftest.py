@@ -11,13 +11,11 @@ from hypothesis import HealthCheck, settings
 PARITY = Path(__file__).parent / "parity"
 SHARED_CLIP = Path(__file__).parents[2] / "shared" / "data" / "single_face.mp4"
 
-# `make test` tries the same few examples every time; HYPOTHESIS_PROFILE=long tries many, new ones.
+# `make test` tries the same few examples every time; LONG_RUN=1 tries many, new ones, and EXAMPLES=200 so many of each.
 _calm = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]}
 settings.register_profile("quick", max_examples=25, derandomize=True, database=None, **_calm)
-settings.register_profile(
-    "long", max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "2000")), print_blob=True, **_calm
-)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+settings.register_profile("long", max_examples=int(os.environ.get("EXAMPLES", "2000")), print_blob=True, **_calm)
+settings.load_profile("long" if "LONG_RUN" in os.environ else "quick")
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 A case says how to make the module and its inputs. ``inputs(b, t)`` has a batch of ``b`` clips of ``t`` frames; other axes
 have distinct sizes of their own, primes where a layer allows. A function is a case as a module without parameters. The
 checks are in ``contract_checks.py``; every case is put to all of them but those that it names in ``no``, with the reason.
-``NO_CASE`` has the public names that need none. The table in docs/reliability.md is made of these (``table``).
+``NO_CASE`` has the public names that need none.
 """
 
 import math
@@ -73,15 +73,15 @@ class Net(nn.Module):
         return self.fc(self.conv(torch.cat([static, motion], 1)).mean((2, 3)))
 
 
-class Normed(nn.Module):
-    """A user's network of features, with a batch norm."""
+class Wrapper(nn.Module):
+    """Takes anything and passes it on, as averages of weights, DDP, FSDP and users' own wrappers do."""
 
-    def __init__(self):
+    def __init__(self, net):
         super().__init__()
-        self.lift, self.norm, self.fc = nn.Linear(11, 13), nn.BatchNorm1d(13), nn.Linear(13, 7)
+        self.net = net
 
-    def forward(self, x):
-        return self.fc(F.relu(self.norm(self.lift(x))))
+    def forward(self, *args, **kwargs):
+        return self.net(*args, **kwargs)
 
 
 # --- inputs ---------------------------------------------------------------------------------------------------------
@@ -157,7 +157,9 @@ def retention_layer(layer, x, valid=None):
     q, k, v = turned(q).transpose(1, 2), turned(k).transpose(1, 2), v.view(b, t, n, -1).transpose(1, 2)
     log_decay = layer.log_decay if layer.decay_logit is None else F.logsigmoid(layer.decay_logit)
     y = retention_of(q, k, v, log_decay, not layer.causal, valid).transpose(1, 2)
-    y = y / (y.square().mean(-1, keepdim=True) + 1e-6 * d).sqrt()
+    ones = x.new_ones(b, n, t, 1)
+    total = retention_of(ones, ones, ones, log_decay, not layer.causal, valid).transpose(1, 2)  # row sums of D
+    y = y / (y.square().mean(-1, keepdim=True) + 1e-6 * d * total.clamp(min=1)).sqrt()
     return (F.silu(gate) * y.flatten(2)) @ layer.out_proj.weight.T
 
 
@@ -378,7 +380,7 @@ SEARCH = {"vmap": "takes batches itself, and goes clip by clip on the host"}
 UNROLLED = dict.fromkeys(
     ("compiled", "export"), "a loop over frames: a graph has as many steps; mode='auto' is one graph for all"
 )
-COMPILED = ("compiled",)  # many seconds of compilation: in the long run, `python -m reliability.contract`
+COMPILED = ("compiled",)  # many seconds of compilation: with LONG_RUN=1 only
 LARGE = ("compiled", "export")
 
 # --- the cases ------------------------------------------------------------------------------------------------------
@@ -456,7 +458,7 @@ CASES: dict[str, Case] = {
     ),
     "RetNetTemporal, stem": Case(
         "RetNetTemporal", lambda: mt.RetNetTemporal(28, 1, 7, stem=stem(), checkpoint=True),
-        lambda b, t: (torch.randn(b, t, 3, 19, 17),), "test_temporal.py::test_with_a_stem_retention_runs_along_time_at_each_place",
+        lambda b, t: (torch.randn(b, t, 3, 19, 17),), "retention/test_temporal.py::test_with_a_stem_retention_runs_along_time_at_each_place",
         time=True,
         long=LARGE, no={"vmap": "torch.func knows no checkpoints: with checkpoint=False all of it works"},
     ),
@@ -486,14 +488,14 @@ CASES: dict[str, Case] = {
     ),
     "ManhattanRetention, decomposed": Case(
         "ManhattanRetention", lambda: mt.ManhattanRetention(14, 7, decomposed=True), lambda b, t: (torch.randn(b, 3, 5, 14),),
-        "test_manhattan.py::test_equals_the_definition",
+        "retention/test_manhattan.py::test_equals_the_definition",
         long=COMPILED,
     ),
     "ManhattanRetNet": Case(
         "ManhattanRetNet", lambda: mt.ManhattanRetNet(dims=(4, 8, 12, 16)), lambda b, t: (image(b),),
-        "test_published.py::test_maps_of_the_front_branch",
+        "models/test_pretrained.py::test_maps_of_the_front_branch",
         lambda m, x: m.features(x)[-1],
-        long=COMPILED,
+        long=LARGE,
     ),
     "SpatialTransformer": Case(
         "SpatialTransformer", lambda: mt.SpatialTransformer(14, 1, 7, grid=5, drop_path=0.2), lambda b, t: (image(b),), spatial,
@@ -501,7 +503,7 @@ CASES: dict[str, Case] = {
     ),
     "ParallelFusion": Case(
         "ParallelFusion", lambda: mt.ParallelFusion(7, 11, num_classes=13), lambda b, t: (image(b, 3, 5, 7), image(b, 3, 5, 7)),
-        fusion, lambda m, x, y: m.pool(x + y),
+        fusion, lambda m, x, y: m.logits(x + y),
     ),
     "TwoBranch": Case(
         "TwoBranch", lambda: mt.TwoBranch(Net()), lambda b, t: (image(b), image(b), image(b)), branches,
@@ -512,14 +514,10 @@ CASES: dict[str, Case] = {
         lambda m, x, y, z: (m.net(x, y), m.net(y, 2 * y - z)),
         long=LARGE,
     ),
-    "fuse": Case(
-        "fuse", lambda: mt.fuse(mt.TSFmicro(5, **SMALL)), lambda b, t: (image(b, 32, 32), image(b, 32, 32)),
-        "test_fuse.py::test_every_structure_is_equal",
-        long=LARGE, no={"reset": "made from a trained model, which has the weights", "ranks": "for prediction: without gradients"},
-    ),
-    "sync_batch_norm": Case(
-        "sync_batch_norm", lambda: mt.sync_batch_norm(Normed()), lambda b, t: (torch.randn(b, 11),),
-        lambda m, x: m.fc(F.relu((m.lift(x) - m.norm.running_mean) / (m.norm.running_var + 1e-5).sqrt())),
+    "TwoBranch of a wrapper": Case(
+        "TwoBranch", lambda: mt.TwoBranch(Wrapper(mt.TSFmicro(5, **SMALL))), lambda b, t: (image(b, 32, 32), image(b, 32, 32), image(b, 32, 32)),
+        lambda m, x, y, z: (m.net.net(x, y), m.net.net(y, 2 * y - z)),
+        long=LARGE,
     ),
     "AUPriorLoss": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(), lambda b, t: (torch.randn(b, 7), classes(b)),
@@ -530,13 +528,13 @@ CASES: dict[str, Case] = {
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),
         lambda b, t: (torch.randn(b, 7), torch.randn(b, 7).softmax(1)),
         loss_of_au_prior, lambda m, *x: mt.au_prior_loss(*x, prior=m.prior, reduction="none"), fixed=(1,),
-        no=NO_PARAMETERS,
+        no=NO_PARAMETERS, long=COMPILED,
     ),
     "AUPriorLoss, head": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),
         lambda b, t: (torch.randn(b, 7), classes(b), torch.randn(b, 18)),
         loss_of_au_prior, lambda m, *x: mt.au_prior_loss(*x, prior=m.prior, reduction="none"),
-        no=NO_PARAMETERS,
+        no=NO_PARAMETERS, long=COMPILED,
     ),
     "AUPriorLoss, labels": Case(
         "AUPriorLoss au_prior_loss", lambda: mt.AUPriorLoss(reduction="none"),
@@ -561,7 +559,7 @@ CASES: dict[str, Case] = {
     ),
     "FrameSelector, whole clip": Case(
         "FrameSelector select_keyframes KeyFrames", lambda: Keywords(mt.FrameSelector(), "lengths"),
-        lambda b, t: (clips(b, 2 * t), lengths(b, 2 * t).clamp(min=7)), "test_selection.py::test_search_without_annotation_finds_the_truth_of_a_clean_clip",
+        lambda b, t: (clips(b, 2 * t), lengths(b, 2 * t).clamp(min=7)), "keyframes/test_selector.py::test_search_without_annotation_finds_the_truth_of_a_clean_clip",
         lambda m, x, n: mt.select_keyframes(x, lengths=n), time=True, lengths=True,
         sixteen=1.1, no={**NO_PARAMETERS, **NO_GRADIENT, **SEARCH, "trace": "what it does depends on the values"},
     ),
@@ -576,7 +574,7 @@ CASES: dict[str, Case] = {
     ),
     "magnify_motion": Case(
         "magnify_motion", lambda: Call(mt.magnify_motion, factor=3, fps=25, low=1, high=5), lambda b, t: (torch.rand(t, 3, 19, 17),),
-        "test_magnify.py::test_a_swing_grows_by_the_factor", time=True,
+        "clips/test_magnify.py::test_a_swing_grows_by_the_factor", time=True,
         no={**FUNCTION, **NO_GRADIENT, **ONE_CLIP, **dict.fromkeys(("compiled", "export"), "prepares clips: a graph for each length")},
     ),
     "clip_au_labels": Case(
@@ -615,7 +613,11 @@ NO_CASE = {
     **_names("optical_flow", "OpenCV computes it, image by image: test_flow.py"),
     **_names("ClipAugment Geometry transform_clip", "NumPy arrays, image by image: test_augment.py"),
     **_names("drawn_portrait SyntheticClip synthetic_clip synthetic_dataset SyntheticDataset", "makes data: test_synthetic*.py"),
-    **_names("OpenFaceAUs facs_labels read_au_labels read_openface write_au_labels", "reads labels: test_au_labels.py"),
+    **_names(
+        "ActionUnitTable FacsLabels OpenFaceAUs facs_labels read_action_units read_au_labels read_facs read_openface "
+        "write_au_labels",
+        "reads labels: test_detectors.py, test_facs.py, test_labels.py",
+    ),
     **_names(
         "AnnotationAudit AnnotationSchema Annotations AuditedTable ClipAnnotation ClipAudit DatasetReport FrameFolder "
         "FrameFolders Problem Protocol ProtocolClips Repair apply_protocol audit_annotations audit_table check_dataset "
@@ -623,45 +625,13 @@ NO_CASE = {
         "tables and files: each has a test file of its name",
     ),
     **_names("Fold check_fold fixed_folds group_folds inner_split lodo_folds loso_folds", "lists of subjects: test_folds.py"),
+    **_names("SyntheticExpression SyntheticVideo face_box iter_expressions spot_expressions", "videos, frame by frame: tests/spotting"),
+    **_names("Expression SpotThenRecognizeScores SpottingScores spot_then_recognize spotting_scores", "lists of intervals: test_spotting.py"),
     **_names("Prediction ScoreBook Scores", "rows of predictions: test_score_book.py"),
     **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
     **_names(
         "ClipBatches FoldFolder RunFolder Processes join_processes load_checkpoint load_weights save_checkpoint "
-        "save_weights load_model save_model export_onnx load_published load_torchscale",
+        "save_weights load_model save_model export_onnx load_published load_rmt load_torchscale",
         "files and processes of a training: each has a test file of its name",
     ),
 }  # fmt: skip
-
-
-# --- the table of docs/reliability.md -------------------------------------------------------------------------------
-
-
-def table():
-    """A row for each case, a column for each check: ``yes``, ``–`` where there is nothing to see, or a reason's number."""
-    from contract_checks import CHECKS, applies
-
-    nothing = {"a function: no state", "no parameters", "no other way to call it", "no lengths"}
-    reasons: list[str] = []
-    lines = ["| | " + " | ".join(CHECKS) + " |", "|---|" + "---|" * len(CHECKS)]
-    for name, case in CASES.items():
-        cells = []
-        for check in CHECKS:
-            reason = applies(case, check)
-            if reason is None:
-                cells.append("yes")
-            elif reason in nothing:
-                cells.append("–")
-            else:
-                if reason not in reasons:
-                    reasons.append(reason)
-                cells.append(str(reasons.index(reason) + 1))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    notes = [f"{i}. {reason[0].upper()}{reason[1:]}." for i, reason in enumerate(reasons, 1)]
-    return "\n".join([*lines, "", *notes])
-
-
-def rows_of_checks():
-    """What each column of the table is."""
-    from contract_checks import WHAT
-
-    return "\n".join(f"- **{check}**: {what}" for check, what in WHAT.items())

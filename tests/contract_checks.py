@@ -18,16 +18,11 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.checkpoint import checkpoint
 
 CHECKS: dict[str, Callable[[Case], None]] = {}
-WHAT: dict[str, str] = {}  # a line for the page
 
 
-def check(what):
-    def add(run):
-        CHECKS[run.__name__] = run
-        WHAT[run.__name__] = what
-        return run
-
-    return add
+def check(run):
+    CHECKS[run.__name__] = run
+    return run
 
 
 # --- helpers --------------------------------------------------------------------------------------------------------
@@ -92,8 +87,9 @@ def slopes(case, module, inputs):
 # --- numbers --------------------------------------------------------------------------------------------------------
 
 
-@check("equal to the definition written out, or to published numbers")
+@check
 def oracle(case):
+    """Equal to the definition written out, or to published numbers."""
     if isinstance(case.oracle, str):  # it has a file of its own
         file, _, name = case.oracle.partition("::")
         assert f"def {name}(" in (ROOT / "tests" / file).read_text()
@@ -103,14 +99,16 @@ def oracle(case):
         close(module(*inputs), case.oracle(module, *inputs), 1e-6)
 
 
-@check("the module is the function under it")
+@check
 def function(case):
+    """The module is the function under it."""
     module, inputs = made(case)
     close(module(*inputs), case.function(module, *inputs), case.tolerance)
 
 
-@check("gradcheck and gradgradcheck in float64, inputs and parameters")
+@check
 def gradients(case):
+    """Gradcheck and gradgradcheck in float64, inputs and parameters."""
     module, inputs = made(case, 2, 5, dtype=torch.float64)
     inputs = with_grad(case, inputs)
 
@@ -139,8 +137,9 @@ def gradients(case):
         torch.testing.assert_close((moved(1e-6) - moved(-1e-6)) / 2e-6, slope, rtol=1e-4, atol=1e-6)
 
 
-@check("float32, float64, bfloat16 and float16: cast, and under autocast")
+@check
 def types(case):
+    """float32, float64, bfloat16 and float16: cast, and under autocast."""
     module, inputs = made(case)
     kind = [x.is_floating_point() for x in leaves(module(*inputs))]
     exact = leaves(copy.deepcopy(module).double()(*cast(inputs, torch.float64)))
@@ -154,8 +153,9 @@ def types(case):
         close([x.double() for x in got], [x.double() for x in exact], 2 * case.sixteen)
 
 
-@check("strided, transposed, channels-last and expanded inputs")
+@check
 def layouts(case):
+    """Strided, transposed, channels-last and expanded inputs."""
     module, inputs = made(case)
     expected = module(*inputs)
     strided = [torch.empty(*x.shape, 2, dtype=x.dtype).select(-1, 1).copy_(x) for x in inputs]
@@ -170,8 +170,9 @@ def layouts(case):
     close(module(*shared), module(*[x.contiguous() for x in shared]), case.tolerance)
 
 
-@check("a batch of no clips")
+@check
 def empty(case):
+    """A batch of no clips."""
     module, inputs = made(case)
     none = leaves(module(*case.inputs(0, 11)))
     for x, y in zip(none, leaves(module(*inputs)), strict=True):
@@ -179,8 +180,9 @@ def empty(case):
         assert x.dtype == y.dtype
 
 
-@check("a clip does not see the others of its batch; the inputs stay as they were")
+@check
 def batch(case):
+    """A clip does not see the others of its batch; the inputs stay as they were."""
     module, inputs = made(case, 3)
     kept = [x.clone() for x in inputs]
     whole = leaves(module(*inputs))
@@ -197,8 +199,9 @@ def _whole(case, inputs):
     return [i for i in case.fixed if inputs[i].ndim == 1]
 
 
-@check("padding is not read: NaN in it, more of it, none of it")
+@check
 def padding(case):
+    """Padding is not read: NaN in it, more of it, none of it."""
     module, (x, *others, counts) = made(case, 3)
     counts = counts.clamp(max=x.shape[1])
     filled = x.clone()
@@ -221,8 +224,9 @@ def padding(case):
 # --- states ---------------------------------------------------------------------------------------------------------
 
 
-@check("state_dict, pickle, deepcopy, torch.save and load(weights_only=True), to(dtype) and back")
+@check
 def copies(case):
+    """state_dict, pickle, deepcopy, torch.save and load(weights_only=True), to(dtype) and back."""
     module, inputs = made(case)
     expected = module(*inputs)
     same(copy.deepcopy(module)(*inputs), expected)
@@ -244,8 +248,9 @@ def copies(case):
     same(list(case.make().state_dict().values()), list(first.values()))
 
 
-@check("evaluation draws and changes nothing; train() and eval() switch, there and back")
+@check
 def switches(case):
+    """Evaluation draws and changes nothing; train() and eval() switch, there and back."""
     module, inputs = made(case, 3)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     seed = torch.get_rng_state()
@@ -269,8 +274,9 @@ def switches(case):
     same(module.eval()(*inputs), expected)
 
 
-@check("made on the device `meta`, then to_empty and load_state_dict")
+@check
 def meta(case):
+    """Made on the device `meta`, then to_empty and load_state_dict."""
     module, inputs = made(case)
     expected = module(*inputs)
     with torch.device("meta"):
@@ -288,8 +294,9 @@ def meta(case):
         torch.use_deterministic_algorithms(False)
 
 
-@check("made on `meta`, then to_empty and every layer's reset_parameters: as if made anew")
+@check
 def reset(case):
+    """Made on `meta`, then to_empty and every layer's reset_parameters: as if made anew."""
     _, inputs = made(case)
     torch.manual_seed(5)
     fresh = case.make().state_dict()
@@ -315,8 +322,9 @@ def reset(case):
     drawn(*inputs)
 
 
-@check("an average of weights (EMA), weight norm and parametrisation of its layers")
+@check
 def average(case):
+    """An average of weights (EMA), weight norm and parametrisation of its layers."""
     module, inputs = made(case)
     ema = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     ema.update_parameters(module)
@@ -339,8 +347,9 @@ def average(case):
 # --- how PyTorch is used --------------------------------------------------------------------------------------------
 
 
-@check("use_deterministic_algorithms: twice the same, and nothing is read before it was written")
+@check
 def deterministic(case):
+    """use_deterministic_algorithms: twice the same, and nothing is read before it was written."""
     module, inputs = made(case)
     expected = module(*inputs)
     torch.use_deterministic_algorithms(True)  # what torch.empty gives is NaN then
@@ -361,8 +370,9 @@ def deterministic(case):
         torch.use_deterministic_algorithms(False)
 
 
-@check("inference_mode, no_grad, inputs without gradient, another default dtype; every parameter gets a gradient")
+@check
 def modes(case):
+    """inference_mode, no_grad, inputs without gradient, another default dtype; every parameter gets a gradient."""
     module, inputs = made(case)
     with torch.inference_mode():
         expected = leaves(module(*inputs))
@@ -388,8 +398,9 @@ def modes(case):
         torch.set_default_dtype(torch.float32)
 
 
-@check("forward and backward hooks are called for every layer and change nothing by being there")
+@check
 def hooks(case):
+    """Forward and backward hooks are called for every layer and change nothing by being there."""
     module, inputs = made(case)
     expected = module(*inputs)
     seen, back = [], []
@@ -413,8 +424,9 @@ def hooks(case):
         handle.remove()
 
 
-@check("torch.utils.checkpoint around it, reentrant and not: the same gradients")
+@check
 def checkpointing(case):
+    """torch.utils.checkpoint around it, reentrant and not: the same gradients."""
     module, inputs = made(case)
     expected = slopes(case, module, inputs)
     for reentrant in (False, True):
@@ -426,8 +438,9 @@ def checkpointing(case):
         close([g for g in got if g is not None], [g for g in expected if g is not None], 1e-5)
 
 
-@check("several threads at once on one module")
+@check
 def threads(case):
+    """Several threads at once on one module."""
     module, _ = made(case)
     work = [cast(case.inputs(2, 11 + i), torch.float32) for i in range(3)]
     expected = [module(*given) for given in work]
@@ -448,8 +461,9 @@ def threads(case):
     assert failures == []
 
 
-@check("torch.func: functional_call, grad, vmap over batches (of one `lengths`) and over an ensemble")
+@check
 def vmap(case):
+    """torch.func: functional_call, grad, vmap over batches (of one `lengths`) and over an ensemble."""
     module, inputs = made(case)
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     close(functional_call(module, state, inputs), module(*inputs), case.tolerance)
@@ -477,8 +491,9 @@ def vmap(case):
         close(got, [torch.stack(x) for x in zip(*(leaves(m(*inputs)) for m in ensemble), strict=True)], case.tolerance)
 
 
-@check("torch.jit.trace, run on other values and another batch; a trace keeps the number of frames")
+@check
 def trace(case):
+    """torch.jit.trace, run on other values and another batch; a trace keeps the number of frames."""
     if "AUPriorLoss" in case.covers and torch.__version__.startswith("2.5."):
         pytest.skip("PyTorch 2.5 can't trace a binary cross entropy with weights")
     module, inputs = made(case)
@@ -495,8 +510,9 @@ def trace(case):
 SIZES = ((6, 11), (2, 13), (5, 17), (7, 19))  # the first batch has a size that no other axis has
 
 
-@check("torch.compile(fullgraph=True), dynamic=None and True: other batches and lengths without a new graph")
+@check
 def compiled(case):
+    """torch.compile(fullgraph=True), dynamic=None and True: other batches and lengths without a new graph."""
     if "AUPriorLoss" in case.covers and torch.__version__.startswith("2.5."):
         pytest.skip("PyTorch 2.5 can't compile a binary cross entropy with weights for any batch")
     from torch._dynamo.testing import CompileCounterWithBackend
@@ -514,8 +530,9 @@ def compiled(case):
         assert graphs[-1] == graphs[1 if dynamic is None else 0], f"dynamic={dynamic}: graphs after each size {graphs}"
 
 
-@check("torch.export with any batch and number of frames, run at others")
+@check
 def export(case):
+    """torch.export with any batch and number of frames, run at others."""
     if not hasattr(torch.export.Dim, "DYNAMIC"):
         pytest.skip("needs PyTorch 2.6")
     module, inputs = made(case, 3, 11)
@@ -537,9 +554,12 @@ def _star(module):
     return isinstance(module, (Call, Keywords)) or type(module).__name__ == "WithAUHead"
 
 
-@check("DistributedDataParallel and FSDP2 on two processes: a step as one process takes with the whole batch")
+@check
 def ranks(case):
-    """In test_contract_ranks.py, one launch for all."""
+    """DistributedDataParallel and FSDP2 on two processes: a step as one process takes with the whole batch.
+
+    In test_contract_ranks.py, one launch for all.
+    """
 
 
 # --- which applies --------------------------------------------------------------------------------------------------

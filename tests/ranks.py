@@ -1,6 +1,9 @@
-"""Two processes for tests of what is exchanged between them."""
+"""Processes for tests of what is exchanged between them, and of what a kill leaves."""
 
+import os
 import socket
+import subprocess
+import sys
 import traceback
 
 import torch
@@ -31,3 +34,31 @@ def on_ranks(work, *args, world=2):
         results = manager.dict()
         mp.spawn(_enter, (work, world, free_port(), results, args), nprocs=world)
         return [results[rank] for rank in range(world)]
+
+
+def torchrun(script, *args, processes=2):
+    """A script on several processes, to its end."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    return subprocess.run([*command, str(script), *map(str, args)], capture_output=True, text=True)
+
+
+_KILLED = """
+import os, runpy, signal, sys
+left, fsync = int(sys.argv[1]), os.fsync
+def counted(handle):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    fsync(handle)
+os.fsync = counted
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def alone(script, *args, kill_at=0):
+    """A script in a process of its own with one thread, as torchrun's have; killed in its so many-th ``fsync``."""
+    words = [sys.executable, "-c", _KILLED, kill_at, script, *args]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True)

@@ -77,7 +77,10 @@ def test_what_is_printed_becomes_data_and_a_page():
         }
     )
     assert page.index("# Benchmarks") < page.index("| processor | a |") < page.index("## What it costs")
-    assert "\n\n`c`\n\nMethod: so.\n\nPyTorch 2\n2 threads\n\nTimes\n\n|  | ms | × |\n| --- |" in page
+    assert (
+        '\n\n`c`\n\n??? note "Method"\n\n    Method: so.\n\nPyTorch 2\n2 threads\n\nTimes\n\n|  | ms | × |\n| --- |'
+        in page
+    )
     assert page.count("*Measured on d in 7 s.*") == 2
     assert page.count("*Measured on d in 7 s, on b.*") == 1
     assert page.index("on b.*") < page.index("text behind it")
@@ -126,7 +129,7 @@ def test_the_tables_of_a_device_on_the_cpu(capsys, monkeypatch):
     au_loss.measure(4, 1, 1, device="cpu")
     models.on_device("cpu", 1, 1, compiled=False)
     printed = capsys.readouterr().out
-    for row in ("select_keyframes", "published way", "plain, TF32", "fuse(TSFmicro), bfloat16", "Training on cpu"):
+    for row in ("select_keyframes", "published way", "plain, TF32", "TSFmicro, bfloat16", "Training on cpu"):
         assert row in printed
     assert not torch.backends.cuda.matmul.allow_tf32
 
@@ -140,11 +143,13 @@ def test_flops_are_those_of_the_network():
     assert spatial + stem < forward < 6 * (spatial + stem)
 
 
-@pytest.mark.parametrize(("name", "page"), [("leakage", "leakage.md"), ("reselection", "training.md")])
-def test_the_page_has_the_figures(name, page):
+@pytest.mark.parametrize("name", ["leakage", "reselection"])
+def test_the_page_has_the_figures(name):
     table = importlib.import_module(f"benchmarks.{name}").table
     docs = Path(__file__).parents[1] / "docs"
-    assert table(json.loads((docs / f"{name}.json").read_text())) in (docs / page).read_text()
+    header, _, *rows = table(json.loads((docs / f"{name}.json").read_text())).strip().splitlines()
+    page = (docs / "benchmarks.md").read_text().splitlines()
+    assert [row for row in (header, *rows) if row not in page] == []
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 8])

@@ -1,13 +1,17 @@
+import io
 import json
 import os
 import subprocess
 import sys
+import time
 
 import cv2
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 import mertools as mt
+from mertools import cli
 from mertools.cli import main, save_figure
 
 
@@ -19,13 +23,13 @@ def write(clip, folder):
 
 
 @pytest.fixture(scope="module")
-def made():
+def smile():
     return mt.synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=3.0)
 
 
 @pytest.fixture
-def folder(made, tmp_path):
-    return write(made, tmp_path / "clip")
+def folder(smile, tmp_path):
+    return write(smile, tmp_path / "clip")
 
 
 def test_select_prints_the_key_frames(folder, capsys):
@@ -33,10 +37,10 @@ def test_select_prints_the_key_frames(folder, capsys):
     assert capsys.readouterr().out == f"{folder}: onset 10  apex 18  offset 30  (40 frames)\n"
 
 
-def test_select_json(folder, made, capsys):
+def test_select_json(folder, smile, capsys):
     assert main(["select", "--json", folder, folder]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    keys = mt.select_keyframes(made.frames[None])
+    keys = mt.select_keyframes(smile.frames[None])
     expected = {"clip": folder, "frames": 40, "onset": 10, "apex": 18, "offset": 30, "score": keys.score.item()}
     assert lines == [expected, expected]
 
@@ -48,9 +52,9 @@ def test_select_refines_an_annotation(folder, capsys):
     assert "--refine searches around an annotation" in capsys.readouterr().err
 
 
-def test_select_near_an_annotation(folder, made, capsys):
+def test_select_near_an_annotation(folder, smile, capsys):
     assert main(["select", folder, "--onset", "4", "--apex", "24", "--offset", "35", "--preset", "wide"]) == 0
-    keys = mt.FrameSelector.preset("wide")(made.frames[None], 4, 24, 35)
+    keys = mt.FrameSelector.preset("wide")(smile.frames[None], 4, 24, 35)
     assert f"onset {int(keys.onset)}  apex {int(keys.apex)}  offset {int(keys.offset)}" in capsys.readouterr().out
 
 
@@ -82,12 +86,12 @@ def run(*arguments):
     return subprocess.run([sys.executable, "-m", "mertools", *arguments], capture_output=True, text=True, check=False)
 
 
-def test_unusable_clips_are_one_line_and_status_2(tmp_path, made, folder):
+def test_unusable_clips_are_one_line_and_status_2(tmp_path, smile, folder):
     empty, broken, nothing = tmp_path / "empty.mp4", tmp_path / "broken.mp4", tmp_path / "nothing"
     empty.write_bytes(b"")
     broken.write_bytes(b"this is no video" * 99)
     nothing.mkdir()
-    single = write(made._replace(frames=made.frames[:1]), tmp_path / "single")
+    single = write(smile._replace(frames=smile.frames[:1]), tmp_path / "single")
     cases = {
         str(tmp_path / "gone.mp4"): "nothing at",
         str(empty): "empty file",
@@ -134,14 +138,66 @@ def test_bad_arguments(folder, capsys, arguments, message):
 def test_a_figure_that_cant_be_written_names_the_option(folder, tmp_path, capsys, target, message):
     assert main(["select", folder, "--plot", str(tmp_path / target)]) == 2
     output = capsys.readouterr()
-    assert output.out.startswith(f"{folder}: onset 10")
+    assert output.out == ""  # it is said before the work
     assert output.err.startswith(f"mertools: error: --plot {tmp_path / target}: ")
     assert message in output.err
     assert output.err.count("\n") == 1
 
 
-def test_names_that_are_hard_to_print(made, tmp_path):
-    folder = write(made, tmp_path / "a$\\b$ line\nbreak ü")
+def test_a_folder_of_videos_is_told_to_name_them(tmp_path, capsys):
+    for name in ("b.mp4", "a.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    assert main(["select", str(tmp_path)]) == 2
+    assert f"it is a folder of videos, name the files: mertools select {tmp_path}/*.mp4" in capsys.readouterr().err
+    (tmp_path / "c.AVI").write_bytes(b"x")
+    assert main(["select", str(tmp_path)]) == 2
+    assert f"mertools select {tmp_path / 'a.mp4'} ..." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [0.5, 0.9])
+def test_a_damaged_video_is_told_of_by_mertools_alone(tmp_path, cut):
+    """FFmpeg writes to the file descriptor itself: a process of its own shows it."""
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 48))
+    for i in range(20):
+        writer.write(np.random.default_rng(i).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    data = bytearray(path.read_bytes())
+    for i in range(3000, len(data) - 3000, 701):
+        data[i] ^= 255
+    path.write_bytes(data[: int(cut * len(data))])
+    assert [line for line in run("select", str(path)).stderr.splitlines() if not line.startswith("mertools: ")] == []
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_long_work_is_told_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(cli, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    with cli.telling("searching 472 frames") as tell:
+        while "searching 472 frames (" not in shown.getvalue():
+            time.sleep(0.01)
+        tell("drawing")
+        while "drawing (" not in shown.getvalue():
+            time.sleep(0.01)
+    *_, last = shown.getvalue().split("\r")
+    assert last == ""
+    assert shown.getvalue().split("\r")[-2].strip() == ""
+
+
+def test_nothing_is_told_elsewhere(monkeypatch):
+    monkeypatch.setattr(cli, "_PATIENCE", 0.0)
+    monkeypatch.setattr(sys, "stderr", shown := io.StringIO())
+    with cli.telling("searching 472 frames"):
+        pass
+    assert shown.getvalue() == ""
+
+
+def test_names_that_are_hard_to_print(smile, tmp_path):
+    folder = write(smile, tmp_path / "a$\\b$ line\nbreak ü")
     done = subprocess.run(
         [sys.executable, "-m", "mertools", "select", folder, folder + "x", "--json"],
         capture_output=True,

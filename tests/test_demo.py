@@ -4,16 +4,16 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def run(*arguments):
+def run(*arguments, script="demo.py"):
     return subprocess.run(
-        [sys.executable, str(DEMO), *map(str, arguments)], capture_output=True, text=True, check=False
+        [sys.executable, str(EXAMPLES / script), *map(str, arguments)], capture_output=True, text=True, check=False
     )
 
 
-def test_the_made_clip(tmp_path):
+def test_the_synthetic_clip(tmp_path):
     done = run("--out", tmp_path / "demo.png")
     assert done.returncode == 0, done.stderr
     assert "key frames  onset 24  apex 36  offset 56\ntrue        onset 24  apex 36  offset 56" in done.stdout
@@ -29,9 +29,19 @@ def test_a_clip_of_ones_own(tmp_path, real_clip):
     assert (tmp_path / "demo.png").exists()
 
 
-@pytest.mark.parametrize("clip", ["gone.mp4"])
-def test_an_unusable_clip(tmp_path, clip):
-    done = run(tmp_path / clip, "--out", tmp_path / "demo.png")
+@pytest.mark.parametrize(
+    ("script", "words", "message"),
+    [
+        ("demo.py", ("gone.mp4",), "there is nothing at gone.mp4"),
+        ("demo.py", ("--out", "x.foo"), "suffix must be one that matplotlib writes"),
+        ("demo.py", ("--out", "no/x.png"), "there is no folder"),
+        ("stream.py", ("gone.mp4",), "cannot open 'gone.mp4'"),
+    ],
+)
+def test_what_cant_be_used_is_one_line_before_the_work(script, words, message):
+    done = run(*words, script=script)
     assert done.returncode == 2
-    assert done.stderr.startswith("demo: error: ")
+    assert done.stderr.startswith(f"{script.removesuffix('.py')}: error: ")
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
+    assert done.stdout == ""

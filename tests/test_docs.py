@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import mertools as mt
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -62,6 +64,21 @@ def test_every_page_is_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
     for page in PAGES[1:]:
         assert name_of(page) in nav, f"{name_of(page)} is not in mkdocs.yml"
+
+
+def test_the_reference_has_every_public_name_once(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    from reference_pages import reference_pages
+
+    pages, nav = reference_pages(), (ROOT / "mkdocs.yml").read_text()
+    listed = re.findall(r"^::: mertools\.(\w+)$", "\n".join(pages.values()), flags=re.MULTILINE)
+    assert sorted(listed) == sorted(name for name in mt.__all__ if not name.startswith("__"))
+    assert [room for room in pages if f"reference/{room}.md" not in nav] == []
+
+
+def test_llms_txt_has_every_page():
+    listed = re.findall(r"\]\(([^)]+)\.html\)", (ROOT / "docs" / "llms.txt").read_text())
+    assert sorted(listed) == sorted(re.findall(r": (\S+)\.md", (ROOT / "mkdocs.yml").read_text()))
 
 
 def test_drawings_are_those_of_their_script(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
-"""Outputs that are folders, links, pipes or somebody else's; several processes at one file or folder; what a file keeps."""
+"""Several processes at one run folder, outputs of audits and of the command line, spoilt journals."""
 
-import os
-import stat
+import copy
+import pickle
 import subprocess
 import sys
 import time
@@ -13,192 +13,47 @@ if sys.platform == "win32":
     pytest.skip("links, pipes and permissions are POSIX's", allow_module_level=True)
 
 import faults
-import torch
 from audit_data import make_dataset
-from mertools._locks import Lock, SharedLock
 
 import mertools as mt
-from mertools import _files as files
-from mertools._files import atomic_write, remove_unfinished
-from mertools.annotations.schemas import dataset_schema
-from mertools.audit.corrected_table import Correction, write_corrected
 from mertools.audit.journal import Journal
-from mertools.cli import main, save_figure
+from mertools.cli import main
 
 
 def names_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-ONE_FILE = {  # everything that writes one file at a path of the user's choice
-    "atomic_write": ("a.txt", lambda path: atomic_write(path, b"new")),
-    "write_corrected": (
-        "a.csv",
-        lambda path: write_corrected(
-            faults.table("csv"), dataset_schema("casme2"), [Correction(2, 1, (1, 2, 3))], path
-        ),
-    ),
-    "save_checkpoint": ("a.pt", lambda path: mt.save_checkpoint(path, {"epoch": 1})),
-    "save_weights": ("a.safetensors", lambda path: mt.save_weights(path, torch.nn.Linear(2, 2))),
-    "write_au_labels": ("a.txt", lambda path: mt.write_au_labels(path, {"1": torch.ones(18)})),
-    "ScoreBook.write_json": ("a.json", lambda path: faults.book(0).write_json(path)),
-    "ScoreBook.write_csv": ("a.csv", lambda path: faults.book(0).write_csv(path)),
-    "DatasetReport.write_csv": ("a.csv", lambda path: mt.DatasetReport((), 0, 0).write_csv(path)),
-    "AnnotationAudit.write_csv": ("a.csv", lambda path: faults.audit(0).write_csv(path)),
-    "export_onnx": ("a.onnx", lambda path: _onnx(path)),
-    "save_figure": ("a.png", lambda path: save_figure(faults.Drawn(1), path)),
-}
-
-
-def _onnx(path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mertools.models.onnx._translate", lambda *_: b"graph")
-        patch.setattr("mertools.models.onnx._compare", lambda *_: None)
-        patch.setattr("mertools.models.onnx._check_installed", lambda: None)
-        mt.export_onnx(mt.AUHead(8), path, torch.zeros(2, 8))
-
-
-@pytest.fixture(params=ONE_FILE)
-def writer(request):
-    return ONE_FILE[request.param]
-
-
-def test_a_path_that_is_no_file_is_refused_and_left_alone(writer, tmp_path):
-    name, write = writer
-    folder, pipe, lost = (tmp_path / f"{kind}-{name}" for kind in ("folder", "pipe", "lost"))
-    folder.mkdir()
-    os.mkfifo(pipe)
-    lost.symlink_to(tmp_path / "nowhere" / name)
-    for path, message in ((folder, "is a folder"), (pipe, "device or a pipe"), (lost, "there is no folder")):
-        with pytest.raises(OSError, match=message):
-            write(path)
-    (tmp_path / name).symlink_to(tmp_path / name)
-    with pytest.raises(OSError, match=r"(?i)symbolic link|too many levels"):
-        write(tmp_path / name)
-    assert stat.S_ISFIFO(pipe.stat().st_mode)
-    assert not list(folder.iterdir())
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, folder.name, pipe.name, lost.name])
-
-
-def test_links_are_followed_and_permissions_kept(writer, tmp_path):
-    name, write = writer
-    real = tmp_path / "elsewhere" / name
-    real.parent.mkdir()
-    (tmp_path / name).symlink_to(real)
-    before = os.umask(0o027)
-    try:
-        write(tmp_path / name)  # the link leads nowhere yet
-        assert stat.S_IMODE(real.stat().st_mode) == 0o640
-        real.chmod(0o606)
-        write(tmp_path / name)
-    finally:
-        os.umask(before)
-    assert (tmp_path / name).readlink() == real
-    assert stat.S_IMODE(real.stat().st_mode) == 0o606
-    assert names_in(real.parent) == [name]
-
-
-def test_devices_are_not_replaced():
-    """As root, a file moved to /dev/null would be what every program of the machine writes to."""
-    with pytest.raises(OSError, match="device or a pipe"):
-        atomic_write(Path(os.devnull), b"")
-    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
-
-
-def test_a_name_as_long_as_the_disk_takes(tmp_path):
-    path = tmp_path / ("ü" * 125 + ".txt")  # 254 bytes: a temporary name must not be longer than that
-    atomic_write(path, b"x")
-    assert path.read_bytes() == b"x"
-
-
-def test_an_error_names_the_file_and_not_the_temporary_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(files.os, "fsync", lambda _: faults.fail(28)())
-    with pytest.raises(OSError, match="No space left on device: .*a.txt'") as caught:
-        atomic_write(tmp_path / "a.txt", b"x")
-    assert caught.value.filename == str(tmp_path / "a.txt")
-
-
-def test_what_dead_writers_left_goes_and_what_live_ones_write_stays(tmp_path):
-    names = [".a.txt-0123456789abcdef.part", ".a.txt-fedcba9876543210.part"]
-    for name in names:
-        (tmp_path / name).write_text("half")
-    others = [".a.txt-notes", ".a.txt-0123456789abcdef.part.bak", ".b.txt-0123456789abcdef.part"]
-    for name in others:
-        (tmp_path / name).write_text("somebody's")
-    (tmp_path / ".a.txt-aaaaaaaaaaaaaaaa.part").symlink_to(tmp_path / others[0])
-    os.utime(tmp_path / names[0], (4e9, 4e9))  # the clock was set back since: age decides nothing
-    with (tmp_path / names[1]).open() as live:
-        assert files.try_lock(live.fileno())
-        atomic_write(tmp_path / "a.txt", b"x")
-        assert {path.name for path in tmp_path.iterdir()} == {
-            "a.txt", names[1], ".a.txt-aaaaaaaaaaaaaaaa.part", *others,
-        }  # fmt: skip
-    remove_unfinished(tmp_path / "a.txt")
-    assert not (tmp_path / names[1]).exists()
-    assert (tmp_path / others[0]).read_text() == "somebody's"
-
-
-def test_many_writers_of_one_file_and_a_reader(tmp_path):
-    path = tmp_path / "a.txt"
-    atomic_write(path, b"0" * 70000)
-
-    def write(which):
-        for _ in range(25):
-            atomic_write(path, str(which).encode() * 70000)
-
-    workers = []
-    for which in range(1, 4):
-        if (pid := os.fork()) == 0:
-            code = 1
-            try:
-                write(which)
-                code = 0
-            finally:
-                os._exit(code)
-        workers.append(pid)
-    seen = set()
-    while len(workers) > 0:
-        data = path.read_bytes()
-        assert len(data) == 70000
-        assert len(set(data)) == 1
-        seen.add(data[:1])
-        pid, status = os.waitpid(workers[0], os.WNOHANG)
-        if pid:
-            assert status == 0
-            workers.pop(0)
-    assert names_in(tmp_path) == ["a.txt"]
-
-
-# --- locks and run folders -------------------------------------------------------------------------------------------
+# --- run folders ------------------------------------------------------------------------------------------------------
 
 HOLD = """
-import sys, time
+import sys
 import mertools as mt
 run = mt.RunFolder(sys.argv[1])
 run.begin({"lr": 0.1}, resume=True)
 run.fold("s1").save({"epoch": 3})
 print("held", flush=True)
-time.sleep(60)
+sys.stdin.read()
 """
 
 
 def test_a_second_process_is_kept_out_of_a_run_until_the_first_is_dead(tmp_path):
-    """Also when it left a worker of a loader behind, which lives on for some seconds."""
-    code = HOLD.replace('print("held"', 'import os; os.fork() or time.sleep(60); print("held"')
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert other.stdout.readline() == "held\n"
         run = mt.RunFolder(tmp_path / "run")
-        with pytest.raises(RuntimeError, match=rf"run is in use by process {other.pid} on .*two runs .* would mix"):
+        with pytest.raises(RuntimeError, match=r"run is in use by another process: two runs .* would mix"):
             run.begin({"lr": 0.1}, resume=True)
     finally:
         other.kill()
         other.wait()
+        other.stdin.close()
         other.stdout.close()
     run.begin({"lr": 0.1}, resume=True)
     assert run.fold("s1").load() == {"epoch": 3}
     run.finish(faults.book(0))
-    assert not (run.path / ".lock").exists()
 
 
 def test_one_process_may_begin_a_run_again(tmp_path):
@@ -207,78 +62,14 @@ def test_one_process_may_begin_a_run_again(tmp_path):
     second.begin({"lr": 0.1}, resume=True)  # a notebook's cell run twice
     with pytest.raises(ValueError, match="other settings"):
         mt.RunFolder(tmp_path / "run").begin({"lr": 0.2}, resume=True)
-    del first
-    assert (tmp_path / "run" / ".lock").read_text().startswith(f"process {os.getpid()} on ")
-    del second
-    assert not (tmp_path / "run" / ".lock").exists()
-
-
-def test_what_a_live_run_is_writing_is_not_swept_away(tmp_path):
-    run = mt.RunFolder(tmp_path / "run")
-    run.begin({})
-    run.fold("s1").save({"epoch": 1})
-    half = run.fold("s1").path / ".checkpoint.pt-0123456789abcdef.part"
-    with half.open("wb") as file:
-        assert files.try_lock(file.fileno())
-        run.begin({}, resume=True)
-        assert half.exists()
-    run.begin({}, resume=True)
-    assert not half.exists()
-
-
-def test_a_lock_and_its_file(tmp_path):
-    path = tmp_path / "work" / "lock"
-    lock = Lock(path)
-    with pytest.raises(RuntimeError, match=f"in use by process {os.getpid()}"):
-        Lock(path)
-    assert path.exists()
-    lock.release()
-    lock.release()
-    assert not path.exists()
-    path.write_text("process 1 on a machine that was switched off")
-    os.utime(path, (4e9, 4e9))
-    lock = Lock(path)  # nobody holds it, whatever it says and however young it looks
-    path.unlink()
-    other = Lock(path)  # somebody has removed the file by hand: the next one is another lock
-    lock.release()
-    assert path.exists()
-    other.release()
-
-
-def test_a_file_system_without_locks(tmp_path, monkeypatch):
-    import fcntl
-
-    def unsupported(*_):
-        raise OSError(38, "Function not implemented")
-
-    monkeypatch.setattr(fcntl, "flock", unsupported)
-    for _ in range(2):
-        atomic_write(tmp_path / "a.txt", b"x")
-    (tmp_path / ".a.txt-0123456789abcdef.part").touch()
-    atomic_write(tmp_path / "a.txt", b"x")
-    assert len(names_in(tmp_path)) == 2  # who left it can't be told: it stays
-    mt.RunFolder(tmp_path / "run").begin({})
-    with Journal(tmp_path / "work", "a") as journal:
-        journal.add(0, {"robust": [1, 2, 3]})
-
-
-def test_a_run_folder_travels_without_its_lock(tmp_path):
-    import copy
-    import pickle
-
-    run = mt.RunFolder(tmp_path / "run")
-    run.begin({})
-    for other in (pickle.loads(pickle.dumps(run)), copy.deepcopy(run)):
-        assert other.path == run.path
-        del other
-    assert (run.path / ".lock").exists()
-    assert SharedLock.take(run.path / ".lock") is run._lock
+    for other in (pickle.loads(pickle.dumps(first)), copy.deepcopy(first)):
+        assert other.path == first.path
 
 
 # --- audits ----------------------------------------------------------------------------------------------------------
 
 
-JOB = sys.modules["mertools.audit.audit_table"]  # the name in the package is the function's
+JOB = sys.modules["mertools.audit.run"]
 
 
 @pytest.fixture(scope="module")
@@ -324,6 +115,7 @@ def test_a_report_is_not_written_over_the_table(data, tmp_path):
 SPOILT = [
     b"\0" * 40, b"\xff\xfe", b"", b"[1, 2]", b'{"clip": 1}', b'{"clip": 1, "annotated": [3]}', b'{"clip": 1, "anno',
     b'{"clip": "x", "annotated": [1, 2, 3]}', b'{"robust": 1}', b'{"clip": 1, "robust": [1, 2, 3]}',
+    b"{}", b'{"clip": 1, "annotated": "abc"}', b"\\",
 ]  # fmt: skip
 
 
@@ -341,7 +133,7 @@ def test_a_spoilt_line_of_a_journal_is_no_result(tmp_path, spoilt):
 def test_a_journal_with_spoilt_lines_searches_those_clips_again(data, tmp_path, monkeypatch):
     from mertools.audit import run as module
 
-    monkeypatch.setattr("mertools.audit.report.write_report", lambda *_, **__: None)  # whose resampling takes seconds
+    monkeypatch.setattr("mertools.audit.results.write_report", lambda *_, **__: None)  # whose resampling takes seconds
     clean = audit(data, tmp_path / "clean.csv").out.read_bytes()
     journal, searched, search = tmp_path / ".out.csv.audit" / "journal.jsonl", [], module.search_clip
     monkeypatch.setattr(module, "search_clip", lambda task: searched.append(task.which) or search(task))

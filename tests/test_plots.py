@@ -1,10 +1,16 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import mertools as mt
+from mertools.audit.plots import MARKERS
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,8 @@ def test_a_clip_in_which_nothing_moves(tmp_path):
         ((torch.zeros(9, 3, 5, 5), (None, 4, 8)), TypeError, "keys must hold integer"),
         ((torch.full((9, 3, 5, 5), torch.nan), (0, 4, 8)), ValueError, "finite"),
         (([1], (0, 1, 2)), TypeError, "frames must be a torch.Tensor"),
+        ((np.zeros((9, 5, 5, 3)), (0, 1, 2)), TypeError, r"got ndarray: pass torch.from_numpy\(frames\).permute"),
+        ((torch.full((9, 3, 5, 5), 255.0), (0, 1, 2)), ValueError, r"floating values up to 255: pass frames / 255"),
         ((torch.zeros(9, 3, 5, 5), (0, 1, 9)), ValueError, "keys must lie in order within the clip's 9 frames"),
         ((torch.zeros(9, 3, 5, 5), "012"), TypeError, "keys must be KeyFrames"),
         ((torch.zeros(9, 3, 5, 5), mt.KeyFrames(*torch.ones(4, 2).long())), ValueError, "plot clips one by one"),
@@ -98,7 +106,8 @@ def test_one_class_against_another():
     ("settings", "error", "message"),
     [
         ({"prior": torch.rand(3, 18)}, ValueError, r"prior must be \(7, 18\)"),
-        ({"prior": [1]}, TypeError, "prior must be a torch.Tensor"),
+        ({"prior": "1"}, TypeError, "prior must be a torch.Tensor"),
+        ({"prior": np.ones((7, 18))}, TypeError, r"got ndarray: pass torch.tensor\(prior\)"),
         ({"compare": ("happy", "joy")}, ValueError, "compare must be two of"),
         ({"compare": ("happy",)}, ValueError, "compare must be two of"),
     ],
@@ -150,7 +159,96 @@ def test_bad_confusions(tmp_path):
         mt.plot_confusion(COUNTS, ["a", "b"])
     with pytest.raises(ValueError, match="at least one clip"):
         mt.plot_confusion(mt.ScoreBook(["a", "b"]))
+    with pytest.raises(ValueError, match=r"book must be a ScoreBook or a matrix of counts \(e, e\), got a list of 3"):
+        mt.plot_confusion([0, 1, 1])
     with pytest.raises(ValueError, match="got fractions"):
         mt.plot_confusion([[0.8, 0.2], [0.5, 0.5]])
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         mt.plot_confusion(COUNTS, path=tmp_path / "missing" / "c.png")
+
+
+def drawings(clip):
+    """Every public plot."""
+    keys = (clip.onset, clip.apex, clip.offset)
+    return {
+        "keyframes": lambda **more: mt.plot_keyframes(clip.frames, keys, truth=keys, title="A smile", **more),
+        "prior": lambda **more: mt.plot_au_prior(title="All", **more),
+        "compare": lambda **more: mt.plot_au_prior(compare=("happy", "sad"), **more),
+        "confusion": lambda **more: mt.plot_confusion(COUNTS, "MEGC2019", title="A title", **more),
+        "seven": lambda **more: mt.plot_confusion(torch.eye(7).long() * 9, mt.EXPRESSIONS, **more),
+    }
+
+
+NAMES = ("keyframes", "prior", "compare", "confusion", "seven")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fonts_are_truetype_whatever_the_settings(clip, tmp_path, name):
+    """Type 3 is refused by the checks of IEEE and ACM."""
+    with rc_context({"pdf.fonttype": 3}):
+        figure = drawings(clip)[name](path=tmp_path / "a.pdf")
+        figure.savefig(tmp_path / "b.pdf")
+    for file in ("a.pdf", "b.pdf"):
+        data = (tmp_path / file).read_bytes()
+        assert b"/CIDFontType2" in data
+        assert b"/Type3" not in data
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("figsize", "width"), [("column", 3.5), ("page", 7.16), ((5, 4), 5), (None, None)])
+def test_text_in_a_paper_has_seven_points_or_more(clip, name, figsize, width):
+    figure = drawings(clip)[name](figsize=figsize)
+    assert width is None or figure.get_figwidth() == width
+    assert min(text.get_fontsize() for text in figure.findobj(Text) if text.get_text()) >= 7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_into_axes_of_ones_own(clip, tmp_path, name):
+    figure = Figure()
+    left, right = figure.subplots(1, 2)
+    assert drawings(clip)[name](ax=right, path=tmp_path / "x.pdf") is figure
+    assert right.has_data()
+    assert not left.has_data()
+    assert b"/Type3" not in (tmp_path / "x.pdf").read_bytes()
+    with pytest.raises(TypeError, match="ax must be the axes of one plot"):
+        drawings(clip)[name](ax=[left, right])
+    with pytest.raises(ValueError, match="figsize must be None with ax"):
+        drawings(clip)[name](ax=left, figsize="page")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_that_cant_be_written_is_refused(clip, tmp_path, name):
+    with pytest.raises(ValueError, match="suffix must be one that matplotlib writes"):
+        drawings(clip)[name](path=tmp_path / "x.foo")
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        drawings(clip)[name](path=tmp_path / "no" / "x.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("figsize", ["single", (3, -1), (3,), 3, ("a", 2), (0, 1)])
+def test_bad_sizes(figsize):
+    with pytest.raises((TypeError, ValueError), match="figsize"):
+        mt.plot_au_prior(figsize=figsize)
+
+
+@pytest.mark.parametrize("keys", [(0, 1, 2), (20, 21, 22), (37, 38, 39), (5, 20, 35), (9, 9, 9)])
+@pytest.mark.parametrize("figsize", ["column", "page", None])
+def test_labels_of_neighbouring_key_frames_do_not_touch(clip, keys, figsize):
+    figure = mt.plot_keyframes(clip.frames, keys, figsize=figsize)
+    FigureCanvasAgg(figure).draw()
+    words = [f"{name} {frame}" for name, frame in zip(MARKERS, keys, strict=True)]
+    boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts if text.get_text() in words]
+    assert len(boxes) == 3
+    assert boxes[0].x1 < boxes[1].x0
+    assert boxes[1].x1 < boxes[2].x0
+    assert boxes[0].x0 >= 0
+    assert boxes[2].x1 <= figure.bbox.width
+
+
+def test_marks_differ_in_shape_and_what_is_tinted_is_said(clip):
+    axes = mt.plot_keyframes(clip.frames, (10, 18, 30), truth=(9, 18, 31)).axes[0]
+    filled = [line.get_marker() for line in axes.lines if line.get_markerfacecolor() != "white"]
+    hollow = [line.get_marker() for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [mark for mark in filled if mark != "None"] == hollow == list(MARKERS.values())
+    assert len(set(hollow)) == 3
+    assert any("apex plateau, frames" in text.get_text() for text in axes.texts)

@@ -175,8 +175,8 @@ KEYS = st.none() | st.integers(0, 50)
 
 @given(st.lists(st.tuples(KEYS, KEYS, KEYS), max_size=6), st.permutations(["offset-from-apex", "apex-midpoint",
        "sort-keys"]))  # fmt: skip
-def test_repairs_leave_what_is_fine_and_log_what_is_not(marks, order):
-    clips = [mt.ClipAnnotation("samm", "006", f"c{i}", *keys, "anger", row=i) for i, keys in enumerate(marks)]
+def test_repairs_leave_what_is_fine_and_log_what_is_not(annotated, order):
+    clips = [mt.ClipAnnotation("samm", "006", f"c{i}", *keys, "anger", row=i) for i, keys in enumerate(annotated)]
     repaired, log = mt.repair_annotations(clips, order)
     assert [clip.row for clip in repaired] == [clip.row for clip in clips]
     for old, new in zip(clips, repaired, strict=True):

@@ -33,11 +33,12 @@ def test_equal_to_scikit_learn(drawn):
     confusion = mt.confusion_matrix(guess, truth, num_classes=e)
     assert confusion.tolist() == sk.confusion_matrix(truth, guess, labels=every).tolist()
     support, predicted = (np.bincount(x, minlength=e) for x in (truth, guess))
-    for arguments in ((guess, truth), (confusion,)):
+    assert mt.uar(predicted=guess, target=truth) == pytest.approx(sk.balanced_accuracy_score(truth, guess))
+    for arguments in ((guess, truth), (truth, guess), (confusion,)):
         assert mt.uf1(*arguments) == pytest.approx(sk.f1_score(truth, guess, average="macro", zero_division=0))
-        assert mt.uar(*arguments) == pytest.approx(sk.balanced_accuracy_score(truth, guess))
         for absent in ("skip", "zero"):
             assert mt.war(*arguments, absent=absent) == pytest.approx(sk.accuracy_score(truth, guess))
+    assert mt.uar(confusion) == pytest.approx(sk.balanced_accuracy_score(truth, guess))
     zero = {"labels": every, "average": "macro", "zero_division": 0}
     assert mt.uf1(confusion, absent="zero") == pytest.approx(sk.f1_score(truth, guess, **zero))
     assert mt.uar(confusion, absent="zero") == pytest.approx(sk.recall_score(truth, guess, **zero))

@@ -12,7 +12,7 @@ FLOORS = (
     ("_checks", "_files", "_text"),
     ("clips", "layers"),
     ("keyframes", "action_units", "retention"),
-    ("annotations", "models"),
+    ("annotations", "models", "spotting"),
     ("audit", "evaluation"),
     ("training",),
     ("plots", "cli", "__init__", "__main__"),

@@ -62,7 +62,7 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(classes) if isinstance(classes, Iterable) else ()
     if not names or not all(isinstance(name, str) for name in names):
         raise TypeError(f"classes must be a sequence of names such as {EXPRESSIONS[:2]}, got {classes!r}")
-    keys = [canonical(name) or name.strip().casefold() for name in names]
+    keys = [class_key(name) for name in names]
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
         raise ValueError(
@@ -79,6 +79,16 @@ def canonical(name: str) -> str | None:
         ('happy', None)
     """
     return _CANONICAL.get(name.strip().casefold())
+
+
+def class_key(name: str) -> str:
+    """What the spellings of one class have in common.
+
+    Examples:
+        >>> class_key("Happiness") == class_key("joy"), class_key(" Contempt")
+        (True, 'contempt')
+    """
+    return canonical(name) or name.strip().casefold()
 
 
 def near_names(names: Sequence[str]) -> str:

@@ -2,24 +2,29 @@
 
 ``attach_au_head(model, "fc")`` taps what the named layer is fed, sends it through a second linear head, and returns a
 module whose forward gives ``(what the model returned, au_logits)``. The model itself is not rewritten: its parameters,
-names and checkpoints stay what they were, and ``detach_au_head`` hands it back.
+names and checkpoints stay what they were, and ``detach_au_head`` returns the original model.
 """
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from threading import get_ident
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_count, check_floating
 from mertools.action_units.prior import ACTION_UNITS
+from mertools.layers.arguments import records_arguments
 
 __all__ = ["AUHead", "attach_au_head", "detach_au_head"]
 
+TapPoint: TypeAlias = Literal["input", "output"] | Callable[[tuple[Any, ...], Any], Tensor]
 
+
+@records_arguments
 class AUHead(nn.Module):
     """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
 
@@ -54,8 +59,7 @@ class AUHead(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("in_features", in_features), ("num_aus", num_aus)):
-            check_count(name, value)
+        in_features, num_aus = check_count("in_features", in_features), check_count("num_aus", num_aus)
         self.linear = nn.Linear(in_features, num_aus, device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
@@ -74,16 +78,26 @@ class AUHead(nn.Module):
 
 
 def attach_au_head(
-    model: nn.Module, layer: str | nn.Module, *, num_aus: int = len(ACTION_UNITS), in_features: int | None = None
+    model: nn.Module,
+    layer: str | nn.Module,
+    *,
+    tap: TapPoint = "input",
+    num_aus: int = len(ACTION_UNITS),
+    in_features: int | None = None,
 ) -> nn.Module:
     """Give any model an AU head beside its classifier.
 
     Args:
-        model: the host. Its forward must run ``layer`` exactly once.
-        layer: the classifier whose *input* the head shares, by name (``"fc"``, ``"head.fc"``) or as a module: a
-            Linear, a 1×1 convolution, or a Sequential that begins with one (after norms, activations, dropout).
+        model: the host. Its forward must run ``layer`` exactly once. A network that another one runs several times gets
+            its head first: ``TwoBranch(attach_au_head(net, "fc"))``.
+        layer: where the features are, by name (``"fc"``, ``"head.fc"``) or as a module: the classifier, with
+            ``tap="input"`` a Linear, a 1×1 convolution, or a Sequential that begins with one (after norms,
+            activations, dropout).
+        tap: ``"input"``, the head shares what the layer is fed; ``"output"``, it shares what the layer gives, for a
+            host that compares features without a layer (cosines with text, as in DFER-CLIP); or a callable
+            ``(inputs, output) -> features`` of the layer's positional inputs and its output.
         num_aus: number of action units.
-        in_features: width of that input, where it can't be read off the layer.
+        in_features: width of the features, where it can't be read off the layer; always with a callable.
 
     Shape:
         - features ``(..., d)`` give AU logits ``(..., a)``; for a convolution, ``(b, d, ...)`` is averaged over its
@@ -95,7 +109,7 @@ def attach_au_head(
         its head as it is then. Attributes of the host can be reached through it.
 
     Raises:
-        TypeError: model or layer are of the wrong kind.
+        TypeError: model, layer or tap are of the wrong kind; in forward, the tap gives no tensor.
         ValueError: there is no such layer (near names are suggested), its width can't be inferred, or a head is there.
         RuntimeError: in forward, when the layer ran more than once or not at all, or under a reentrant checkpoint.
 
@@ -103,7 +117,7 @@ def attach_au_head(
         >>> host = nn.Sequential()
         >>> host.add_module("body", nn.Linear(5, 8))
         >>> host.add_module("fc", nn.Linear(8, 7))
-        >>> model = attach_au_head(host, "fc")
+        >>> model = attach_au_head(host, "fc")  # or attach_au_head(host, "body", tap="output")
         >>> logits, au_logits = model(torch.zeros(2, 5))
         >>> logits.shape, au_logits.shape
         (torch.Size([2, 7]), torch.Size([2, 18]))
@@ -116,23 +130,26 @@ def attach_au_head(
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
     if any(isinstance(module, WithAUHead) for module in model.modules()):
         raise ValueError("model has an AU head already: detach_au_head(model) first")
+    if tap not in ("input", "output") and not callable(tap):
+        raise TypeError(f"tap must be 'input', 'output' or a callable (inputs, output) -> features, got {tap!r}")
     target = _find_layer(model, layer)
+    width, channels_first = _feature_width(target, tap)
+    in_features = width if in_features is None else in_features
     if in_features is None:
-        in_features = _input_width(target)
-    if in_features is None:
+        side = f"of its {tap}" if isinstance(tap, str) else "that the callable makes of it"
         raise ValueError(
-            f"layer {_describe(model, target)} does not tell the width of its input: pass in_features=, or name the "
+            f"layer {_describe(model, target)} does not tell the width {side}: pass in_features=, or name the "
             "linear layer or 1x1 convolution that classifies"
         )
     like = next(target.parameters(), None)
     head = AUHead(in_features, num_aus)
     if like is not None and like.is_floating_point():
         head = head.to(like.device, like.dtype)
-    return WithAUHead(model, target, head.train(model.training))
+    return WithAUHead(model, target, head.train(model.training), tap, channels_first)
 
 
 def detach_au_head(model: nn.Module) -> nn.Module:
-    """Take the AU head off again: the very model that :func:`attach_au_head` was given, nothing left behind.
+    """Take the AU head off again: the original model, nothing left behind.
 
     Args:
         model: what ``attach_au_head`` returned, also inside ``DistributedDataParallel`` or ``torch.compile``.
@@ -160,22 +177,33 @@ def detach_au_head(model: nn.Module) -> nn.Module:
 
 
 class _Tap:
-    """Remembers what a layer is fed while its owner's forward runs, and whether it was with gradient; per thread."""
+    """Remembers a layer's features while its owner's forward runs, and whether with gradient; per thread."""
 
-    def __init__(self) -> None:
-        self.caught: dict[int, list[tuple[Tensor, bool]]] = {}
+    def __init__(self, point: TapPoint) -> None:
+        self.point = point
+        self.caught: dict[int, list[tuple[Any, bool]]] = {}
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    def hook(self, layer: nn.Module) -> Any:
+        if self.point == "input":
+            return layer.register_forward_pre_hook(self)
+        return layer.register_forward_hook(self)
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Any, ...], output: Any = None) -> None:
         caught = self.caught.get(_thread())
-        if caught is not None and inputs:
-            caught.append((inputs[0], torch.is_grad_enabled()))
+        if caught is None or (self.point == "input" and not inputs):
+            return
+        if callable(self.point):
+            features: Any = self.point(inputs, output)
+        else:
+            features = inputs[0] if self.point == "input" else output
+        caught.append((features, torch.is_grad_enabled()))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> _Tap:
-        memo[id(self)] = tap = _Tap()
+        memo[id(self)] = tap = _Tap(self.point)
         return tap
 
-    def __reduce__(self) -> tuple[type[_Tap], tuple[()]]:
-        return _Tap, ()
+    def __reduce__(self) -> tuple[type[_Tap], tuple[TapPoint]]:
+        return _Tap, (self.point,)
 
 
 def _thread() -> int:
@@ -185,20 +213,20 @@ def _thread() -> int:
 class WithAUHead(nn.Module):
     """A host model with an AU head. Its state dict has the host's names, not prefixed ones."""
 
-    def __init__(self, host: nn.Module, layer: nn.Module, head: AUHead) -> None:
+    def __init__(self, host: nn.Module, layer: nn.Module, head: AUHead, point: TapPoint, channels_first: bool) -> None:
         super().__init__()
         self.host = host
         self.au_head = head
-        self.channels_first = isinstance(_first_weighted(layer), (nn.Conv1d, nn.Conv2d, nn.Conv3d))
-        self.tap = _Tap()
-        self.handle = layer.register_forward_pre_hook(self.tap)
+        self.channels_first = channels_first
+        self.tap = _Tap(point)
+        self.handle = self.tap.hook(layer)
         self.training = host.training
         register: Any = self.register_state_dict_post_hook  # PyTorch gives it no types
         register(_without_prefix)
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[Any, Tensor]:
         thread = _thread()
-        caught: list[tuple[Tensor, bool]] = []
+        caught: list[tuple[Any, bool]] = []
         self.tap.caught[thread] = caught
         try:
             output = self.host(*args, **kwargs)
@@ -207,11 +235,18 @@ class WithAUHead(nn.Module):
             del self.tap.caught[thread]
         if len(caught) != 1:
             times = "not called" if not caught else f"called {len(caught)} times"
-            raise RuntimeError(
-                f"the layer of the AU head was {times} in this forward, once is needed: "
-                "attach the head to the layer that classifies, or use AUHead by hand"
-            )
+            hint = "attach the head to the layer that classifies, or use AUHead by hand"
+            if caught:
+                hint = (
+                    "give a network its head before what runs it several times, TwoBranch(attach_au_head(net, layer))"
+                )
+            raise RuntimeError(f"the layer of the AU head was {times} in this forward, once is needed: {hint}")
         features, with_grad = caught[0]
+        if not isinstance(features, Tensor):
+            raise TypeError(
+                f"the tap must give a tensor of features, got {type(features).__name__}: pick one with "
+                "tap=lambda inputs, output: output[0], say, and in_features="
+            )
         if torch.is_grad_enabled() and not with_grad:
             raise RuntimeError(
                 "the layer of the AU head runs under a reentrant checkpoint or no_grad, which would cut the AU loss "
@@ -284,13 +319,30 @@ def _first_weighted(layer: nn.Module) -> nn.Module | None:
     return None
 
 
-def _input_width(layer: nn.Module) -> int | None:
-    module = _first_weighted(layer)
-    if isinstance(module, nn.Linear):
-        return module.in_features
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) and all(size == 1 for size in module.kernel_size):
-        return module.in_channels
-    return None
+def _feature_width(layer: nn.Module, tap: TapPoint) -> tuple[int | None, bool]:
+    """Width of the features where the layer tells it, and whether their channels come second."""
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    if tap == "input":
+        module = _first_weighted(layer)
+        if isinstance(module, nn.Linear):
+            return module.in_features, False
+        if isinstance(module, convolutions):
+            return (module.in_channels if all(size == 1 for size in module.kernel_size) else None), True
+        return None, False
+    if tap != "output" or (next(layer.children(), None) is not None and not isinstance(layer, nn.Sequential)):
+        return None, False  # the order of children need not be that of the forward
+    for module in reversed(list(layer.modules())):
+        if isinstance(module, nn.Linear):
+            return module.out_features, False
+        if isinstance(module, convolutions):
+            return module.out_channels, True
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            return module.num_features, True
+        if isinstance(module, nn.LayerNorm):
+            return module.normalized_shape[-1], False
+        if next(module.parameters(recurse=False), None) is not None:
+            break
+    return None, False
 
 
 def _describe(model: nn.Module, layer: nn.Module) -> str:

@@ -6,12 +6,15 @@ combines with the AU term, which has one of its own (``pos_weight``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from mertools._checks import check_choice, check_floating, check_number
+from mertools.action_units.loss import check_classes, check_ignore_index, check_target, check_weight
 from mertools.layers.buffers import ConfigurationBuffers, real_device
 
 __all__ = ["FocalLoss", "LogitAdjustedLoss", "class_weights"]
@@ -36,7 +39,7 @@ def class_weights(
         - output: ``(e,)`` float32
 
     Raises:
-        TypeError: counts are no numbers.
+        TypeError: counts or beta are no numbers.
         ValueError: a class without clips, an unknown method, or a β out of range.
 
     Examples:
@@ -46,14 +49,9 @@ def class_weights(
     Source: effective number: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019.
     """
     n = _counts(counts)
-    if method == "inverse":
-        weight = 1 / n
-    elif method == "effective":
-        if not 0 <= beta < 1:
-            raise ValueError(f"beta must lie in [0, 1), got {beta}")
-        weight = (1 - beta) / (1 - beta**n)
-    else:
-        raise ValueError(f"method must be 'inverse' or 'effective', got {method!r}")
+    check_choice("method", method, ("inverse", "effective"))
+    beta = check_number("beta", beta, 0, 1, open_high=True)
+    weight = 1 / n if method == "inverse" else (1 - beta) / (1 - beta**n)
     return (weight / weight.mean()).float()
 
 
@@ -70,7 +68,8 @@ class FocalLoss(ConfigurationBuffers):
         - logits: ``(b, e)``; target: ``(b,)`` classes or ``(b, e)`` probabilities; output: scalar or ``(b,)``
 
     Raises:
-        ValueError: γ is negative, or an unknown reduction.
+        TypeError: an argument is of the wrong kind.
+        ValueError: γ is negative, shapes disagree, or a class is out of range (looked at on the CPU only).
 
     Examples:
         >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
@@ -91,15 +90,20 @@ class FocalLoss(ConfigurationBuffers):
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
-        if not gamma >= 0:
-            raise ValueError(f"gamma must be at least 0, got {gamma}")
-        _check_reduction(reduction)
-        self.gamma, self.ignore_index, self.reduction = gamma, ignore_index, reduction
+        self.gamma = check_number("gamma", gamma, 0)
+        self.ignore_index = check_ignore_index(ignore_index)
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        self.reduction: Reduction = reduction
+        if class_weight is not None:
+            e = class_weight.numel() if isinstance(class_weight, Tensor) else 0
+            check_weight("class_weight", class_weight, {(e,): "one per class"}, "the classes")
         self.register_configuration("class_weight", class_weight)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        log_p = _at_least_float32(logits).log_softmax(1)
+        e = None if self.class_weight is None else self.class_weight.shape[0]
+        logits, target = _checked(logits, target, e, "class_weight", self.ignore_index)
+        log_p = logits.log_softmax(1)
         each = -log_p
         if self.gamma:
             # 1 − p without the cancellation; where p is 1 the loss is 0, and so is its slope.
@@ -130,7 +134,8 @@ class LogitAdjustedLoss(ConfigurationBuffers):
         - logits: ``(b, e)``; target: ``(b,)`` classes or ``(b, e)`` probabilities; output: scalar or ``(b,)``
 
     Raises:
-        ValueError: a class without clips, or an unknown reduction.
+        TypeError: an argument is of the wrong kind.
+        ValueError: a class without clips, shapes disagree, or a class is out of range (looked at on the CPU only).
 
     Examples:
         >>> logits = torch.zeros(1, 2)
@@ -153,16 +158,15 @@ class LogitAdjustedLoss(ConfigurationBuffers):
     ) -> None:
         super().__init__()
         n = _counts(counts)
-        _check_reduction(reduction)
-        self.tau, self.ignore_index, self.reduction = tau, ignore_index, reduction
-        self.register_configuration("shift", (tau * (n / n.sum()).log()).float())
+        self.tau = check_number("tau", tau, -math.inf)
+        self.ignore_index = check_ignore_index(ignore_index)
+        check_choice("reduction", reduction, ("mean", "sum", "none"))
+        self.reduction: Reduction = reduction
+        self.register_configuration("shift", (self.tau * (n / n.sum()).log()).float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        e = self.shift.shape[0]
-        if logits.shape[-1] != e:
-            raise ValueError(f"logits must be (b, {e}) to match counts, got shape {tuple(logits.shape)}")
-        logits = _at_least_float32(logits)
+        logits, target = _checked(logits, target, self.shift.shape[0], "counts", self.ignore_index)
         each = -(logits + self.shift.to(logits.dtype)).log_softmax(1)
         return _reduced(each, target, self.ignore_index, self.reduction)
 
@@ -178,16 +182,22 @@ def _reduced(each: Tensor, target: Tensor, ignore_index: int, reduction: Reducti
         count: Tensor | int = max(each.shape[0], 1)
     else:
         valid = target != ignore_index
-        loss = torch.where(valid, each.gather(1, torch.where(valid, target, 0).long()[:, None])[:, 0], 0)
+        loss = torch.where(valid, each.gather(1, torch.where(valid, target, 0)[:, None])[:, 0], 0)
         count = valid.sum().clamp(min=1)
     if reduction == "none":
         return loss
     return loss.sum() if reduction == "sum" else loss.sum() / count
 
 
-def _at_least_float32(logits: Tensor) -> Tensor:
-    """16 bits would round away what the loss is made of."""
-    return logits.float() if logits.dtype.itemsize < 4 else logits
+def _checked(logits: Tensor, target: Tensor, e: int | None, match: str, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Logits ``(b, e)`` in at least 32 bits, since 16 would round the loss away, and their target."""
+    check_floating("logits", logits, "(b, e)")
+    if logits.ndim != 2 or (e is not None and logits.shape[1] != e):  # `in` is no guard on a symbol to the compiler
+        expected = "(b, e)" if e is None else f"(b, {e}) to match {match}"
+        raise ValueError(f"logits must be {expected}, got shape {tuple(logits.shape)}")
+    target = check_target(target, logits)
+    check_classes(target, logits.shape[1], ignore_index)
+    return logits.float() if logits.dtype.itemsize < 4 else logits, target
 
 
 def _counts(counts: Tensor | Sequence[int]) -> Tensor:
@@ -199,8 +209,3 @@ def _counts(counts: Tensor | Sequence[int]) -> Tensor:
     if n.ndim != 1 or not len(n) or not bool(((n > 0) & n.isfinite()).all()):
         raise ValueError(f"counts must be one positive number per class, got {n.tolist()}")
     return n
-
-
-def _check_reduction(reduction: str) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")

@@ -17,7 +17,7 @@ looked up by the name of its expression, and what stays doubtful in the numbers 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -25,8 +25,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mertools._checks import check_choice, check_number
-from mertools.action_units.expressions import EXPRESSIONS, canonical, class_names, near_names
+from mertools._checks import check_choice, check_count, check_number
+from mertools.action_units.expressions import EXPRESSIONS, canonical, class_key, class_names, near_names
 from mertools.layers.buffers import real_device
 
 __all__ = [
@@ -62,7 +62,8 @@ def au_prior(
             Synonyms are understood ("happiness", "anger", ...).
         action_units: the units wanted, in order; any subset of :data:`ACTION_UNITS`.
         rows: rows for classes by name: an ``(a,)`` tensor, for instance of :func:`estimate_au_prior`, or the name
-            (or names, averaged) of expressions that the table knows. They go before the table's.
+            (or names, averaged) of expressions that the table knows. They go before the table's; any synonym of a
+            class names it.
         missing: for a class without a row: ``"error"``; ``"mean"``, the average of the table's rows; ``"ignore"``, a
             row of NaN, which leaves the class out of the AU term of :class:`AUPriorLoss`.
 
@@ -91,7 +92,7 @@ def au_prior(
     average = table.mean(0) if missing == "mean" else torch.full_like(table[0], torch.nan)
     prior, unknown = [], []
     for name in names:
-        row, known = given.get(name.strip().casefold()), canonical(name)
+        row, known = given.get(class_key(name)), canonical(name)
         if isinstance(row, Tensor):
             prior.append(row)
         elif row is not None:
@@ -182,9 +183,9 @@ def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, sm
         >>> estimate_au_prior(torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([0, 0]), num_classes=1)
         tensor([[0.7500, 0.5000]])
 
-    Source: ours; AU-DFER (arXiv 2507.07678) gives the table of DFEW.
+    Source: AU-DFER (arXiv 2507.07678) gives the table of DFEW.
     """
-    check_number("smoothing", smoothing, 0)
+    smoothing = check_number("smoothing", smoothing, 0)
     positive, total = _count(au_target, target, num_classes)
     if smoothing == 0 and bool((total == 0).any()):
         empty = (total[:, 0] == 0).nonzero().flatten().tolist()
@@ -213,7 +214,7 @@ def estimate_pos_weight(au_target: Tensor, target: Tensor | None = None, *, num_
         >>> estimate_pos_weight(torch.tensor([[1.0], [0], [0], [0], [0]]))  # 4 negatives, 1 positive: (4 + 1) / (1 + 1)
         tensor([2.5000])
 
-    Source: AU-DFER (arXiv 2507.07678), whose weights are negatives over positives; the added counts are ours.
+    Source: AU-DFER (arXiv 2507.07678), whose weights are negatives over positives, without the added counts.
     """
     if (target is None) != (num_classes is None):
         raise ValueError("target and num_classes must be given together (a row per class) or not at all (one row)")
@@ -247,7 +248,7 @@ def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
     Source: AU-DFER (arXiv 2507.07678): majority vote over the frames of a clip.
     """
     _require_tensor("presence", presence)
-    check_number("threshold", threshold, 0, 1)
+    threshold = check_number("threshold", threshold, 0, 1)
     if threshold == 0:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}")
     if presence.ndim < 2 or presence.shape[-2] == 0:
@@ -279,26 +280,31 @@ def _float32(values: Any) -> Tensor:
 def _given_rows(
     rows: Mapping[str, Tensor | str | Sequence[str]] | None, names: tuple[str, ...], a: int
 ) -> dict[str, Tensor | list[str]]:
-    """The caller's rows by lower-case class name, checked: ``(a,)`` tensors, or names that the table knows."""
+    """The caller's rows by :func:`class_key`, checked: ``(a,)`` tensors, or names that the table knows."""
     if rows is None:
         return {}
     if not isinstance(rows, Mapping):
         raise TypeError(f"rows must map class names to rows, got {type(rows).__name__}")
-    wanted = {name.strip().casefold() for name in names}
+    wanted = {class_key(name) for name in names}
     given: dict[str, Tensor | list[str]] = {}
     for name, row in rows.items():
-        key = str(name).strip().casefold()
+        key = class_key(str(name))
         if key not in wanted:
             raise ValueError(f"rows must be for classes among {list(names)}, got one for {name!r}")
+        if key in given:
+            raise ValueError(f"rows must name each class once, got {key} more than once: {list(rows)}")
         if isinstance(row, Tensor):
             if row.shape != (a,) or not bool(((row >= 0) & (row <= 1)).all()):
                 raise ValueError(f"rows[{name!r}] must be ({a},) in [0, 1], got shape {tuple(row.shape)}: {row}")
             given[key] = row.float()
             continue
-        parts = [row] if isinstance(row, str) else list(row)
-        unknown = [part for part in parts if canonical(part) is None]
+        parts = [row] if isinstance(row, str) or not isinstance(row, Iterable) else list(row)
+        unknown = [part for part in parts if not isinstance(part, str) or canonical(part) is None]
         if unknown or not parts:
-            raise ValueError(f"rows[{name!r}] must name expressions among {', '.join(EXPRESSIONS)}, got {parts}")
+            raise ValueError(
+                f"rows[{name!r}] must name expressions among {', '.join(EXPRESSIONS)}, or be an ({a},) tensor, "
+                f"got {parts}"
+            )
         given[key] = [str(canonical(part)) for part in parts]
     return given
 
@@ -333,8 +339,7 @@ def _count(au_target: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor,
         raise ValueError(
             f"target must be ({au_target.shape[0]},), one class per row of au_target, got {tuple(target.shape)}"
         )
-    if not isinstance(num_classes, int) or num_classes < 1:
-        raise ValueError(f"num_classes must be a positive integer, got {num_classes!r}")
+    num_classes = check_count("num_classes", num_classes)
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < num_classes:
         raise ValueError(
             f"target must lie within 0..{num_classes - 1}, got {int(target.min())}..{int(target.max())}: "

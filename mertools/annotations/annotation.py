@@ -26,7 +26,7 @@ class ClipAnnotation:
         fps: frames per second of the recording.
         expression: which expression of its row it is, from 1.
         reselect: False: leave this clip's key frames alone when training re-selects them.
-        split: ``"train"`` or ``"test"`` where the dataset fixes it.
+        split: ``"train"``, ``"test"`` or ``"val"`` where the dataset fixes it.
         fold: the fold of that split.
         num_frames: how many frames the table promises.
         key: the fields that name the row uniquely.
@@ -35,13 +35,13 @@ class ClipAnnotation:
         sheet: its sheet.
         row: its row as a spreadsheet program counts (the header is a row too).
         extra: further columns by name.
+        edition: which edition of the dataset's table it was read from, where editions are known to differ.
+        unplaced: why it can't be said where its frames lie; finding them is then an error.
 
     Examples:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 46, 59, 86, "happiness", ("happiness",))
         >>> clip.offset - clip.onset
         40
-
-    Source: the datasets' own tables; field names are ours.
     """
 
     dataset: str
@@ -65,6 +65,8 @@ class ClipAnnotation:
     sheet: str | None = None
     row: int = 0
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    edition: str | None = None
+    unplaced: str = ""
 
     @property
     def place(self) -> str:
@@ -94,8 +96,6 @@ class Problem(NamedTuple):
     Examples:
         >>> print(Problem("codes.csv", None, 3, "03/EP01", "apex", "is missing", "missing key"))
         codes.csv, row 3 (03/EP01): apex is missing
-
-    Source: ours.
     """
 
     table: str
@@ -125,8 +125,6 @@ class Repair(NamedTuple):
     Examples:
         >>> print(Repair("codes.csv", None, 9, "05/EP03", "drop", "dropped (drop: apex is missing)"))
         codes.csv, row 9 (05/EP03): dropped (drop: apex is missing)
-
-    Source: ours.
     """
 
     table: str

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from mertools._checks import check_choice, check_count, check_number
+from mertools._checks import as_integer, check_choice, check_count, check_number
 from mertools.annotations.annotation import ClipAnnotation
-from mertools.annotations.folders import FrameFolder, FrameFolders, Frames, decode_frames
+from mertools.annotations.folders import FrameFolder, FrameFolders, Frames
 from mertools.annotations.protocols import ProtocolClips
+from mertools.annotations.schemas import clip_key
 from mertools.clips.augment import ClipAugment, Geometry, normalise, transform_clip
 from mertools.clips.flow import optical_flow, optical_strain
+from mertools.clips.read import decode_frames, frame_shape
 from mertools.clips.resample import ResampleMode, resample_clip
 from mertools.keyframes.selector import FrameSelector
 
@@ -67,16 +69,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
     Raises:
         FileNotFoundError: no frames for a clip.
         TypeError: an argument is of the wrong kind.
-        ValueError: a clip without the key frames that are needed, frames missing, or an option out of range; the
-            message names the table's row.
+        ValueError: a clip without the key frames that are needed, of one frame where key frames are re-selected,
+            frames missing, or an option out of range; the message names the table's row.
 
     Examples:
         >>> import cv2, pathlib, tempfile
         >>> from mertools import apply_protocol, synthetic_clip
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> (root / "EP01").mkdir()
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
+        >>> synthetic = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> for number, image in enumerate(synthetic.frames.permute(0, 2, 3, 1).numpy(), start=1):
         ...     _ = cv2.imwrite(str(root / "EP01" / f"img{number}.png"), image)
         >>> table = [ClipAnnotation("casme2", "01", "EP01", 11, 19, 31, "disgust", folders=("EP01",))]
         >>> dataset = ClipDataset(apply_protocol(table, "casme2-5"), root, training=True, size=40, motion="strain")
@@ -108,31 +110,37 @@ class ClipDataset(Dataset[dict[str, Any]]):
     ) -> None:
         if not isinstance(clips, ProtocolClips):
             raise TypeError(f"clips must be what apply_protocol returns, got {type(clips).__name__}")
-        if num_frames is not None:
-            check_count("num_frames", num_frames)
+        self.num_frames = None if num_frames is None else check_count("num_frames", num_frames)
         if motion is not None:
             check_choice("motion", motion, _MOTIONS)
         check_choice("mode", mode, ("nearest", "linear", "cubic", "tim"))
         check_choice("reselect", reselect, _RESELECT)
-        check_number("cache_bytes", cache_bytes, 0)
+        budget = int(check_number("cache_bytes", cache_bytes, 0))
         self.clips, self.targets, self.classes = clips.clips, clips.targets, clips.classes
         self.subjects = clips.subjects
-        self.training, self.num_frames = training, num_frames
+        self.training = training
         self.mode: ResampleMode = mode
-        self.size = _size(size)
+        self.size = frame_shape(size)
         self.selector = selector if reselect == "always" or (training and reselect == "training") else None
         self.augment = augment if training else None
         self.motion = motion
         self.mean, self.std = _channels("mean", mean), _channels("std", std)
         if not bool((self.std > 0).all()):
             raise ValueError(f"std must be positive, got {std}")
-        self.seed = seed
-        self._cache = _FrameCache(int(cache_bytes), self.size)
-        alone = set(leave_alone)
+        self.seed = check_count("seed", seed, least=0)
+        self._cache = _FrameCache(budget, self.size)
+        alone = {clip_key(subject, clip) for subject, clip in leave_alone}
         folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
         self._folders = [folders.find(clip) for clip in self.clips]
         self._keys = [_positions(c, f, num_frames) for c, f in zip(self.clips, self._folders, strict=True)]
-        self._alone = [not clip.reselect or (clip.subject, clip.clip) in alone for clip in self.clips]
+        self._alone = [not clip.reselect or clip_key(clip.subject, clip.clip) in alone for clip in self.clips]
+        for i, clip in enumerate(self.clips):
+            start, stop = self._span(i)
+            if self._reselects(i) and stop - start < 2:
+                raise ValueError(
+                    f"{clip.place} ({clip.name}): onset and offset are the same frame, {clip.onset}: there is nothing "
+                    "to re-select in one frame. Drop the row, or leave the clip alone (leave_alone=, reselect='never')"
+                )
         # Shared with the workers of a loader, persistent ones too: what one of them has selected the others know, and
         # all of them hear of a new epoch. Columns: known, onset, apex, offset.
         self._selected = _shared(len(self.clips), 4)
@@ -142,10 +150,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        n = len(self.clips)
-        if not -n <= index < n:
-            raise IndexError(f"index must lie within the {n} clips, got {index}")
-        index %= n
+        n, place = len(self.clips), as_integer(index)
+        if place is None:
+            raise TypeError(f"index must be an integer, got {index!r}")
+        if not -n <= place < n:
+            raise IndexError(f"index must lie within the {n} clips, got {place}")
+        index = place % n
         onset, apex, offset = self.key_positions(index)
         generator = torch.Generator().manual_seed(_mix(self.seed, int(self._epoch), index))
         geometry = self.augment.draw(generator) if self.augment is not None else Geometry()
@@ -175,13 +185,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         Args:
             epoch: its number; the same number draws the same.
         """
-        check_count("epoch", epoch, least=0)
-        self._epoch.fill_(epoch)
+        self._epoch.fill_(check_count("epoch", epoch, least=0))
 
     def key_positions(self, index: int) -> tuple[int, int, int]:
         """Onset, apex and offset of a clip as positions in its folder, re-selected where that is wanted."""
         keys = self._keys[index]
-        if self.selector is None or self._alone[index] or self.clips[index].onset is None:
+        if not self._reselects(index):
             return keys
         known, *row = self._selected[index].tolist()
         if not known:
@@ -190,12 +199,20 @@ class ClipDataset(Dataset[dict[str, Any]]):
             self._selected[index, 0] = 1  # last: another worker must not read half a row
         return row[0], row[1], row[2]
 
-    def _select(self, index: int, keys: tuple[int, int, int]) -> list[int]:
-        assert self.selector is not None
-        start, stop = keys[0], keys[2] + 1
-        if self.selector.refine:  # it looks at the rest around the movement, too
+    def _reselects(self, index: int) -> bool:
+        return self.selector is not None and not self._alone[index] and self.clips[index].onset is not None
+
+    def _span(self, index: int) -> tuple[int, int]:
+        """First and last (not included) position of the frames that a clip's key frames are re-selected in."""
+        start, stop = self._keys[index][0], self._keys[index][2] + 1
+        if self.selector is not None and self.selector.refine:  # it looks at the rest around the movement, too
             more = max(16, (stop - start) // 2)
             start, stop = max(start - more, 0), min(stop + more, len(self._folders[index].numbers))
+        return start, stop
+
+    def _select(self, index: int, keys: tuple[int, int, int]) -> list[int]:
+        assert self.selector is not None
+        start, stop = self._span(index)
         clip = self._load(index, list(range(start, stop)), Geometry())
         frames = torch.from_numpy(np.ascontiguousarray(clip)).permute(0, 3, 1, 2)[None]
         found = self.selector(frames, *(key - start for key in keys))
@@ -279,13 +296,6 @@ def _positions(clip: ClipAnnotation, folder: FrameFolder, num_frames: int | None
 def _shared(*shape: int) -> Tensor:
     numbers: Tensor = torch.zeros(shape, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
     return numbers
-
-
-def _size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):
-        raise ValueError(f"size must be (height, width) or one number for a square, got {size!r}")
-    return pair[0], pair[1]
 
 
 def _channels(name: str, values: Sequence[float]) -> Tensor:

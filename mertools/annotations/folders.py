@@ -1,4 +1,4 @@
-"""From a row of a table to the frames on disk: the folder, and the position of a file number in it.
+"""From a row of a table to the frames on disk: the folder, the position of a file number in it, and what does not fit.
 
 Tables name frames by the integer in the file name (``reg_img46.jpg`` is 46, ``006_05562.jpg`` is 5562); a clip in
 memory counts from 0. The two are kept apart: a :class:`FrameFolder` is the map from one to the other, and a number
@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 
-from mertools.annotations.annotation import ClipAnnotation
-from mertools.clips.images import decode_image
-from mertools.clips.read import frame_number
+from mertools._files import atomic_write
+from mertools._text import csv_text
+from mertools.annotations.annotation import ClipAnnotation, Problem
+from mertools.annotations.quality import annotation_problems
+from mertools.annotations.read import Annotations, load_annotations
+from mertools.annotations.schemas import AnnotationSchema, dataset_schema
+from mertools.clips.read import decode_frames, is_image, numbered
+from mertools.keyframes.selector import select_keyframes
 
-__all__ = ["FrameFolder", "FrameFolders", "find_frames"]
+__all__ = ["DatasetReport", "FrameFolder", "FrameFolders", "check_dataset", "find_frames", "search_apex"]
 
 Frames: TypeAlias = "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]"
-
-_IMAGES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,6 @@ class FrameFolder:
         >>> folder = FrameFolder("sub01/EP02_01f", (46, 47, 49), ("img46.jpg", "img47.jpg", "img49.jpg"))
         >>> folder.position(49), folder.numbers[2]
         (2, 49)
-
-    Source: the datasets' folders of numbered images.
     """
 
     path: str
@@ -68,50 +71,6 @@ class FrameFolder:
         return decode_frames([f"{self.path}/{name}" for name in self.names[start:stop]], size=size)
 
 
-def decode_frames(
-    files: Sequence[str], *, size: int | tuple[int, int] | None = None, longest: int | None = None
-) -> np.ndarray:
-    """Decode images into one array.
-
-    Args:
-        files: their paths.
-        size: ``(height, width)`` to resize to, or one number for a square; by area when shrinking.
-        longest: reduce images whose longer side has more pixels than this, in proportion.
-
-    Returns:
-        ``(t, h, w, 3)`` uint8, in OpenCV's order of channels (blue first).
-
-    Raises:
-        ValueError: no files, one that can't be decoded, or images of different size.
-    """
-    import cv2
-
-    if not files:
-        raise ValueError("files must name at least one image, got none")
-    shape = (size, size) if isinstance(size, int) else size
-    clip: np.ndarray | None = None
-    for i, file in enumerate(files):
-        try:
-            image = decode_image(file)
-        except ValueError as error:
-            raise ValueError(f"{file} can't be decoded as an image ({error})") from None
-        wanted = shape or image.shape[:2]
-        if shape is None and longest is not None and max(wanted) > longest:
-            scale = longest / max(wanted)
-            wanted = max(round(wanted[0] * scale), 1), max(round(wanted[1] * scale), 1)
-        if image.shape[:2] != wanted:
-            shrinks = wanted[0] < image.shape[0] or wanted[1] < image.shape[1]
-            image = cv2.resize(image, wanted[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-        if clip is None:
-            clip = np.empty((len(files), *image.shape), np.uint8)
-        if image.shape != clip.shape[1:]:
-            (h, w), (h0, w0) = image.shape[:2], clip.shape[1:3]
-            raise ValueError(f"{file} is {h}x{w} and the frames before it are {h0}x{w0}: give a size")
-        clip[i] = image
-    assert clip is not None
-    return clip
-
-
 class FrameFolders:
     """All folders with frames below a root, found once, for looking up the rows of a table.
 
@@ -134,8 +93,6 @@ class FrameFolders:
         >>> clip = ClipAnnotation("casme2", "01", "EP02_01f", 9, 10, 46, folders=("sub01/EP02_01f",))
         >>> FrameFolders(root).find(clip).numbers
         (9, 10, 46)
-
-    Source: the datasets' folders; ``docs/datasets.md`` lists them.
     """
 
     def __init__(self, root: Frames) -> None:
@@ -144,17 +101,17 @@ class FrameFolders:
         self._files: dict[str, list[str]]
         self._by_tail: dict[int, dict[tuple[str, ...], list[str]]] = {}
         self._found: dict[str, FrameFolder] = {}
+        self._closed: list[OSError] = []
         if isinstance(root, Mapping):
-            self.of_dataset = {name: FrameFolders(part) for name, part in root.items()}
+            self.of_dataset = {_dataset(name): FrameFolders(part) for name, part in root.items()}
             self.name = ", ".join(f"{name}: {part.name}" for name, part in self.of_dataset.items())
             self._files = {path: names for part in self.of_dataset.values() for path, names in part._files.items()}
             return
-        self.root = Path(root)
-        self.name = str(self.root.absolute())
-        if not self.root.is_dir():
+        folder = Path(root).absolute()
+        self.name = str(folder)
+        if not folder.is_dir():
             raise FileNotFoundError(f"frames must be the folder that holds the clips' frames, there is none at {root}")
-        self._closed: list[OSError] = []
-        self._files = dict(_image_folders(self.root.absolute(), self._closed))
+        self._files = dict(_image_folders(folder, self._closed))
         self._deepest = max((len(Path(path).parts) for path in self._files), default=0)
 
     @property
@@ -169,30 +126,41 @@ class FrameFolders:
             FileNotFoundError: there is none; the message says what was looked for.
             ValueError: several folders fit, or one holds two images of the same number or one without a number.
         """
+        found = self.fitting(clip)
+        if len(found) > 1:
+            shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+            raise ValueError(
+                f"{clip.place}: {len(found)} folders fit clip {clip.name} ({shown}): "
+                "give the root of one version of the frames"
+            )
+        if found:
+            return self._folder(found[0])
+        within = self.of_dataset.get(clip.dataset, self)
+        closed = within._closed
+        more = f"; {len(closed)} folders could not be read, the first: {closed[0]}" if closed else ""
+        raise FileNotFoundError(
+            f"{clip.place}: no folder of frames for clip {clip.name} below {within.name}, "
+            f"looked for {', '.join(clip.folders or (clip.clip,))}{more}"
+        )
+
+    def fitting(self, clip: ClipAnnotation) -> list[str]:
+        """The paths of all folders that a row may mean: of the first of its patterns that any folder fits.
+
+        Raises:
+            ValueError: there is no root for the clip's dataset, or its table does not tell where its frames lie.
+        """
+        if clip.unplaced:
+            raise ValueError(f"{clip.place} ({clip.name}): {clip.unplaced}")
         if self.of_dataset:
             if clip.dataset not in self.of_dataset:
                 raise ValueError(f"frames has no root for {clip.dataset!r}, it has {', '.join(self.of_dataset)}")
-            return self.of_dataset[clip.dataset].find(clip)
-        patterns = clip.folders or (clip.clip,)
-        for pattern in patterns:
+            return self.of_dataset[clip.dataset].fitting(clip)
+        for pattern in clip.folders or (clip.clip,):
             parts = tuple(part for part in pattern.removeprefix("**/").split("/") if part)
-            tails = range(len(parts) if pattern.startswith("**/") else 1)
-            found = next(filter(None, (self._lookup(parts[start:]) for start in tails)), [])
-            if len(found) > 1:
-                shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-                raise ValueError(
-                    f"{clip.place}: {len(found)} folders fit clip {clip.name} ({shown}): "
-                    "give the root of one version of the frames"
-                )
-            if found:
-                return self._folder(found[0])
-        closed = (
-            f"; {len(self._closed)} folders could not be read, the first: {self._closed[0]}" if self._closed else ""
-        )
-        raise FileNotFoundError(
-            f"{clip.place}: no folder of frames for clip {clip.name} below {self.root}, "
-            f"looked for {', '.join(patterns)}{closed}"
-        )
+            for start in range(len(parts) if pattern.startswith("**/") else 1):
+                if found := self._lookup(parts[start:]):
+                    return found
+        return []
 
     def _lookup(self, parts: tuple[str, ...]) -> list[str]:
         depth = len(parts)
@@ -221,30 +189,9 @@ class FrameFolders:
 
     def _folder(self, path: str) -> FrameFolder:
         if path not in self._found:
-            self._found[path] = numbered_frames(path, self._files[path])
+            images = numbered(path, self._files[path])
+            self._found[path] = FrameFolder(path, tuple(images), tuple(images.values()))
         return self._found[path]
-
-
-def numbered_frames(path: str, names: Sequence[str]) -> FrameFolder:
-    """Order the images of a folder by the number in their names.
-
-    Raises:
-        ValueError: an image without a number, or two with the same.
-
-    Examples:
-        >>> numbered_frames("clip", ["img10.jpg", "img9.jpg"]).names
-        ('img9.jpg', 'img10.jpg')
-    """
-    numbered: dict[int, str] = {}
-    for name in names:
-        number = frame_number(name)
-        if number is None:
-            raise ValueError(f"{path}/{name} is an image without a frame number in its name")
-        if number in numbered:
-            raise ValueError(f"{path} holds two images of frame {number}: {numbered[number]} and {name}")
-        numbered[number] = name
-    ordered = sorted(numbered)
-    return FrameFolder(path, tuple(ordered), tuple(numbered[number] for number in ordered))
 
 
 def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFolder:
@@ -270,10 +217,204 @@ def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFold
         >>> clip = ClipAnnotation("samm", "006", "006_1_2", 5562, folders=("006/006_1_2",))
         >>> find_frames(clip, root).position(5562)
         0
-
-    Source: the datasets' folders; ``docs/datasets.md`` lists them.
     """
     return FrameFolders(root).find(clip)
+
+
+def search_apex(frames: Frames | FrameFolders) -> Callable[[ClipAnnotation], ClipAnnotation]:
+    """A repair that looks for an apex that is missing, at the onset, or outside, in the frames from onset to offset.
+
+    It is the apex that :func:`select_keyframes` finds there without an annotation.
+
+    Args:
+        frames: the folder with the frames, or a mapping from dataset to folder.
+
+    Returns:
+        A function for ``repair=``. Clips whose onset or offset is missing, out of order or on the same frame stay as
+        they are.
+
+    Raises:
+        FileNotFoundError: there is no such folder; the function raises it for a clip without frames.
+
+    Examples:
+        >>> import cv2, pathlib, tempfile
+        >>> from mertools import repair_annotations, synthetic_clip
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> (root / "EP01").mkdir()
+        >>> clip = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> for number, image in enumerate(clip.frames.permute(0, 2, 3, 1).numpy()):
+        ...     _ = cv2.imwrite(str(root / "EP01" / f"img{number}.png"), image)
+        >>> wrong = ClipAnnotation("casme3-a", "spNO.1", "EP01", 10, 10, 30, folders=("EP01",))
+        >>> [found], _ = repair_annotations([wrong], search_apex(root))
+        >>> found.onset, abs(found.apex - 18) <= 4, found.offset
+        (10, True, 30)
+    """
+    folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
+
+    def apex_search(clip: ClipAnnotation) -> ClipAnnotation:
+        if clip.onset is None or clip.offset is None or clip.onset >= clip.offset:
+            return clip
+        if clip.apex is not None and clip.onset < clip.apex <= clip.offset:
+            return clip
+        folder = folders.find(clip)
+        try:
+            start, stop = folder.position(clip.onset), folder.position(clip.offset) + 1
+        except ValueError as error:
+            raise ValueError(f"{clip.place} ({clip.name}): {error}") from None
+        images = np.ascontiguousarray(folder.read(start, stop)[..., ::-1])
+        found = select_keyframes(torch.from_numpy(images).permute(0, 3, 1, 2)[None])
+        return replace(clip, apex=folder.numbers[start + max(int(found.apex), 1)])
+
+    apex_search.__name__ = "search-apex"
+    return apex_search
+
+
+# --- does the table fit the disk? ------------------------------------------------------------------------------------
+
+_SHOWN = 20  # findings of one kind in the text; the csv holds all
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What was found wrong; true when nothing was.
+
+    Args:
+        problems: one entry per finding, in the order of the rows; kinds are ``cell``, ``label``, ``missing key``,
+            ``order``, ``apex outside``, ``apex at onset``, ``long``, ``duplicate``, ``no folder``, ``folder``,
+            ``missing frame``, ``frame count`` and ``folder without row``.
+        rows: how many annotations were looked at.
+        folders: how many folders of frames.
+        edition: of the table, where editions are known to differ and the rows tell.
+
+    Examples:
+        >>> print(DatasetReport((), rows=255, folders=255))
+        255 rows, 255 folders of frames: nothing wrong
+    """
+
+    problems: tuple[Problem, ...]
+    rows: int
+    folders: int
+    edition: str | None = None
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+    def __str__(self) -> str:
+        edition = f" of the edition of {self.edition}" if self.edition else ""
+        head = f"{self.rows} rows{edition}, {self.folders} folders of frames"
+        if not self.problems:
+            return f"{head}: nothing wrong"
+        lines = [f"{head}: {len(self.problems)} findings"]
+        for kind, count in self.counts.items():
+            lines.append(f"\n{kind}: {count}")
+            found = [str(problem) for problem in self.problems if problem.kind == kind]
+            lines += [f"  {line}" for line in found[:_SHOWN]]
+            if count > _SHOWN:
+                lines.append(f"  ... and {count - _SHOWN} more")
+        return "\n".join(lines)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many findings there are of each kind."""
+        return dict(Counter(problem.kind for problem in self.problems))
+
+    def write_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write all findings as csv, whole or not at all."""
+        rows: list[tuple[object, ...]] = [("kind", "table", "sheet", "row", "clip", "column", "problem")]
+        rows += [(p.kind, p.table, p.sheet or "", p.row or "", p.clip, p.column, p.problem) for p in self.problems]
+        atomic_write(Path(path), csv_text(rows).encode())
+
+
+def check_dataset(
+    table: Any,
+    frames: Frames | FrameFolders | None = None,
+    dataset: str | AnnotationSchema | None = None,
+) -> DatasetReport:
+    """Check a table against itself and against the frames on disk.
+
+    Args:
+        table: annotations, or a table that :func:`read_annotations` reads: labels and cells that it refuses are
+            findings here.
+        frames: the folder with the frames, or a mapping from dataset to folder; None checks the table alone.
+        dataset: the dataset's name or schema, when ``table`` is not read yet.
+
+    Returns:
+        The findings; ``print(report)`` for the text, ``report.write_csv(path)`` for all of them.
+
+    Raises:
+        FileNotFoundError: there is no such table or folder.
+        ValueError: a path without ``dataset``, or a table whose columns can't be found.
+
+    Examples:
+        >>> clips = [ClipAnnotation("ours", "1", "a", 5, 9, 7, row=2), ClipAnnotation("ours", "1", "b", 5, 6, 7, row=3)]
+        >>> print(check_dataset(clips))
+        2 rows, 0 folders of frames: 1 findings
+        apex outside: 1
+          , row 2 (1/a): apex 9 lies outside 5..7
+    """
+    found: list[Problem] = []
+    if dataset is not None:
+        clips = load_annotations(table, dataset, problems=found)
+    elif isinstance(table, (str, os.PathLike)) or hasattr(table, "itertuples"):
+        raise ValueError(
+            "dataset must be given with a table that is not read yet: check_dataset(table, frames, 'casme2')"
+        )
+    else:
+        clips = table if isinstance(table, Annotations) else Annotations(table)
+    found += annotation_problems(clips, clips.schema, clips.columns)
+    folders = None
+    if frames is not None:
+        folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
+        found += _frame_problems(clips, folders)
+    found.sort(key=lambda problem: (problem.row == 0, problem.table, problem.row))
+    return DatasetReport(tuple(found), len(clips), len(folders.paths) if folders else 0, clips.edition)
+
+
+def _frame_problems(clips: Sequence[ClipAnnotation], folders: FrameFolders) -> Iterable[Problem]:
+    used: set[str] = set()
+    for clip in clips:
+        try:
+            used.update(folders.fitting(clip))
+            folder = folders.find(clip)
+        except FileNotFoundError:
+            yield _problem(clip, "no folder", "clip", f"has no folder of frames ({', '.join(clip.folders)})")
+        except ValueError as error:
+            yield _problem(clip, "folder", "clip", f"has no usable folder of frames: {error}")
+        else:
+            yield from _missing_frames(clip, folder)
+    for path in sorted(set(folders.paths) - used):
+        yield Problem(folders.name, None, 0, "", "", f"no row for the folder {path}", "folder without row")
+
+
+def _missing_frames(clip: ClipAnnotation, folder: FrameFolder) -> Iterable[Problem]:
+    numbers = folder.numbers
+    held = f"{folder.path} holds {len(numbers)} frames from {numbers[0]} to {numbers[-1]}"
+    absent = False
+    for name in ("onset", "apex", "offset"):
+        number = getattr(clip, name)
+        if number is not None and number not in numbers:
+            absent = True
+            yield _problem(clip, "missing frame", name, f"{number} has no image: {held}")
+    if not absent and clip.onset is not None and clip.offset is not None and clip.onset <= clip.offset:
+        there = bisect_right(numbers, clip.offset) - bisect_left(numbers, clip.onset)
+        gap = clip.offset - clip.onset + 1 - there
+        if gap:
+            text = f"{gap} of the {gap + there} frames {clip.onset}..{clip.offset} have no image in {folder.path}"
+            yield _problem(clip, "missing frame", "clip", text)
+    if clip.num_frames is not None and clip.num_frames != len(numbers):
+        yield _problem(clip, "frame count", "num_frames", f"is {clip.num_frames}, {held}")
+
+
+def _problem(clip: ClipAnnotation, kind: str, column: str, text: str) -> Problem:
+    return Problem(clip.table, clip.sheet, clip.row, clip.name, column, text, kind)
+
+
+def _dataset(name: str) -> str:
+    """A dataset as its annotations name it, however it is spelt."""
+    try:
+        return dataset_schema(name).name
+    except (TypeError, ValueError):
+        return name
 
 
 def _image_folders(root: Path, closed: list[OSError]) -> list[tuple[str, list[str]]]:
@@ -287,7 +428,6 @@ def _image_folders(root: Path, closed: list[OSError]) -> list[tuple[str, list[st
             continue
         seen.add(real)
         folders.sort()
-        images = [name for name in files if name.lower().endswith(_IMAGES) and not name.startswith(".")]
-        if images:
+        if images := list(filter(is_image, files)):
             found.append((path, images))
     return found

@@ -6,17 +6,30 @@ A cell keeps the row number and the column letter that a spreadsheet program sho
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mertools._files import read_text
+from mertools._files import read_bytes, read_text
 from mertools._text import MAX_TEXT, bare_cell, csv_rows
-from mertools.annotations.workbooks import MAX_CELLS, read_xls, read_xlsx
 
+_WIDEST = 50  # columns of a naming sheet that are looked at
+Rows = list[tuple[int, list[object]]]
+
+
+class _Uncomputed:
+    """In the place of a formula's value that was never computed; without text, so that nothing reads it unawares."""
+
+    def __str__(self) -> str:
+        return ""
+
+
+UNCOMPUTED = _Uncomputed()
 SUFFIXES = (".xlsx", ".xlsm", ".xls", ".csv", ".tsv", ".txt")
 
 
@@ -68,10 +81,17 @@ def read_sheet(table: Any, *, sheet: str | None = None, whitespace: bool = False
         raise ValueError(f"path must be a table ({', '.join(SUFFIXES)}) or a DataFrame, got {path}")
     if suffix in (".csv", ".tsv", ".txt"):
         return _from_text(path, whitespace)
-    sheets = read_xls(path) if suffix == ".xls" else read_xlsx(path)
+    sheets = _xls(path) if suffix == ".xls" else _xlsx(path)
     name = _choose(sheets, sheet, path)
     others = {other: [cells for _, cells in rows] for other, rows in sheets.items() if other != name}
-    return _checked(Sheet(str(path), name, [row for row in sheets[name] if any(map(cell_text, row[1]))], others))
+    return _checked(
+        Sheet(
+            str(path),
+            name,
+            [row for row in sheets[name] if any(cell_text(cell) or cell is UNCOMPUTED for cell in row[1])],
+            others,
+        )
+    )
 
 
 def normal(value: object) -> str:
@@ -117,6 +137,55 @@ def column_letter(index: int) -> str:
     return letters
 
 
+def translation(page: Sheet, wanted: set[str], key: Callable[[str], str]) -> dict[str, str] | None:
+    """What another sheet of the workbook translates names to: the number that belongs to each; None if no sheet does.
+
+    It is the sheet that has at least half of the names in one column, and one number for each in another; rows may be
+    repeated and columns stand in any order. Where several columns would do, the code is the one that stands in the row
+    a second time, in a folder's name (15 and ``s15``), rather than one that counts the rows.
+
+    Args:
+        page: the sheet that has the names; its ``others`` are looked at.
+        wanted: the names, as ``key`` gives them.
+        key: what names are compared by.
+
+    Raises:
+        ValueError: two columns may be meant.
+    """
+    best: list[tuple[tuple[int, bool, bool], str, dict[str, str]]] = []
+    for title, sheet in page.others.items():
+        rows = list(dict.fromkeys(tuple(map(cell_text, row[:_WIDEST])) for row in sheet))
+        for i, j in itertools.permutations(range(max(map(len, rows), default=0)), 2):
+            pairs = [(key(row[i]), row[j]) for row in rows if max(i, j) < len(row) and row[i] and row[j]]
+            coded = list(dict.fromkeys(pair for pair in pairs if pair[1].isdigit()))
+            found = dict(coded)
+            one_to_one = len(coded) == len(found) == len({int(code) for code in found.values()})
+            itself = all(name == str(int(code)) for name, code in coded)
+            shared = len(wanted & found.keys())
+            if not one_to_one or itself or not shared or 2 * shared < len(wanted) or 2 * len(coded) <= len(set(pairs)):
+                continue
+            counts = [int(code) for _, code in coded] == list(range(1, len(coded) + 1))
+            best.append(((shared, _named_again(rows, i, j), not counts), title, found))
+    top = max((rank for rank, _, _ in best), default=None)
+    tables = [(title, found) for rank, title, found in best if rank == top]
+    if not tables:
+        return None
+    for title, table in tables[1:]:
+        if any(int(table.get(name, -1)) != int(tables[0][1].get(name, -1)) for name in wanted):
+            raise ValueError(
+                f"{page.path}, sheet {title!r}: two columns may hold the codes of {', '.join(sorted(wanted)[:3])} ... "
+                "Leave only the one that the folders are named by"
+            )
+    return tables[0][1]
+
+
+def _named_again(rows: Sequence[Sequence[str]], i: int, j: int) -> bool:
+    """Whether a further column names each row's number once more, behind letters: ``s15`` beside 15."""
+    coded = [row for row in rows if j < len(row) and row[j].isdigit()]
+    others = {k for row in coded for k in range(len(row))} - {i, j}
+    return any(all(k < len(row) and re.fullmatch(rf"\D+0*{int(row[j])}", row[k]) for row in coded) for k in others)
+
+
 def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:
     names = list(sheets)
     if wanted is None:
@@ -125,6 +194,70 @@ def _choose(sheets: dict[str, Any], wanted: str | None, path: Path) -> str:
     if not found:
         raise ValueError(f"{path} has no sheet {wanted!r}, it has {', '.join(map(repr, names))}")
     return found[0]
+
+
+def _xlsx(path: Path) -> dict[str, Rows]:
+    """The sheets of an xlsx workbook by name: rows that hold something, with their numbers.
+
+    A merged cell speaks for all the cells it covers; of a formula the value is read that was last computed.
+    """
+    try:
+        import openpyxl
+    except ImportError as error:
+        raise ImportError(f"reading {path.name} needs openpyxl: pip install 'mertools[data]'") from error
+    data = read_bytes(path)
+    try:
+        values, formulas = (
+            openpyxl.load_workbook(io.BytesIO(data), data_only=computed, keep_links=False) for computed in (True, False)
+        )
+    except Exception as error:  # openpyxl lets zip, XML and key errors through
+        raise ValueError(f"{path} is no xlsx workbook that openpyxl can read: {error}") from error
+    if not values.worksheets:
+        raise ValueError(f"{path} holds no sheet with cells")
+    return {page.title: _xlsx_rows(page, formulas[page.title]) for page in values.worksheets}
+
+
+def _xlsx_rows(page: Any, formulas: Any) -> Rows:
+    rows: dict[int, dict[int, object]] = {}
+    for (row, column), cell in page._cells.items():  # iter_rows would make a cell for every gap
+        value = cell.value
+        # A formula whose value is an empty text has a type of its own.
+        if value is None and cell.data_type != "str" and formulas._cells[row, column].data_type == "f":
+            value = UNCOMPUTED
+        if value is not None:
+            rows.setdefault(row, {})[column] = value
+    for merged in page.merged_cells.ranges:
+        value = rows.get(merged.min_row, {}).get(merged.min_col)
+        if value is not None:
+            for row in range(merged.min_row, merged.max_row + 1):
+                columns = rows.setdefault(row, {})
+                columns.update(dict.fromkeys(range(merged.min_col, merged.max_col + 1), value))
+    widest = max(map(max, rows.values()), default=0)
+    fits = widest * len(rows) <= 1_000_000  # one cell far to the right must not make every row as wide
+    return [
+        (row, [columns.get(i) for i in range(1, (widest if fits else max(columns)) + 1)])
+        for row, columns in sorted(rows.items())
+    ]
+
+
+def _xls(path: Path) -> dict[str, Rows]:
+    """The sheets of an xls workbook, as of an xlsx one."""
+    try:
+        import xlrd
+    except ImportError as error:
+        raise ImportError(f"reading {path.name} needs xlrd: pip install 'mertools[data]'") from error
+    data = read_bytes(path)
+    try:
+        with xlrd.open_workbook(file_contents=data, logfile=io.StringIO(), ragged_rows=True) as book:
+            sheets = {
+                page.name: [(i + 1, list(page.row_values(i))) for i in range(page.nrows) if page.row_len(i)]
+                for page in book.sheets()
+            }
+    except Exception as error:  # xlrd lets struct, assertion and its own errors through
+        raise ValueError(f"{path} is no xls workbook that xlrd can read: {error}") from error
+    if not sheets:
+        raise ValueError(f"{path} holds no sheet with cells")
+    return sheets
 
 
 def _from_text(path: Path, whitespace: bool) -> Sheet:
@@ -141,12 +274,8 @@ def _from_text(path: Path, whitespace: bool) -> Sheet:
 
 
 def _checked(sheet: Sheet) -> Sheet:
-    """Refuse a sheet beyond what tables are, before anything is made of it."""
-    count = 0
+    """Refuse cells longer than a spreadsheet's: a quotation mark that closes hundreds of rows later swallows them."""
     for number, cells in sheet.rows:
-        count += len(cells)
-        if count > MAX_CELLS:
-            raise ValueError(f"{sheet.place(number)}: more than {MAX_CELLS} cells, is this an annotation table?")
         for column, cell in enumerate(cells):
             if isinstance(cell, str) and len(cell) > MAX_TEXT:
                 raise ValueError(

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mertools._files import atomic_write, check_target, read_bytes, read_text
 from mertools._text import csv_line, csv_rows, csv_text
-from mertools.annotations.annotation_rows import locate_columns
+from mertools.annotations.read import locate_columns
 from mertools.annotations.schemas import AnnotationSchema
 from mertools.annotations.tables import Sheet, read_sheet
 

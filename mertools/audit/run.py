@@ -1,236 +1,33 @@
-"""How far are the human key frames off? Re-select them in every clip of a table and look at the shifts (GAMDSS).
+"""The whole job: read a table, search its clips near their annotation, write the report and the corrected table.
 
-GAMDSS finds that annotators differ in where they put key frames, the offset most of all in multicultural sets. The
-audit asks that of any table: each clip is searched near its annotation, by the paper's windowed search
-(``"annotated"``: onset later, apex and offset earlier, by at most a tenth of the phase) and by the robust search
-(``"robust"``: each key frame either way), and the shift of every key frame is put in relation to the phase it belongs
-to.
-
-``audit_search.py`` does one clip, ``audit_workers.py`` many at once, ``audit_journal.py`` remembers what is done,
-``audit_statistics.py`` tests the shifts, ``corrected_table.py`` and ``audit_report.py`` write what comes out.
+``search.py`` does the clips, ``journal.py`` remembers what is done, ``results.py`` puts it together, ``report.py`` and
+``corrected_table.py`` write what comes out.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from mertools._checks import check_choice, check_number
-from mertools._files import atomic_write
-from mertools._text import csv_text
-from mertools.annotations.annotation import ClipAnnotation
+from mertools._checks import as_integer, check_choice, check_count, check_number
+from mertools._files import check_target
+from mertools.annotations.annotation import ClipAnnotation, Repair
 from mertools.annotations.folders import FrameFolders, Frames
 from mertools.annotations.read import Annotations, read_annotations
-from mertools.annotations.schemas import AnnotationSchema
-from mertools.audit.audit_workers import run_tasks
+from mertools.annotations.schemas import AnnotationSchema, dataset_schema
+from mertools.audit.corrected_table import Correction, check_output, corrected_table, write_corrected
 from mertools.audit.journal import Journal, fingerprint
-from mertools.audit.search import SEARCHES, ClipTask, search_clip
-from mertools.audit.statistics import KEYS, Group, SpreadTest, group_shifts, spread_tests
+from mertools.audit.report import REPORT_FILES
+from mertools.audit.results import AnnotationAudit, ClipAudit, Keys
+from mertools.audit.search import SEARCHES, ClipTask, run_tasks, search_clip
 from mertools.keyframes.selector import FrameSelector
 
-__all__ = ["AnnotationAudit", "ClipAudit", "audit_annotations"]
-
-Keys = tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class ClipAudit:
-    """What the searches make of one clip. All frames are file numbers.
-
-    Args:
-        clip: the annotation.
-        keys: onset, apex, offset as annotated; a missing apex is the midpoint here.
-        found: the same by each search that was run.
-        frames: how many frames of the clip's folder were looked at.
-        error: why the clip was skipped, ``""`` if it was not.
-
-    Examples:
-        >>> audit = ClipAudit(ClipAnnotation("casme2", "01", "a", 10, 20, 40), (10, 20, 40), {"robust": (12, 21, 36)})
-        >>> audit.shift("robust"), audit.relative("robust")
-        ((2, 1, -4), (0.2, 0.05, -0.2))
-
-    Source: the question is that of GAMDSS (arXiv 2603.04766); the record is ours.
-    """
-
-    clip: ClipAnnotation
-    keys: Keys | None = None
-    found: Mapping[str, Keys] = field(default_factory=dict)
-    frames: int = 0
-    error: str = ""
-
-    def shift(self, search: str) -> tuple[int, int, int]:
-        """How many frames each key frame moves; positive is later."""
-        assert self.keys is not None
-        onset, apex, offset = (new - old for new, old in zip(self.found[search], self.keys, strict=True))
-        return onset, apex, offset
-
-    def relative(self, search: str) -> tuple[float, float, float]:
-        """Shifts in phase lengths: the onset's by the rise, the offset's by the fall, the apex's by where it moves."""
-        assert self.keys is not None
-        rise, fall = max(self.keys[1] - self.keys[0], 1), max(self.keys[2] - self.keys[1], 1)
-        onset, apex, offset = self.shift(search)
-        return onset / rise, apex / (rise if apex < 0 else fall), offset / fall
-
-
-class AnnotationAudit:
-    """The audit of a table: shifts clip by clip, their distributions, and tests of their spread.
-
-    Args:
-        clips: one entry per annotation, in the table's order.
-        searches: which were run.
-        threshold: a shift of more than this share of its phase, and of at least two frames, is uncertain.
-
-    Raises:
-        ValueError: a negative threshold.
-
-    Examples:
-        >>> clip = ClipAnnotation("casme2", "01", "a", 10, 20, 40, "disgust")
-        >>> audit = AnnotationAudit([ClipAudit(clip, (10, 20, 40), {"robust": (12, 21, 36)})], ("robust",))
-        >>> audit.shifts()["offset"].tolist(), audit.uncertain()["offset"].tolist()
-        ([-4.0], [True])
-
-    Source: the question is that of GAMDSS (arXiv 2603.04766); statistics in ``audit_statistics.py``.
-    """
-
-    def __init__(
-        self, clips: Iterable[ClipAudit], searches: Sequence[str] = SEARCHES, *, threshold: float = 0.1
-    ) -> None:
-        self.clips = list(clips)
-        self.searches = tuple(searches)
-        self.threshold = check_number("threshold", threshold, 0)
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __repr__(self) -> str:
-        return f"AnnotationAudit({len(self.done)} clips, {len(self.broken)} skipped, searches={self.searches})"
-
-    @property
-    def done(self) -> list[ClipAudit]:
-        """The clips that were searched."""
-        return [clip for clip in self.clips if not clip.error]
-
-    @property
-    def broken(self) -> list[ClipAudit]:
-        """The clips that were skipped, each with its ``error``."""
-        return [clip for clip in self.clips if clip.error]
-
-    def shifts(self, search: str | None = None, *, unit: str = "frames") -> dict[str, np.ndarray]:
-        """Shift of each key frame, clip by clip (those of ``done``).
-
-        Args:
-            search: ``"annotated"`` or ``"robust"``; default the last that was run.
-            unit: ``"frames"``, ``"phase"`` (phase lengths, see :meth:`ClipAudit.relative`) or ``"ms"``.
-
-        Returns:
-            float64 arrays by ``"onset"``, ``"apex"``, ``"offset"``; NaN for an apex that the table does not have.
-        """
-        name = self._search(search)
-        check_choice("unit", unit, ("frames", "phase", "ms"))
-        rows = []
-        for entry in self.done:
-            row = list(map(float, entry.relative(name) if unit == "phase" else entry.shift(name)))
-            if unit == "ms":
-                row = [value * 1000 / entry.clip.fps if entry.clip.fps else np.nan for value in row]
-            if entry.clip.apex is None:
-                row[1] = np.nan
-            rows.append(row)
-        table = np.array(rows, dtype=np.float64).reshape(-1, 3)
-        return {key: table[:, i] for i, key in enumerate(KEYS)}
-
-    def uncertain(self, search: str | None = None) -> dict[str, np.ndarray]:
-        """Which key frames of which clips (of ``done``) move by more than the threshold, and at least two frames."""
-        frames, phase = self.shifts(search), self.shifts(search, unit="phase")
-        return {key: (np.abs(phase[key]) > self.threshold) & (np.abs(frames[key]) >= 2) for key in KEYS}
-
-    def groups(self, by: str, search: str | None = None) -> list[Group]:
-        """Distribution of the shifts per ``"dataset"``, ``"subject"`` or ``"label"`` (or ``"all"``), largest first."""
-        check_choice("by", by, ("all", "dataset", "subject", "label"))
-        names = ["all" if by == "all" else getattr(entry.clip, by) for entry in self.done]
-        return group_shifts(names, self.shifts(search), self.shifts(search, unit="phase"), self.uncertain(search))
-
-    def tests(self, search: str | None = None, *, unit: str = "phase") -> list[SpreadTest]:
-        """Do onset, apex and offset differ in spread? See :func:`spread_tests`."""
-        subjects = [f"{entry.clip.dataset}/{entry.clip.subject}" for entry in self.done]
-        return spread_tests(self.shifts(search, unit=unit), subjects)
-
-    def corrected(self, search: str | None = None) -> list[ClipAnnotation]:
-        """The annotations with the key frames that the search found; skipped clips as they were."""
-        name = self._search(search)
-        fixed = []
-        for entry in self.clips:
-            clip = entry.clip
-            if name in entry.found:
-                onset, apex, offset = entry.found[name]
-                clip = replace(clip, onset=onset, apex=apex, offset=offset)
-            fixed.append(clip)
-        return fixed
-
-    def worst(self, count: int, search: str | None = None) -> list[ClipAudit]:
-        """The clips with the largest relative shifts, worst first."""
-        name = self._search(search)
-        return sorted(self.done, key=lambda e: -max(map(abs, e.relative(name))))[:count]
-
-    def write_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write a row per clip: annotation, what each search found, the shifts, or why it was skipped.
-
-        A name that a spreadsheet would run as a formula has an apostrophe in front.
-        """
-        head = ["dataset", "subject", "clip", "expression", "label", "table", "sheet", "row", *KEYS]
-        for name in self.searches:
-            head += [f"{key}_{name}" for key in KEYS]
-            head += [f"{key}_shift_{name}" for key in KEYS] + [f"{key}_relative_{name}" for key in KEYS]
-        rows: list[list[Any]] = [[*head, "frames", "error"]]
-        for entry in self.clips:
-            clip = entry.clip
-            row: list[Any] = [clip.dataset, clip.subject, clip.clip, clip.expression, clip.label, clip.table]
-            row += [clip.sheet or "", clip.row, *("" if k is None else k for k in (clip.onset, clip.apex, clip.offset))]
-            for name in self.searches:
-                if entry.error:
-                    row += [""] * 9
-                else:
-                    row += [*entry.found[name], *entry.shift(name), *(f"{x:.6g}" for x in entry.relative(name))]
-            rows.append([*row, entry.frames, entry.error])
-        atomic_write(Path(path), csv_text(rows).encode())
-
-    def write_report(
-        self,
-        folder: str | os.PathLike[str],
-        *,
-        frames: Frames | FrameFolders | None = None,
-        search: str | None = None,
-        title: str = "Annotation audit",
-        worst: int = 12,
-    ) -> None:
-        """Write the report: ``index.html``, self-contained, and its numbers as csv files.
-
-        Audits of several datasets make one report: ``AnnotationAudit([*casme2.clips, *samm.clips]).write_report(...)``.
-
-        Args:
-            folder: made if need be; each file is replaced as a whole, other files in it are left alone.
-            frames: where the frames are, for the contact sheets; None leaves them out.
-            search: the search whose shifts are tested; default the last that was run.
-            title: heading of the page.
-            worst: how many clips to show.
-
-        Raises:
-            ImportError: matplotlib is missing (extra ``plot``).
-        """
-        from mertools.audit.report import write_report
-
-        folders = FrameFolders(frames) if frames is not None and not isinstance(frames, FrameFolders) else frames
-        write_report(self, Path(folder), frames=folders, search=self._search(search), title=title, worst=worst)
-
-    def _search(self, search: str | None) -> str:
-        if search is None:
-            return self.searches[-1]
-        check_choice("search", search, self.searches)
-        return search
+__all__ = ["AuditedTable", "audit_annotations", "audit_table"]
 
 
 def audit_annotations(
@@ -250,6 +47,9 @@ def audit_annotations(
 ) -> AnnotationAudit:
     """Search every clip of a table near its annotation, and compare.
 
+    A clip that cannot be searched (frames missing, key frames out of order, an image that can't be decoded, a process
+    that died of it) is skipped and listed in ``skipped``.
+
     Args:
         table: annotations, or a table that :func:`read_annotations` reads (then ``dataset`` says as what).
         frames: the folder with the frames of all clips, or a mapping from dataset to folder.
@@ -267,10 +67,6 @@ def audit_annotations(
         work: folder for a journal of finished clips. A run that was killed continues where it stopped when it is
             called again with the same table, frames and options; the folder is removed at the end of a full run.
         restart: forget an unfinished run in ``work`` instead of going on from it.
-
-    Returns:
-        The audit. A clip that cannot be searched (frames missing, key frames out of order, an image that can't be
-        decoded) is skipped and listed in ``broken``.
 
     Raises:
         FileNotFoundError: there is no such table or folder.
@@ -292,48 +88,199 @@ def audit_annotations(
 
     Source: GAMDSS (arXiv 2603.04766) for the question and the annotated search.
     """
-    clips = as_annotations(table, dataset)
-    options = AuditOptions(tuple(searches), selector or FrameSelector(), margin, longest, threshold)
+    options = AuditOptions.checked(searches, selector, margin, longest, threshold, workers)
+    clips = _annotations(table, dataset)
     folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
     if work is None:
-        return audit_clips(clips, folders, options, workers=workers, progress=progress)
-    with Journal(Path(work), fingerprint(clips, folders.name, options.words), restart=restart) as journal:
-        audit = audit_clips(clips, folders, options, workers=workers, progress=progress, journal=journal)
+        return audit_clips(clips, folders, options, progress=progress)
+    with Journal(Path(work), fingerprint(clips, folders.name, repr(options), _version()), restart=restart) as journal:
+        audit = audit_clips(clips, folders, options, progress=progress, journal=journal)
         journal.finish()
     return audit
 
 
+class AuditedTable(NamedTuple):
+    """What :func:`audit_table` did: the audit, the repairs before it, and where things were written.
+
+    Args:
+        audit: shifts of every clip.
+        repairs: what was mended in the table's rows before.
+        out: the corrected table.
+        report: the report's folder.
+
+    Examples:
+        >>> AuditedTable._fields
+        ('audit', 'repairs', 'out', 'report')
+    """
+
+    audit: AnnotationAudit
+    repairs: list[Repair]
+    out: Path
+    report: Path
+
+
+def audit_table(
+    table: str | os.PathLike[str],
+    dataset: str | AnnotationSchema,
+    frames: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    report: str | os.PathLike[str] | None = None,
+    correct: str = "robust",
+    repair: Any = (),
+    searches: Sequence[str] = SEARCHES,
+    selector: FrameSelector | None = None,
+    margin: float = 0.5,
+    longest: int | None = 256,
+    threshold: float = 0.1,
+    workers: int = 0,
+    progress: bool = False,
+    restart: bool = False,
+) -> AuditedTable:
+    r"""Audit a table and write it corrected: what ``mertools audit`` does.
+
+    Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
+    is started again. The table itself is never written to.
+
+    Args:
+        table: xlsx, xls or csv.
+        dataset: name or schema.
+        frames: the folder with the frames of all clips.
+        out: the corrected table, xlsx or csv.
+        report: folder for the report; default ``out`` without its suffix, with ``-report``.
+        correct: the search whose key frames go into the table.
+        repair: repairs before the audit, see :func:`read_annotations`; without them rows out of order are skipped.
+        searches: see :func:`audit_annotations`, as for the rest.
+        selector: windows of the annotated search.
+        margin: what to read beyond the annotation, as a fraction of the expression's length.
+        longest: reduce larger frames to this many pixels.
+        threshold: of an uncertain key frame, a fraction of its phase.
+        workers: processes; 0 works in this one.
+        progress: show a progress bar.
+        restart: forget an unfinished run on this output instead of going on from it.
+
+    Raises:
+        FileNotFoundError: table, frames or the folder of ``out`` do not exist.
+        ImportError: matplotlib is missing (extra ``plot``), or tqdm with ``progress`` (extra ``data``).
+        RuntimeError: another run is writing to ``out``.
+        ValueError: a wrong table or option, no clip that could be searched, or an unfinished run with other options is
+            waiting beside ``out``.
+
+    Examples:
+        >>> import cv2, pathlib, tempfile
+        >>> from mertools import synthetic_clip
+        >>> root = pathlib.Path(tempfile.mkdtemp())
+        >>> (root / "sub01" / "EP01").mkdir(parents=True)
+        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
+        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
+        ...     _ = cv2.imwrite(str(root / "sub01" / "EP01" / f"img{number}.png"), image)
+        >>> header = "Subject,Filename,OnsetFrame,ApexFrame,OffsetFrame,Action Units,Estimated Emotion"
+        >>> _ = (root / "codes.csv").write_text(f"{header}\n1,EP01,11,19,37,12,happiness\n")
+        >>> done = audit_table(
+        ...     root / "codes.csv", "casme2", root, root / "corrected.csv", searches=["annotated"], correct="annotated"
+        ... )
+        >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
+        OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
+    """
+    if importlib.util.find_spec("matplotlib") is None:  # before the work, not after it
+        raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'")
+    source, target = Path(table), Path(out)
+    check_output(source, target)
+    options = AuditOptions.checked(searches, selector, margin, longest, threshold, workers)
+    check_choice("correct", correct, options.searches)
+    schema = dataset_schema(dataset)
+    clips = read_annotations(source, schema, repair=repair)
+    if not clips or all(clip.onset is None for clip in clips):
+        raise ValueError(f"table holds no key frames to audit: {source}")
+    corrected_table(source, schema, [], target)  # what can't be written is said before the work, not after it
+    folders = FrameFolders(frames)
+    pages = Path(report) if report is not None else target.with_name(f"{target.stem}-report")
+    _check_pages(pages, source, target)
+    work = target.with_name(f".{target.name}.audit")
+    identity = fingerprint(clips, folders.name, f"{options} {correct} {source.resolve()}", _version())
+    with Journal(work, identity, restart=restart) as journal:
+        audit = audit_clips(clips, folders, options, progress=progress, journal=journal)
+        if not audit.searched:
+            journal.finish()
+            raise ValueError(f"no clip could be searched; the first, {clips[0].place}: {audit.skipped[0].error}")
+        audit.write_report(pages, frames=folders, search=correct, title=f"Annotation audit of {source.name}")
+        new = [
+            Correction(clip.row, clip.expression, entry.found[correct])
+            for clip, entry in zip(clips, audit.clips, strict=True)
+            if not entry.error
+        ]
+        write_corrected(source, schema, new, target)
+        journal.finish()
+    return AuditedTable(audit, clips.repairs, target, pages)
+
+
+def _check_pages(pages: Path, source: Path, target: Path) -> None:
+    """Refuse a report that could not be written, before hours of work, or would be written over a table."""
+    if pages.is_symlink() and not pages.exists():
+        raise FileNotFoundError(f"report must be a folder, {pages} is a link to {pages.readlink()}, which is not there")
+    if pages.exists() and not pages.is_dir():
+        raise NotADirectoryError(f"report must be a folder, {pages} is a file")
+    there = next(folder for folder in (pages, *pages.absolute().parents) if folder.exists())
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(f"report must be a folder that can be written to, {there} can't")
+    for name in REPORT_FILES if pages.exists() else ():
+        check_target(pages / name)
+        for kind, table in (("table", source), ("out", target)):
+            if os.path.realpath(pages / name) == os.path.realpath(table):
+                raise ValueError(f"report must be another folder: its {name} would be written over {kind} {table}")
+
+
 @dataclass(frozen=True)
 class AuditOptions:
-    """The options that change what an audit finds."""
+    """The options that change what an audit finds; two that print alike find the same."""
 
     searches: tuple[str, ...] = SEARCHES
     selector: FrameSelector = field(default_factory=FrameSelector)
     margin: float = 0.5
     longest: int | None = 256
     threshold: float = 0.1
+    workers: int = field(default=0, repr=False)
 
-    def __post_init__(self) -> None:
-        if not self.searches or len(set(self.searches)) != len(self.searches):
-            raise ValueError(f"searches must be some of {', '.join(SEARCHES)}, each once, got {self.searches}")
-        for name in self.searches:
+    @classmethod
+    def checked(
+        cls,
+        searches: Sequence[str],
+        selector: FrameSelector | None,
+        margin: float,
+        longest: int | None,
+        threshold: float,
+        workers: int,
+    ) -> AuditOptions:
+        """Raises as :func:`audit_annotations` does."""
+        names = (searches,) if isinstance(searches, str) else tuple(searches)
+        if not names or len(set(names)) != len(names):
+            raise ValueError(f"searches must be some of {', '.join(SEARCHES)}, each once, got {names}")
+        for name in names:
             check_choice("searches", name, SEARCHES)
-        check_number("margin", self.margin, 0)
-        check_number("threshold", self.threshold, 0)
-        if self.longest is not None and (not isinstance(self.longest, int) or self.longest < 16):
-            raise ValueError(f"longest must be at least 16 pixels, or None, got {self.longest!r}")
-        if not isinstance(self.selector, FrameSelector):
-            raise TypeError(f"selector must be a FrameSelector, got {type(self.selector).__name__}")
-        if not isinstance(self.selector.distance, str):
+        selector = FrameSelector() if selector is None else selector
+        if not isinstance(selector, FrameSelector):
+            raise TypeError(f"selector must be a FrameSelector, got {type(selector).__name__}")
+        if not isinstance(selector.distance, str):
             raise ValueError("selector must use the l2 distance: clips are searched in other processes")
+        if selector.refine:
+            raise ValueError(
+                "selector must have refine=False, it gives the windows of the annotated search: leave it out and pass "
+                'searches=["robust"] for the robust search'
+            )
+        size = None if longest is None else as_integer(longest)
+        if longest is not None and (size is None or size < 16):
+            raise ValueError(f"longest must be at least 16 pixels, or None, got {longest!r}")
+        return cls(
+            names,
+            selector,
+            check_number("margin", margin, 0),
+            size,
+            check_number("threshold", threshold, 0),
+            check_count("workers", workers, least=0),
+        )
 
-    @property
-    def words(self) -> str:
-        """What the journal is checked against."""
-        return f"{self.searches} {self.selector.extra_repr()} {self.margin} {self.longest} {self.threshold}"
 
-
-def as_annotations(table: Any, dataset: str | AnnotationSchema | None) -> Sequence[ClipAnnotation]:
+def _annotations(table: Any, dataset: str | AnnotationSchema | None) -> Sequence[ClipAnnotation]:
     """Annotations as they are, or read from a table."""
     if dataset is not None:
         clips: Sequence[ClipAnnotation] = read_annotations(table, dataset)
@@ -348,18 +295,25 @@ def as_annotations(table: Any, dataset: str | AnnotationSchema | None) -> Sequen
     return clips
 
 
+def _version() -> str:
+    """Of the installed package: another release may find other key frames."""
+    try:
+        return importlib.metadata.version("mertools")
+    except importlib.metadata.PackageNotFoundError:  # run from its source
+        return ""
+
+
 def audit_clips(
     clips: Sequence[ClipAnnotation],
     folders: FrameFolders,
     options: AuditOptions,
     *,
-    workers: int = 0,
     progress: bool = False,
     journal: Journal | None = None,
 ) -> AnnotationAudit:
     """Do the clips that the journal does not have yet, and put all of them together."""
     entries: dict[int, ClipAudit] = {}
-    tasks: list[ClipTask] = []
+    tasks: dict[int, ClipTask] = {}
     for i, clip in enumerate(clips):
         known = journal.done.get(i) if journal is not None else None
         prepared = prepare(i, clip, folders, options)
@@ -370,14 +324,12 @@ def audit_clips(
         if known is not None and known.keys() == set(options.searches):  # what went wrong may have been mended since
             entries[i] = _entry(clip, keys, task, known)
         else:
-            tasks.append(task)
-            entries[i] = ClipAudit(clip, keys, {}, len(task.numbers), "not done")
-    by_index = {task.which: task for task in tasks}
-    results = run_tasks(search_clip, tasks, workers)
+            tasks[i], entries[i] = task, ClipAudit(clip, keys)
+    results = run_tasks(search_clip, list(tasks.values()), options.workers)
     for i, found in _with_bar(results, len(clips), len(clips) - len(tasks), progress):
         if journal is not None:
             journal.add(i, found)
-        entries[i] = _entry(clips[i], entries[i].keys, by_index[i], found)
+        entries[i] = _entry(clips[i], entries[i].keys, tasks[i], found)
     return AnnotationAudit([entries[i] for i in range(len(clips))], options.searches, threshold=options.threshold)
 
 

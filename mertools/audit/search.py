@@ -1,15 +1,24 @@
-"""The searches of one clip, in whatever process: read its frames once, find its key frames twice."""
+"""The searches of one clip, and of many at once in processes that outlive a crash but not their parent."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-from torch import Tensor
 
-from mertools.annotations.folders import decode_frames
-from mertools.keyframes.distance import pairwise_distance
+from mertools._checks import check_count
+from mertools.clips.read import decode_frames
 from mertools.keyframes.selector import select_keyframes
+from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 SEARCHES = ("annotated", "robust")
 
@@ -23,7 +32,7 @@ class ClipTask(NamedTuple):
     numbers: tuple[int, ...]
     keys: tuple[int, int, int]
     searches: tuple[str, ...]
-    windows: tuple[float, tuple[float, float], float]
+    windows: Fractions
     longest: int | None
 
 
@@ -37,51 +46,96 @@ def search_clip(task: ClipTask) -> dict[str, Any]:
         return {"error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
-def _search(task: ClipTask) -> dict[str, tuple[int, int, int]]:
-    whole = "robust" in task.searches
-    wanted = list(range(len(task.names))) if whole else _window_frames(task)
+def _search(task: ClipTask) -> dict[str, list[int]]:
+    inside = window_frames(task.keys, task.windows)
+    # The windowed search alone needs no other frames than those of its windows.
+    wanted = list(range(len(task.names))) if "robust" in task.searches else inside
     pixels = decode_frames([f"{task.folder}/{task.names[i]}" for i in wanted], longest=task.longest)
     frames = torch.from_numpy(pixels)
     found = {}
     for name in task.searches:
         if name == "annotated":
-            found[name] = _annotated(frames, wanted, task)
+            chosen = frames[[wanted.index(i) for i in inside]]
+            keys = search_window_frames(chosen, inside, task.keys, task.windows)
         else:
             # Laid out as read_clip does: sums round alike, and the same frames give the same key frames.
             clip = frames.flip(-1).permute(0, 3, 1, 2).contiguous()
             keys = select_keyframes(clip[None], *task.keys, refine=True)
-            found[name] = (int(keys.onset), int(keys.apex), int(keys.offset))
+        found[name] = [int(key) for key in keys[:3]]
     return found
 
 
-def _annotated(frames: Tensor, wanted: list[int], task: ClipTask) -> tuple[int, int, int]:
-    """The windowed search. Only distances within the windows matter, so only those are computed."""
-    inside = _window_frames(task)
-    place = {position: i for i, position in enumerate(wanted)}
-    small = pairwise_distance(frames[[place[i] for i in inside]][None])[0]
-    t = len(task.names)
-
-    def distance(index: Tensor) -> Tensor:
-        table = small.new_zeros(1, t, t)
-        rows = torch.tensor(inside)
-        table[0, rows[:, None], rows] = small
-        return table
-
-    onset_window, apex_window, offset_window = task.windows
-    keys = select_keyframes(
-        torch.arange(t).float().view(1, t, 1),
-        *task.keys,
-        onset_window=onset_window,
-        apex_window=apex_window,
-        offset_window=offset_window,
-        distance=distance,
-    )
-    return int(keys.onset), int(keys.apex), int(keys.offset)
+class _Numbered(Protocol):
+    @property
+    def which(self) -> int: ...
 
 
-def _window_frames(task: ClipTask) -> list[int]:
-    onset, apex, offset = task.keys
-    on, (before, after), off = task.windows
-    rise, fall = apex - onset, offset - apex
-    frames = {*range(onset, onset + int(on * rise) + 1), *range(offset - int(off * fall), offset + 1)}
-    return sorted(frames | {*range(apex - int(before * rise), apex + int(after * fall) + 1)})
+T = TypeVar("T", bound=_Numbered)
+
+
+def run_tasks(
+    function: Callable[[T], dict[str, Any]], tasks: Sequence[T], workers: int
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Run ``function`` on every task, as they come to an end.
+
+    Each worker is a pool of one process with one task in hand, so that a process that dies (out of memory, a decoder
+    that crashes) takes down that task alone. Processes are spawned, not forked: OpenCV and PyTorch hold threads that a
+    fork would cut off.
+
+    Args:
+        function: importable; takes a task, returns a dict.
+        tasks: each with a number ``which``.
+        workers: processes; 0 works in this one.
+
+    Yields:
+        Number of the task and its result, ``{"error": ...}`` for a task whose process died.
+    """
+    if check_count("workers", workers, least=0) == 0:
+        for task in tasks:
+            yield task.which, function(task)
+        return
+    waiting = iter(tasks)
+    running: dict[Future[dict[str, Any]], tuple[T, ProcessPoolExecutor]] = {}
+    with contextlib.ExitStack() as pools:
+
+        def begin(pool: ProcessPoolExecutor) -> None:
+            if (task := next(waiting, None)) is not None:
+                try:
+                    future = pool.submit(function, task)
+                except BrokenProcessPool:  # its process died with nothing in hand
+                    pool = pools.enter_context(_pool())
+                    future = pool.submit(function, task)
+                running[future] = task, pool
+
+        for _ in range(min(workers, len(tasks))):
+            begin(pools.enter_context(_pool()))
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, pool = running.pop(future)
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    result = {"error": "the process that searched this clip died (out of memory, or a decoder crashed)"}
+                begin(pool)
+                yield task.which, result
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_start)
+
+
+def _start() -> None:
+    """In a new process: one thread each, and an end when the parent is gone."""
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent is the one to stop
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])  # a killed parent can't tell its children, and they would wait for work forever
+    os._exit(1)

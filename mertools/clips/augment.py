@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._checks import check_number
+from mertools._checks import check_count, check_number
+from mertools.clips.read import frame_shape, resize_frame
 
 __all__ = ["ClipAugment", "Geometry", "transform_clip"]
 
@@ -31,8 +32,6 @@ class Geometry(NamedTuple):
     Examples:
         >>> Geometry()
         Geometry(flip=False, degrees=0.0, right=0.0, down=0.0)
-
-    Source: the training recipe of TSFmicro (arXiv 2505.16372) and GAMDSS (arXiv 2603.04766).
     """
 
     flip: bool = False
@@ -63,11 +62,9 @@ class ClipAugment:
     """
 
     def __init__(self, *, flip: float = 0.5, degrees: float = 3.0, padding: int = 15) -> None:
-        check_number("flip", flip, 0, 1)
-        check_number("degrees", degrees, 0, 180)
-        if not isinstance(padding, int) or isinstance(padding, bool) or padding < 0:
-            raise ValueError(f"padding must be a number of pixels, got {padding!r}")
-        self.flip, self.degrees, self.padding = flip, degrees, padding
+        self.flip = check_number("flip", flip, 0, 1)
+        self.degrees = check_number("degrees", degrees, 0, 180)
+        self.padding = check_count("padding", padding, least=0)
 
     def __repr__(self) -> str:
         return f"ClipAugment(flip={self.flip}, degrees={self.degrees}, padding={self.padding})"
@@ -88,7 +85,7 @@ def transform_clip(clip: np.ndarray, geometry: Geometry, size: tuple[int, int] |
 
     Args:
         clip: frames.
-        geometry: what to do.
+        geometry: what to do; shifts and rotations may be fractions, and shifts larger than the frame.
         size: ``(height, width)`` of the result; default that of the clip.
 
     Shape:
@@ -100,14 +97,12 @@ def transform_clip(clip: np.ndarray, geometry: Geometry, size: tuple[int, int] |
 
     Raises:
         TypeError: clip is no NumPy array.
-        ValueError: it has not four axes.
+        ValueError: it has not four axes, size is no size, or the geometry holds something else than finite numbers.
 
     Examples:
         >>> clip = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
         >>> transform_clip(clip, Geometry(flip=True))[0, 0, :, 0].tolist()
         [3, 0]
-
-    Source: the training recipe of TSFmicro (arXiv 2505.16372): all frames of a clip move together.
     """
     import cv2
 
@@ -115,26 +110,24 @@ def transform_clip(clip: np.ndarray, geometry: Geometry, size: tuple[int, int] |
         raise TypeError(f"clip must be a NumPy array (t, h, w, 3), got {type(clip).__name__}: images.numpy()")
     if clip.ndim != 4:
         raise ValueError(f"clip must be (t, h, w, 3), channels last, got shape {clip.shape}")
-    h, w = clip.shape[1:3]
-    out_h, out_w = size or (h, w)
+    degrees, right, down = (check_number(name, getattr(geometry, name), -math.inf) for name in Geometry._fields[1:])
+    geometry = Geometry(bool(geometry.flip), degrees, right, down)
+    h, w = clip.shape[1:3] if size is None else frame_shape(size)
+    if clip.shape[1:3] != (h, w):  # shrunk by area first: an affine map would alias
+        clip = np.stack([resize_frame(frame, (h, w)) for frame in clip])
     if geometry == Geometry():
-        if (out_h, out_w) == (h, w):
-            return clip
-        how = cv2.INTER_AREA if out_h < h or out_w < w else cv2.INTER_CUBIC
-        return np.stack([cv2.resize(frame, (out_w, out_h), interpolation=how) for frame in clip])
-    if (out_h, out_w) != (h, w):
-        clip = transform_clip(clip, Geometry(), (out_h, out_w))  # shrunk by area first: an affine map would alias
-    matrix = _matrix(geometry, out_h, out_w)
-    if geometry.degrees == 0:  # whole pixels: no interpolation
+        return clip
+    if degrees == 0 and right == int(right) and down == int(down):
         return _whole_pixels(clip, geometry)
-    frames = [cv2.warpAffine(frame, matrix, (out_w, out_h), flags=cv2.INTER_LINEAR) for frame in clip]
-    return np.stack(frames)
+    matrix = _matrix(geometry, h, w)
+    return np.stack([cv2.warpAffine(frame, matrix, (w, h), flags=cv2.INTER_LINEAR) for frame in clip])
 
 
 def _whole_pixels(clip: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Mirrored and shifted by whole pixels, which no interpolation need touch."""
     moved = clip[:, :, ::-1] if geometry.flip else clip
     h, w = clip.shape[1:3]
-    right, down = int(geometry.right), int(geometry.down)
+    right, down = max(min(int(geometry.right), w), -w), max(min(int(geometry.down), h), -h)
     out = np.zeros_like(clip)
     out[:, max(down, 0) : h + min(down, 0), max(right, 0) : w + min(right, 0)] = moved[
         :, max(-down, 0) : h - max(down, 0), max(-right, 0) : w - max(right, 0)

@@ -32,8 +32,8 @@ def optical_flow(first: Tensor, second: Tensor, *, method: FlowMethod = "dis") -
             ``"tvl1"`` where OpenCV has it (the contrib build).
 
     Shape:
-        - first, second: ``(c, h, w)`` with 1 or 3 channels, or ``(h, w)``
-        - output: ``(2, h, w)`` float32 in pixels: u to the right, v downwards
+        - first, second: ``(c, h, w)`` with 1 or 3 channels, or ``(h, w)``; or batches ``(b, c, h, w)``
+        - output: ``(2, h, w)`` float32 in pixels: u to the right, v downwards; of batches ``(b, 2, h, w)``
 
     Returns:
         The flow, on the device of ``first``.
@@ -54,6 +54,11 @@ def optical_flow(first: Tensor, second: Tensor, *, method: FlowMethod = "dis") -
     al., "A Duality Based Approach for Realtime TV-L1 Optical Flow" (DAGM 2007); computed by OpenCV.
     """
     check_choice("method", method, _METHODS)
+    if isinstance(first, Tensor) and isinstance(second, Tensor) and first.ndim == second.ndim == 4:
+        if first.shape != second.shape:
+            raise ValueError(f"second must have the shape of first, {tuple(first.shape)}, got {tuple(second.shape)}")
+        flows = [optical_flow(one, other, method=method) for one, other in zip(first, second, strict=True)]
+        return torch.stack(flows) if flows else first.new_zeros(0, 2, *first.shape[2:], dtype=torch.float32)
     a, b = _grey("first", first), _grey("second", second)
     if first.shape != second.shape:
         raise ValueError(f"second must have the shape of first, {tuple(first.shape)}, got {tuple(second.shape)}")
@@ -138,7 +143,8 @@ def _grey(name: str, image: Tensor) -> np.ndarray:
         raise TypeError(f"{name} must be a torch.Tensor (c, h, w), got {type(image).__name__}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)) or 0 in image.shape:
         raise ValueError(
-            f"{name} must be one image (c, h, w) with 1 or 3 channels, or (h, w), got {tuple(image.shape)}"
+            f"{name} must be one image (c, h, w) with 1 or 3 channels, or (h, w), or a batch (b, c, h, w), "
+            f"got {tuple(image.shape)}"
         )
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"{name} must be uint8 or floating, got {image.dtype}")

@@ -58,10 +58,10 @@ def magnify_motion(
 
     Examples:
         >>> from mertools import synthetic_clip
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=0.5)
-        >>> louder = magnify_motion(made.frames, factor=4, fps=100, low=2, high=20)
+        >>> calm = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=0.5)
+        >>> louder = magnify_motion(calm.frames, factor=4, fps=100, low=2, high=20)
         >>> change = lambda frames: (frames[18].float() - frames[0].float()).abs().mean()
-        >>> bool(change(louder) > 1.5 * change(made.frames))
+        >>> bool(change(louder) > 1.5 * change(calm.frames))
         True
 
     Source: Wu et al., "Eulerian Video Magnification for Revealing Subtle Changes in the World" (SIGGRAPH 2012), with an
@@ -72,10 +72,9 @@ def magnify_motion(
         raise TypeError(f"clip must be a uint8 or floating torch.Tensor (t, c, h, w), got {got}")
     if clip.ndim != 4 or clip.shape[0] < 4 or 0 in clip.shape:
         raise ValueError(f"clip must be (t, c, h, w) with at least 4 frames, got shape {tuple(clip.shape)}")
-    check_number("factor", factor, 0)
-    check_number("displacement", displacement, 1e-6)
-    check_count("levels", levels)
-    check_number("fps", fps, 1e-6)
+    factor, fps = check_number("factor", factor, 0), check_number("fps", fps, 1e-6)
+    low, high = check_number("low", low, 0), check_number("high", high, 0)
+    displacement, levels = check_number("displacement", displacement, 1e-6), check_count("levels", levels)
     if not 0 <= low < high <= fps / 2 or high < fps / len(clip):
         raise ValueError(
             f"low and high must be frequencies with 0 <= low < high <= fps / 2 = {fps / 2:g} Hz and high of at least "

@@ -65,7 +65,7 @@ def resample_clip(clip: Tensor, num_frames: int, *, mode: ResampleMode = "neares
         raise TypeError(f"clip must be uint8 or floating, got {clip.dtype}")
     if clip.ndim < 1 or clip.shape[0] == 0:
         raise ValueError(f"clip must be (t, ...) with at least one frame, got shape {tuple(clip.shape)}")
-    check_count("num_frames", num_frames)
+    num_frames = check_count("num_frames", num_frames)
     check_choice("mode", mode, _MODES)
     t = clip.shape[0]
     if num_frames == t:

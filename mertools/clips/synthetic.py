@@ -2,7 +2,7 @@
 
 A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex,
 holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, compression,
-flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is made, the true
+flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is synthetic, its
 onset, apex and offset are known to the frame, which no annotated clip can offer.
 """
 
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_choice, check_count, check_number
+from mertools._checks import as_integer, check_choice, check_count, check_number
 
 __all__ = ["SyntheticClip", "drawn_portrait", "synthetic_clip"]
 
@@ -34,7 +34,7 @@ _BLINK_REACH = 0.15  # how far the lid slides, in distances between the eyes
 
 
 class SyntheticClip(NamedTuple):
-    """A made clip and the truth about it.
+    """A synthetic clip and the truth about it.
 
     Shape:
         - frames: ``(t, 3, h, w)`` uint8 RGB
@@ -43,8 +43,6 @@ class SyntheticClip(NamedTuple):
         - apex_end: the last frame of full extent
         - offset: the first frame at rest after it
         - motion: ``(t,)`` float32, extent of the movement in each frame, 0 to 1
-
-    Source: ours.
 
     Examples:
         >>> clip = synthetic_clip(size=32)
@@ -82,7 +80,7 @@ def synthetic_clip(
     jpeg: int | None = None,
     seed: int = 0,
 ) -> SyntheticClip:
-    """Make a clip of a face that moves, with known onset, apex and offset.
+    """A clip of a face that moves, with known onset, apex and offset.
 
     Args:
         portrait: a face, ``(3, h, w)`` uint8 RGB; default :func:`drawn_portrait`.
@@ -120,22 +118,29 @@ def synthetic_clip(
         >>> torch.equal(clip.frames[0], clip.frames[10]), torch.equal(clip.frames[10], clip.frames[11])
         (True, False)
 
-    Source: ours; which places move with a unit is that of FACS (Ekman and Friesen, 1978).
+    Source: which places move with an action unit is that of FACS (Ekman and Friesen, 1978).
     """
-    blinks = [] if blink is None else list(blink) if isinstance(blink, Iterable) else [blink]
-    check_count("blink_frames", blink_frames, least=4)
+    num_frames, onset, apex, offset, hold, seed = map(
+        _integer,
+        ("num_frames", "onset", "apex", "offset", "hold", "seed"),
+        (num_frames, onset, apex, offset, hold, seed),
+    )
+    blinks = (
+        [] if blink is None else [_integer("blink", b) for b in (blink if isinstance(blink, Iterable) else [blink])]
+    )
     _check_timing(num_frames, onset, apex, offset, hold, blinks)
+    blink_frames = check_count("blink_frames", blink_frames, least=4)
     check_choice("movement", movement, tuple(_MOVEMENTS))
-    check_count("size", size, least=16)
-    for name, value in (
-        ("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker), ("jitter", jitter),
-        ("nod", nod),
-    ):  # fmt: skip
+    size = check_count("size", size, least=16)
+    amplitude, noise, drift, flicker, jitter, nod = (
         check_number(name, value, 0)
-    if jpeg is not None and not 1 <= check_count("jpeg", jpeg) <= 100:
+        for name, value in (
+            ("amplitude", amplitude), ("noise", noise), ("drift", drift), ("flicker", flicker), ("jitter", jitter),
+            ("nod", nod),
+        )
+    )  # fmt: skip
+    if jpeg is not None and (jpeg := check_count("jpeg", jpeg)) > 100:
         raise ValueError(f"jpeg must be a quality from 1 to 100, or None, got {jpeg}")
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise TypeError(f"seed must be an int, got {seed!r}")
     face, sight = _portrait(portrait, eyes)
     random = torch.Generator().manual_seed(seed)
     phase = torch.rand(3, generator=random) * 2 * math.pi
@@ -189,9 +194,8 @@ def drawn_portrait(size: int = 256) -> Tensor:
         >>> drawn_portrait(64).shape
         torch.Size([3, 64, 64])
 
-    Source: ours.
     """
-    check_count("size", size, least=16)
+    size = check_count("size", size, least=16)
     x, y = _face_places(size).unbind(-1)
     side = x.abs()
 
@@ -372,13 +376,14 @@ def _shrink_guard(face: Tensor, pixels_per_sample: float) -> Tensor:
 # --- what may be passed in ------------------------------------------------------------------------------------------
 
 
+def _integer(name: str, value: object) -> int:
+    number = as_integer(value)
+    if number is None:
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    return number
+
+
 def _check_timing(num_frames: int, onset: int, apex: int, offset: int, hold: int, blinks: list[int]) -> None:
-    for name, value in (
-        ("num_frames", num_frames), ("onset", onset), ("apex", apex), ("offset", offset), ("hold", hold),
-        *(("blink", first) for first in blinks),
-    ):  # fmt: skip
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name} must be an int, got {value!r}")
     if not 0 <= onset < apex < offset:
         raise ValueError(f"onset < apex < offset is needed, got {onset}, {apex}, {offset}")
     if offset >= num_frames:

@@ -1,4 +1,4 @@
-"""A small dataset of made clips, laid out like a published one: table, folders of frames, several subjects.
+"""A small dataset of synthetic clips, laid out like a published one: table, folders of frames, several subjects.
 
 For trying a training script before access to the real data is granted, and for experiments whose truth must be known.
 Each subject is the drawn portrait in another shape, skin and light; each clip one of three movements at a time of its
@@ -34,7 +34,7 @@ _FOLDS = 5  # DFEW's
 
 
 class SyntheticDataset(NamedTuple):
-    """Where the parts of a made dataset lie.
+    """Where the parts of a synthetic dataset lie.
 
     Args:
         table: the annotation table, or the folder of the lists.
@@ -42,10 +42,9 @@ class SyntheticDataset(NamedTuple):
         dataset: the name to read the table with.
 
     Examples:
-        >>> SyntheticDataset(Path("made/annotations.csv"), Path("made/frames"), "casme2").dataset
+        >>> SyntheticDataset(Path("ours/annotations.csv"), Path("ours/frames"), "casme2").dataset
         'casme2'
 
-    Source: ours.
     """
 
     table: Path
@@ -66,7 +65,7 @@ def synthetic_dataset(
     jitter: float = 0.1,
     seed: int = 0,
 ) -> SyntheticDataset:
-    """Make a dataset of three expressions with known key frames and write it as frames and an annotation table.
+    """Write a synthetic dataset of three expressions with known key frames, as frames and an annotation table.
 
     The expressions are a smile (happiness, AU12), lowered brows (disgust, in DFEW's layout angry; AU4) and raised brows
     (surprise, AU1+2).
@@ -75,7 +74,7 @@ def synthetic_dataset(
         root: folder to make; it must not be there yet, or be empty.
         layout: ``"casme2"``: ``annotations.csv`` and ``frames/sub01/EP01_01/img1.png``, key frames to the frame;
             ``"dfew"``: the lists of five folds and ``Clip/00001/1.png``, no subject in two test folds.
-        subjects: how many people.
+        subjects: how many synthetic subjects.
         clips: clips of each expression per subject.
         size: side of the square frames, in pixels.
         num_frames: frames of a clip, at least 32.
@@ -94,21 +93,18 @@ def synthetic_dataset(
     Examples:
         >>> from mertools import ClipDataset, apply_protocol, read_annotations
         >>> import tempfile
-        >>> made = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=32, num_frames=32)
-        >>> table = read_annotations(made.table, made.dataset)
+        >>> synthetic = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=32, num_frames=32)
+        >>> table = read_annotations(synthetic.table, synthetic.dataset)
         >>> found = apply_protocol(table, "megc2019")
-        >>> found.counts, ClipDataset(found, made.frames, training=False, size=32)[0]["apex"].shape
+        >>> found.counts, ClipDataset(found, synthetic.frames, training=False, size=32)[0]["apex"].shape
         ({'negative': 2, 'positive': 2, 'surprise': 2}, torch.Size([3, 32, 32]))
-
-    Source: ours.
     """
     check_choice("layout", layout, ("casme2", "dfew"))
-    check_count("subjects", subjects, least=2 if layout == "casme2" else _FOLDS)
-    check_count("clips", clips)
-    check_count("num_frames", num_frames, least=32)
-    for name, value in (("amplitude", amplitude), ("noise", noise), ("jitter", jitter)):
-        check_number(name, value, 0)
-    check_count("seed", seed, least=0)
+    subjects = check_count("subjects", subjects, least=2 if layout == "casme2" else _FOLDS)
+    clips, size = check_count("clips", clips), check_count("size", size, least=16)
+    num_frames, seed = check_count("num_frames", num_frames, least=32), check_count("seed", seed, least=0)
+    amplitude, noise = check_number("amplitude", amplitude, 0), check_number("noise", noise, 0)
+    jitter = check_number("jitter", jitter, 0)
     target = Path(root)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"root must be a new or empty folder, {target} holds something")
@@ -118,20 +114,20 @@ def synthetic_dataset(
             portrait = _someone(np.random.default_rng([seed, subject]))
             for number, movement in enumerate(m for m in _EXPRESSIONS for _ in range(clips)):
                 draw = np.random.default_rng([seed, subject, number + 1])
-                made = _act(portrait, movement, draw, size, num_frames, amplitude, noise, jitter)
+                clip = _act(portrait, movement, draw, size, num_frames, amplitude, noise, jitter)
                 place = (
                     f"frames/sub{subject:02}/EP{number // clips + 1:02}_{number % clips + 1:02}/img"
                     if layout == "casme2"
                     else f"Clip/{len(rows) + 1:05}/"
                 )
-                _write_frames(made.frames, building, place)
-                rows.append((subject, number, movement, made))
+                _write_frames(clip.frames, building, place)
+                rows.append((subject, number, movement, clip))
         where = (_casme2_table if layout == "casme2" else _dfew_lists)(building, rows, clips)
     return SyntheticDataset(target / where.table, target / where.frames, layout)
 
 
 def _someone(draw: np.random.Generator) -> Tensor:
-    """A portrait of another person: the drawn face in another shape, colour, light and skin."""
+    """A portrait of another synthetic subject: the drawn face in another shape, colour, light and skin."""
     side = 192
     face = drawn_portrait(side)[None].float()
     axis = (torch.arange(side) + 0.5) / side * 2 - 1
@@ -188,10 +184,10 @@ def _write_frames(frames: Tensor, root: Path, place: str) -> None:
 def _casme2_table(root: Path, rows: list[tuple[int, int, str, SyntheticClip]], clips: int) -> SyntheticDataset:
     header = ("Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Action Units", "Estimated Emotion")
     table: list[tuple[Any, ...]] = [header]
-    for subject, number, movement, made in rows:
+    for subject, number, movement, clip in rows:
         units, label, _ = _EXPRESSIONS[movement]
         name = f"EP{number // clips + 1:02}_{number % clips + 1:02}"
-        table.append((f"{subject:02}", name, made.onset + 1, made.apex + 1, made.offset + 1, units, label))
+        table.append((f"{subject:02}", name, clip.onset + 1, clip.apex + 1, clip.offset + 1, units, label))
     _write_csv(root / "annotations.csv", table)
     return SyntheticDataset(Path("annotations.csv"), Path("frames"), "casme2")
 

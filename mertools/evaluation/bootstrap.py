@@ -16,26 +16,17 @@ from mertools._checks import check_count, check_number
 
 
 def resampled_counts(counts: Tensor, *, repeats: int, seed: int) -> Tensor:
-    """Sums of as many units as there are, drawn with replacement.
-
-    Args:
-        counts: what each unit counts, for a subject its confusion matrix.
-        repeats: how many resamples.
-        seed: of the draws.
-
-    Shape:
-        - counts: ``(s, ...)`` integers; output: ``(repeats, ...)`` int64
+    """Sums of as many units as there are, drawn with replacement: ``(s, ...) -> (repeats, ...)`` int64.
 
     Raises:
-        ValueError: fewer than two units.
+        ValueError: fewer than two units, or settings that are no counts.
 
     Examples:
         >>> counts = torch.tensor([[1, 0], [0, 1], [0, 1]])
         >>> resampled_counts(counts, repeats=4, seed=0).sum(1)
         tensor([3, 3, 3, 3])
     """
-    check_count("repeats", repeats)
-    check_count("seed", seed, least=0)
+    repeats, seed = check_count("repeats", repeats), check_count("seed", seed, least=0)
     if len(counts) < 2:
         raise ValueError(f"an interval needs at least 2 subjects to draw from, got {len(counts)}")
     kinds, often = np.unique(counts.flatten(1).numpy(), axis=0, return_counts=True)
@@ -53,7 +44,14 @@ def percentile_interval(values: Tensor, level: float) -> tuple[float, float]:
         >>> round(low, 2), round(high, 2)
         (0.05, 0.95)
     """
-    if not check_number("level", level, 0, 1, open_high=True) > 0:
-        raise ValueError(f"level must lie in (0, 1), got {level}")
+    level = check_level(level)
     low, high = np.quantile(values.double().numpy(), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def check_level(level: object) -> float:
+    """How sure an interval is, in (0, 1)."""
+    found = check_number("level", level, 0, 1, open_high=True)
+    if found == 0:
+        raise ValueError(f"level must lie in (0, 1), got {level}")
+    return found

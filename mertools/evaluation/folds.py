@@ -7,16 +7,15 @@ put in front of a split of your own too.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mertools._checks import check_count, check_number
-from mertools._text import natural_order
+from mertools._checks import as_integer, check_count, check_number
+from mertools._text import natural_order, plain_subject
 from mertools.annotations.protocols import ProtocolClips
 
 __all__ = ["Fold", "check_fold", "fixed_folds", "group_folds", "inner_split", "lodo_folds", "loso_folds"]
@@ -36,8 +35,6 @@ class Fold(NamedTuple):
         ...     print(train, test)
         [2] [0, 1]
         [0, 1] [2]
-
-    Source: ours.
     """
 
     train: list[int]
@@ -92,24 +89,24 @@ def lodo_folds(datasets: Sequence[Any], subjects: Sequence[Any] | None = None) -
     Source: the cross-dataset protocols of the micro-expression challenges.
     """
     names = _names("datasets", datasets)
-    people = None if subjects is None else _names("subjects", subjects, len(names))
-    return _leave_one_out("datasets", names, people)
+    seen = None if subjects is None else _names("subjects", subjects, len(names))
+    return _leave_one_out("datasets", names, seen)
 
 
-def _leave_one_out(kind: str, names: list[Any], people: list[Any] | None) -> list[Fold]:
+def _leave_one_out(kind: str, names: list[Any], subjects: list[Any] | None) -> list[Fold]:
     groups = sorted(set(names))
     if len(groups) < 2:
         raise ValueError(f"{kind} must be at least 2 to leave one out, got {len(groups)}: {groups}")
     code = {name: i for i, name in enumerate(groups)}
     splits = _splitters().LeaveOneGroupOut().split(names, groups=[code[name] for name in names])
-    return [_fold(train, test, people) for train, test in splits]
+    return [_fold(train, test, subjects) for train, test in splits]
 
 
 def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     """The folds that a dataset fixes: DFEW's five, ``"1"`` to ``"5"``, or the one split of FERV39K, ``"1"``.
 
     Neither dataset says who is seen, so the guard is on the clips' names: no clip is trained on and tested in the same
-    fold. Where clips have subjects, it is on those.
+    fold. Where clips have subjects, it is on those. Without a test list, the validation list is tested on (AFEW).
 
     Args:
         clips: what :func:`apply_protocol` makes of the lists; the indices are those of ``clips.clips``.
@@ -132,7 +129,7 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     """
     if not isinstance(clips, ProtocolClips):
         raise TypeError(f"clips must be ProtocolClips, the result of apply_protocol, got {type(clips).__name__}")
-    unsplit = [clip for clip in clips.clips if clip.split not in ("train", "test")]
+    unsplit = [clip for clip in clips.clips if clip.split not in ("train", "test", "val")]
     if unsplit or not clips.clips:
         raise ValueError(
             f"{len(unsplit)} of the {len(clips.clips)} clips of {clips.name} know no split: read the folder of the "
@@ -146,11 +143,11 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     targets = [clips.classes[target] for target in clips.targets]
     folds = {}
     for number in numbers:
-        sides: dict[str | None, list[int]] = {"train": [], "test": []}
+        sides: dict[str | None, list[int]] = {"train": [], "test": [], "val": []}
         for i, clip in enumerate(clips.clips):
             if clip.fold == number:
                 sides[clip.split].append(i)
-        fold, name = Fold(sides["train"], sides["test"]), "1" if number is None else str(number)
+        fold, name = Fold(sides["train"], sides["test"] or sides["val"]), "1" if number is None else str(number)
         try:
             _check(fold, guarded, targets, None, kind="subject" if known else "clip")
         except ValueError as error:
@@ -183,8 +180,7 @@ def group_folds(subjects: Sequence[Any], targets: Sequence[Any], *, folds: int =
 
     Source: scikit-learn's StratifiedGroupKFold.
     """
-    check_count("folds", folds, least=2)
-    check_count("seed", seed, least=0)
+    folds, seed = check_count("folds", folds, least=2), check_count("seed", seed, least=0)
     names = _names("subjects", subjects)
     labels = _names("targets", targets, len(names))
     if len(set(names)) < folds:
@@ -227,14 +223,12 @@ def inner_split(
         >>> subjects, targets = ["s1", "s1", "s2", "s2", "s3", "s3"], [0, 1, 0, 1, 0, 2]
         >>> inner_split([0, 1, 2, 3, 4, 5], subjects, targets, share=0.3)  # s3 alone shows class 2
         Fold(train=[2, 3, 4, 5], test=[0, 1])
-
-    Source: ours.
     """
     names = _names("subjects", subjects)
     labels = _names("targets", targets, len(names))
-    if not check_number("share", share, 0, 1, open_high=True) > 0:
+    share, seed = check_number("share", share, 0, 1, open_high=True), check_count("seed", seed, least=0)
+    if share == 0:
         raise ValueError(f"share must lie in (0, 1), got {share}")
-    check_count("seed", seed, least=0)
     rows = sorted(_indices("train", train, len(names)))
     clips: dict[Any, list[int]] = {}
     for i in rows:
@@ -244,7 +238,7 @@ def inner_split(
         shown.setdefault(labels[i], set()).add(names[i])
     if len(clips) < 2:
         raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(clips)}")
-    alone = {next(iter(people)) for people in shown.values() if len(people) == 1}
+    alone = {next(iter(showing)) for showing in shown.values() if len(showing) == 1}
     free = sorted(set(clips) - alone)
     if not free:
         which = ", ".join(f"{label!r} ({next(iter(p))!r})" for label, p in sorted(shown.items()) if len(p) == 1)
@@ -295,8 +289,8 @@ def check_fold(
 
     Args:
         fold: indices to train on and to test on.
-        subjects: who is seen in each clip of the table (clip names where nobody knows); spellings that differ only in
-            case, blanks or leading zeros are taken for one person.
+        subjects: who is seen in each clip of the table (clip names where nobody knows); ``1``, ``01``, ``sub01`` and
+            ``S01`` are taken for one subject.
         targets: class of each clip of the table, by index or name.
         classes: names of the classes by index, all of which must be in training; default those that occur in the fold.
 
@@ -311,8 +305,6 @@ def check_fold(
         Traceback (most recent call last):
             ...
         ValueError: fold has 1 subject on both sides: 's1' (1 clip in training, 1 in test)
-
-    Source: ours.
     """
     _check(fold, subjects, targets, classes, kind="subject")
 
@@ -341,7 +333,7 @@ def _check(
 
 
 def _check_subjects(train: list[int], test: list[int], names: list[Any], kind: str) -> None:
-    plain = {name: _plain(name) if kind == "subject" else name for name in set(names)}
+    plain = {name: plain_subject(name) if kind == "subject" and isinstance(name, str) else name for name in set(names)}
     spelt = [plain[name] for name in names]
     sides = Counter(spelt[i] for i in train), Counter(spelt[i] for i in test)
     both = sorted(sides[0].keys() & sides[1].keys(), key=lambda name: natural_order(str(name)))
@@ -369,17 +361,12 @@ def _check_classes(train: list[int], test: list[int], labels: list[Any], classes
         raise ValueError(f"training has no clip of class {shown}: the model cannot learn it")
 
 
-def _plain(name: Hashable) -> Hashable:
-    """A subject without what spellings differ in: case, blanks, leading zeros."""
-    if not isinstance(name, str):
-        return name
-    return re.sub(r"(?<!\d)0+(?=\d)", "", " ".join(name.casefold().split()))
-
-
-def _fold(train: Iterable[Any], test: Iterable[Any], people: list[Any] | None, labels: list[Any] | None = None) -> Fold:
+def _fold(
+    train: Iterable[Any], test: Iterable[Any], subjects: list[Any] | None, labels: list[Any] | None = None
+) -> Fold:
     """A fold that has passed the guard."""
     found = Fold(sorted(int(i) for i in train), sorted(int(i) for i in test))
-    check_fold(found, people, targets=labels)
+    check_fold(found, subjects, targets=labels)
     return found
 
 
@@ -393,8 +380,8 @@ def _names(name: str, values: Sequence[Any], count: int | None = None) -> list[A
         raise TypeError(f"{name} must be a sequence, one per clip, got {type(values).__name__}") from error
     if not isinstance(found, list):
         raise TypeError(f"{name} must be a sequence, one per clip, got {found!r}")
-    # NumPy's own strings and integers are subclasses or look-alikes of Python's.
-    found = [str(v) if isinstance(v, str) else int(v) if isinstance(v, np.integer) else v for v in found]
+    # NumPy's own strings and integers, and tensors of one integer, become Python's.
+    found = [str(v) if isinstance(v, str) else v if (i := as_integer(v)) is None else i for v in found]
     kinds = {type(value) for value in found}
     for i, value in enumerate(found):
         if not isinstance(value, (str, int)) or isinstance(value, bool):

@@ -39,8 +39,6 @@ class ClassScores(NamedTuple):
     Examples:
         >>> ClassScores(*class_scores([[2, 0], [1, 1]])).recall
         tensor([1.0000, 0.5000], dtype=torch.float64)
-
-    Source: the usual definitions.
     """
 
     precision: Tensor
@@ -51,6 +49,8 @@ class ClassScores(NamedTuple):
 
 def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = None) -> Tensor:
     """Count how often each class was taken for which: a row per true class, a column per predicted one.
+
+    The predicted classes come first, as in PyTorch; scikit-learn has them second. Names are safest.
 
     Args:
         predicted: class indices, or logits (or probabilities) of which the largest counts: a tensor on any device, an
@@ -68,12 +68,10 @@ def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = N
         ValueError: no clips, unequal lengths, fractional, negative or too large indices, logits with NaN.
 
     Examples:
-        >>> confusion_matrix([0, 1, 1, 2], [0, 1, 2, 2])
+        >>> confusion_matrix(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2])
         tensor([[1, 0, 0],
                 [0, 1, 0],
                 [0, 1, 1]])
-
-    Source: the usual definitions.
     """
     guess, truth, e = check_labels(predicted, target, num_classes)
     return torch.bincount(truth * e + guess, minlength=e * e).view(e, e)
@@ -102,7 +100,7 @@ def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
         ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
 
     Examples:
-        >>> round(uf1([0, 1, 1, 2], [0, 1, 2, 2]), 4)
+        >>> round(uf1(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
         0.7778
         >>> uf1([[5, 0, 0], [0, 5, 0], [0, 0, 0]]), round(uf1([[5, 0, 0], [0, 5, 0], [0, 0, 0]], absent="zero"), 4)
         (1.0, 0.6667)
@@ -112,10 +110,17 @@ def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
     return macro_mean("uf1", *f1_terms(_counts(predicted, target, num_classes)), absent)
 
 
-def uar(predicted: Any, target: Any = None, *, num_classes: int | None = None, absent: str = "skip") -> float:
+def uar(
+    *labels: Any, predicted: Any = None, target: Any = None, num_classes: int | None = None, absent: str = "skip"
+) -> float:
     """Unweighted average recall: the mean of ``n_ii / Σ_j n_ij``, the share of each class's clips that were found.
 
+    Called as ``uar(confusion)`` or ``uar(predicted=..., target=...)``. Two vectors of class indices are taken by name
+    only: scikit-learn has the true classes first, PyTorch the predicted, and the wrong order would give the mean
+    precision without a word. (UF1 and WAR are the same in either order.)
+
     Args:
+        *labels: a confusion matrix, or logits and then class indices, which can't be mistaken for each other.
         predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix.
         target: class indices.
         num_classes: how many classes there are.
@@ -123,21 +128,31 @@ def uar(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
             ``balanced_accuracy_score``), ``"zero"`` counts it 0, ``"error"`` refuses.
 
     Shape:
-        - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
+        - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or a confusion matrix: ``(e, e)`` counts, rows true
 
     Returns:
         The score, in [0, 1].
 
     Raises:
-        TypeError: no class indices, no counts.
+        TypeError: no class indices, no counts, or two vectors without names.
         ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
 
     Examples:
-        >>> round(uar([0, 1, 1, 2], [0, 1, 2, 2]), 4)
+        >>> round(uar(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
         0.8333
 
     Source: See et al., MEGC 2019.
     """
+    if len(labels) + (predicted is not None) + (target is not None) > 2:
+        raise TypeError(f"uar takes predicted and target, got {len(labels)} values without a name beside them")
+    if len(labels) == 2 and _ndim(labels[0]) != 2:
+        raise TypeError(
+            "uar(a, b) does not say which of the two is predicted: scikit-learn has the true classes first, PyTorch "
+            "the predicted. Write uar(predicted=..., target=...)"
+        )
+    given = list(labels)
+    predicted = given.pop(0) if predicted is None and given else predicted
+    target = given.pop(0) if given else target
     return macro_mean("uar", *recall_terms(_counts(predicted, target, num_classes)), absent)
 
 
@@ -161,7 +176,7 @@ def war(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
         ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
 
     Examples:
-        >>> war([0, 1, 1, 2], [0, 1, 2, 2])
+        >>> war(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2])
         0.75
 
     Source: accuracy, as reported for DFEW and FERV39K.
@@ -190,8 +205,6 @@ def class_scores(confusion: Any) -> ClassScores:
         (tensor([1., 0., nan], dtype=torch.float64), tensor([3, 1, 0]))
         >>> scores.precision  # neither of the others was ever predicted
         tensor([0.7500,    nan,    nan], dtype=torch.float64)
-
-    Source: the usual definitions.
     """
     counts = check_counts(confusion)
     hits, support = recall_terms(counts)
@@ -254,9 +267,20 @@ def _counts(predicted: Any, target: Any, num_classes: int | None) -> Tensor:
     if target is not None:
         return confusion_matrix(predicted, target, num_classes=num_classes).cpu()
     counts = check_counts(predicted)
+    num_classes = None if num_classes is None else check_count("num_classes", num_classes)
     if num_classes not in (None, len(counts)):
         raise ValueError(f"confusion must be ({num_classes}, {num_classes}) to match num_classes, got {len(counts)}")
     return counts
+
+
+def _ndim(value: Any) -> int:
+    """How many axes it has; 0 for what is no array."""
+    if isinstance(value, Tensor):
+        return value.ndim
+    try:
+        return np.ndim(value)
+    except ValueError:  # rows of unlike lengths
+        return 0
 
 
 def check_counts(confusion: Any) -> Tensor:
@@ -284,8 +308,7 @@ def check_labels(predicted: Any, target: Any, num_classes: int | None) -> tuple[
     truth = truth.to(guess.device)
     if len(guess) != len(truth):
         raise ValueError(f"predicted and target must be equally many, got {len(guess)} and {len(truth)}")
-    if num_classes is not None:
-        check_count("num_classes", num_classes)
+    num_classes = None if num_classes is None else check_count("num_classes", num_classes)
     if logits is not None and num_classes not in (None, logits):
         raise ValueError(f"predicted must be (n, {num_classes}) to match the classes, got logits of {logits} classes")
     e = num_classes or logits or int(torch.stack([guess.max(), truth.max()]).max()) + 1

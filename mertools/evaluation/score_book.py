@@ -8,33 +8,56 @@ everything it writes: a score of the best epoch on the test fold is no score of 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mertools._checks import check_choice
+from mertools._checks import check_choice, check_count
 from mertools._files import atomic_write
+from mertools._text import natural_order
 from mertools.action_units.expressions import class_names
-from mertools.evaluation.bootstrap import percentile_interval, resampled_counts
-from mertools.evaluation.metrics import (
-    all_scores,
-    check_labels,
-    class_scores,
-    f1_terms,
-    macro_mean,
-    recall_terms,
+from mertools.evaluation.bootstrap import check_level, percentile_interval, resampled_counts
+from mertools.evaluation.metrics import all_scores, check_labels, class_scores, f1_terms, macro_mean, recall_terms
+from mertools.evaluation.score_io import (
+    SCORES,
+    Contents,
+    Prediction,
+    book_csv,
+    book_json,
+    check_text,
+    read_book_csv,
+    read_book_json,
+    summary_text,
 )
-from mertools.evaluation.score_io import Contents, book_csv, book_json, parse_csv, parse_json, read_text
-from mertools.evaluation.score_rows import Prediction, check_text, counts_by, row_order, texts
-from mertools.evaluation.score_summary import SCORES, Scores, book_summary, book_text
 
-__all__ = ["ScoreBook"]
+__all__ = ["ScoreBook", "Scores"]
 
 GROUPS = ("subject", "fold", "dataset")
+
+
+class Scores(NamedTuple):
+    """The three scores of some clips, absent classes left out, and how many clips they are.
+
+    Args:
+        uf1: unweighted F1, in [0, 1].
+        uar: unweighted average recall, in [0, 1].
+        war: weighted average recall, in [0, 1].
+        clips: how many clips they are of.
+
+    Examples:
+        >>> Scores(uf1=0.5, uar=0.6, war=0.7, clips=10).uar
+        0.6
+    """
+
+    uf1: float
+    uar: float
+    war: float
+    clips: int
 
 
 class ScoreBook:
@@ -60,8 +83,6 @@ class ScoreBook:
         (0.7333, 0.8333, 0.75)
         >>> book.per("fold")["s2"].war
         0.5
-
-    Source: ours.
     """
 
     def __init__(self, classes: str | Sequence[str], *, selection: str = "") -> None:
@@ -106,7 +127,7 @@ class ScoreBook:
         if isinstance(clips, str) or clips is None:
             raise TypeError(f"clips must be a sequence of names, one per clip, got {clips!r}")
         n = len(truth)
-        columns = texts("clips", clips, n), texts("subjects", subjects, n), texts("datasets", datasets, n)
+        columns = _texts("clips", clips, n), _texts("subjects", subjects, n), _texts("datasets", datasets, n)
         if "" in columns[0]:
             raise ValueError(f"clips must be names, clips[{columns[0].index('')}] is empty")
         check_text("fold", fold, empty=True)
@@ -208,7 +229,7 @@ class ScoreBook:
     def rows(self) -> list[Prediction]:
         """The rows in order of dataset, subject and clip."""
         if not self._sorted:
-            self._rows = {row.clip: row for row in sorted(self._rows.values(), key=row_order)}
+            self._rows = {row.clip: row for row in sorted(self._rows.values(), key=_row_order)}
             self._sorted = True
         return list(self._rows.values())
 
@@ -233,7 +254,7 @@ class ScoreBook:
     @property
     def confusion(self) -> Tensor:
         """Pooled counts, ``(e, e)`` int64: a row per true class, a column per predicted one."""
-        return counts_by(None, self.rows, len(self.classes))[1].sum(0)
+        return _counts_by(None, self.rows, len(self.classes))[1].sum(0)
 
     def uf1(self, *, absent: str = "skip") -> float:
         """Pooled :func:`uf1`."""
@@ -269,7 +290,7 @@ class ScoreBook:
         """
         check_choice("group", group, GROUPS)
         self._filled()
-        names, counts = counts_by(group, self.rows, len(self.classes))
+        names, counts = _counts_by(group, self.rows, len(self.classes))
         scores = all_scores(counts)
         return {
             name: Scores(**{key: float(scores[key][i]) for key in SCORES}, clips=int(counts[i].sum()))
@@ -288,8 +309,8 @@ class ScoreBook:
             level: how sure, in (0, 1).
             repeats: how many resamples.
             seed: of the resamples; the same rows and seed give the same interval.
-            over: ``"subject"``, or ``"clip"`` for a dataset that does not say who is seen: then the interval leaves out
-                that clips of one person are alike, and is too narrow.
+            over: ``"subject"``, or ``"clip"`` for a dataset that does not say who is seen: clips of one person are
+                alike, so that interval is too narrow.
 
         Returns:
             Low and high end.
@@ -310,7 +331,7 @@ class ScoreBook:
                 f"an interval over subjects needs the subject of every clip, {len(unknown)} have none "
                 f"({unknown[0]!r}): pass subjects to add, or over='clip'"
             )
-        return counts_by(over, self.rows, len(self.classes))[1]
+        return _counts_by(over, self.rows, len(self.classes))[1]
 
     def compare(
         self,
@@ -325,15 +346,8 @@ class ScoreBook:
         """How much better this book scores than another on the same clips, with an interval.
 
         A paired bootstrap: every resample of subjects is scored for both. An interval without 0 says that the
-        difference is more than the choice of subjects; it knows nothing of seeds.
-
-        Args:
-            other: the book of another model, of the same clips.
-            score: ``"uf1"``, ``"uar"`` or ``"war"``.
-            level: how sure, in (0, 1).
-            repeats: how many resamples.
-            seed: of the resamples.
-            over: what is drawn, as for :meth:`interval`.
+        difference is more than the choice of subjects; it knows nothing of seeds. The arguments are those of
+        :meth:`interval`, after ``other``: the book of another model, of the same clips.
 
         Returns:
             This score less the other's, low and high end.
@@ -367,7 +381,7 @@ class ScoreBook:
         """Everything that a paper would print, as plain numbers, lists and dicts.
 
         Args:
-            absent: what an absent class counts in the pooled scores.
+            absent: what an absent class counts in the pooled scores (see :func:`uf1`).
             level: of the intervals.
             repeats: how many resamples.
             seed: of the resamples.
@@ -377,10 +391,37 @@ class ScoreBook:
             ``uf1``, ``uar``, ``war``, ``intervals`` (over subjects; over clips where no clip has a subject; None with
             fewer than two), ``per_class`` (None for 0/0) and ``confusion``.
         """
-        return book_summary(self, absent=absent, level=level, repeats=repeats, seed=seed)
+        per_class = self.per_class()
+        return {
+            "selection": self.selection,
+            "clips": len(self),
+            "subjects": len(self.subjects),
+            "classes": list(self.classes),
+            "absent": absent,
+            "absent_classes": [name for name, scores in per_class.items() if not scores["support"]],
+            **{name: getattr(self, name)(absent=absent) for name in SCORES},
+            "intervals": self._intervals(level, repeats, seed),
+            "per_class": {
+                name: {key: None if math.isnan(value) else value for key, value in scores.items()}
+                for name, scores in per_class.items()
+            },
+            "confusion": self.confusion.tolist(),
+        }
+
+    def _intervals(self, level: float, repeats: int, seed: int) -> dict[str, Any] | None:
+        """Intervals of all scores from the same resamples; over clips where no clip has a subject."""
+        level, repeats, seed = check_level(level), check_count("repeats", repeats), check_count("seed", seed, least=0)
+        known = {bool(row.subject) for row in self}
+        over = "subject" if True in known else "clip"
+        units = _counts_by(over, self.rows, len(self.classes))[1]
+        if len(known) > 1 or len(units) < 2:
+            return None
+        scores = all_scores(resampled_counts(units, repeats=repeats, seed=seed))
+        ends = {name: list(percentile_interval(scores[name], level)) for name in SCORES}
+        return {"over": over, "units": len(units), "level": level, "repeats": repeats, "seed": seed, **ends}
 
     def __str__(self) -> str:
-        return book_text(self.summary()) if len(self) else repr(self)
+        return summary_text(self.summary()) if len(self) else repr(self)
 
     def __repr__(self) -> str:
         chosen = f", selection={self.selection!r}"
@@ -403,7 +444,7 @@ class ScoreBook:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else, or its summary is not that of its rows.
         """
-        found = parse_json(read_text(Path(path)), Path(path))
+        found = read_book_json(Path(path))
         book = cls._from(found, path)
         if found.summary.get("confusion") != book.confusion.tolist():
             raise ValueError(f"{path}: the confusion matrix of the summary is not that of the predictions")
@@ -423,13 +464,13 @@ class ScoreBook:
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, classes: str | Sequence[str]) -> ScoreBook:
-        """Read what :meth:`write_csv` wrote. It has classes by name, so their order is for you to say.
+        """Read what :meth:`write_csv` wrote. It has classes by name (or a synonym): their order is for you to say.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it holds something else; the message names the row.
         """
-        return cls._from(parse_csv(read_text(Path(path)), Path(path), class_names(classes)), path)
+        return cls._from(read_book_csv(Path(path), class_names(classes)), path)
 
     @classmethod
     def _from(cls, found: Contents, path: str | os.PathLike[str]) -> ScoreBook:
@@ -444,3 +485,30 @@ class ScoreBook:
 def _where(row: Prediction) -> str:
     words = [f"{name} {value!r}" for name, value in zip(row._fields[1:4], row[1:4], strict=True) if value]
     return ", ".join(words) or "no subject"
+
+
+def _row_order(row: Prediction) -> tuple[Any, ...]:
+    return natural_order(row.dataset), natural_order(row.subject), natural_order(row.clip)
+
+
+def _counts_by(field: str | None, rows: Sequence[Prediction], e: int) -> tuple[list[str], Tensor]:
+    """The values of a field in order, and the confusion matrices ``(s, e, e)`` of the rows that have each."""
+    values = ["" if field is None else getattr(row, field) for row in rows]
+    names = sorted(set(values), key=natural_order)
+    place = {name: i for i, name in enumerate(names)}
+    cells = [(place[value] * e + row.target) * e + row.predicted for value, row in zip(values, rows, strict=True)]
+    counts = torch.bincount(torch.tensor(cells, dtype=torch.long), minlength=len(names) * e * e)
+    return names, counts.view(-1, e, e)
+
+
+def _texts(name: str, values: Sequence[str] | str | None, count: int) -> list[str]:
+    """One name per clip; a single string stands for all of them, None for no name."""
+    if values is None or isinstance(values, str):
+        return [check_text(name, values or "", empty=True)] * count
+    try:
+        found = list(values)
+    except TypeError as error:
+        raise TypeError(f"{name} must be a sequence of strings, got {type(values).__name__}") from error
+    if len(found) != count:
+        raise ValueError(f"{name} must be one per prediction, got {len(found)} for {count} predictions")
+    return [check_text(name, value, empty=True) for value in found]

@@ -1,25 +1,53 @@
-"""A score book as JSON (rows and summary) and as CSV (rows for a spreadsheet), the same bytes for the same book.
+"""Rows of a score book, and the book as JSON (rows and summary), as CSV (rows for a spreadsheet) and as text.
 
-A cell that begins with ``=``, ``+``, ``-`` or ``@`` is run as a formula by spreadsheet programs. Names come from files
-and folders, so such a cell gets an apostrophe in front when it is written, and loses it when it is read.
+The same book gives the same bytes. Names come from files and folders, so a cell of the CSV that a spreadsheet would run
+as a formula is escaped when it is written and plain again when it is read.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mertools._files import reading
-from mertools.action_units.expressions import class_names
-from mertools.evaluation.score_rows import Prediction, check_text
+from mertools._files import json_object, read_bytes, read_text
+from mertools._text import bare_cell, csv_rows, csv_text
+from mertools.action_units.expressions import class_key, class_names
+
+__all__ = ["Prediction"]
 
 FORMAT = "mertools scores 1"
+SCORES = ("uf1", "uar", "war")
+NOT_STATED = "not stated"
+
+
+class Prediction(NamedTuple):
+    """What was predicted for one clip.
+
+    Args:
+        clip: name, unique in its book.
+        subject: name, empty where unknown.
+        dataset: name, empty where unknown.
+        fold: name, empty where unknown.
+        target: class index.
+        predicted: class index.
+
+    Examples:
+        >>> row = Prediction("s1/a", "s1", "casme2", "s1", target=0, predicted=1)
+        >>> row.target == row.predicted
+        False
+    """
+
+    clip: str
+    subject: str
+    dataset: str
+    fold: str
+    target: int
+    predicted: int
+
+
 COLUMNS = (*Prediction._fields, "selection")
-_FORMULA = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "'")  # no control characters: names have none
 
 
 class Contents(NamedTuple):
@@ -32,37 +60,29 @@ class Contents(NamedTuple):
 
 
 def book_json(classes: Sequence[str], selection: str, rows: Sequence[Prediction], summary: Mapping[str, Any]) -> str:
-    """The book as JSON: what it is, the summary, and a line per clip.
-
-    Examples:
-        >>> text = book_json(("a", "b"), "last epoch", [Prediction("s/1", "s", "", "s", 0, 1)], {})
-        >>> parse_json(text, "scores.json").rows[0].predicted
-        1
-    """
-    head = {"format": FORMAT, "classes": list(classes), "selection": selection, "summary": summary}
-    lines = [
-        json.dumps(row._asdict() | {"target": classes[row.target], "predicted": classes[row.predicted]},
-                   ensure_ascii=False) for row in rows
-    ]  # fmt: skip
-    text = json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
-    return text + ',\n  "predictions": [\n    ' + ",\n    ".join(lines) + "\n  ]\n}\n"
+    """The book as JSON: what it is, the summary, and the rows with their classes by name."""
+    named = [row._asdict() | {"target": classes[row.target], "predicted": classes[row.predicted]} for row in rows]
+    book = {
+        "format": FORMAT,
+        "classes": list(classes),
+        "selection": selection,
+        "summary": summary,
+        "predictions": named,
+    }
+    return json.dumps(book, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def parse_json(text: str, path: str | Path) -> Contents:
+def read_book_json(path: Path) -> Contents:
     """Read what :func:`book_json` wrote.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: it is something else; the message names the file and the line or prediction.
     """
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}, line {error.lineno}: is no JSON ({error.msg})") from error
-    except (RecursionError, ValueError) as error:  # nested without end; an integer of thousands of digits
-        raise ValueError(f"{path}: is no JSON that can be read ({error})") from None
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+    data = json_object(read_bytes(_existing(path)), path)
+    if data.get("format") != FORMAT:
         raise ValueError(f"{path} holds no scores: {FORMAT!r} was expected as its format")
-    classes, rows = data.get("classes"), data.get("predictions")
+    classes, rows, selection = data.get("classes"), data.get("predictions"), data.get("selection")
     if not isinstance(classes, list):
         raise ValueError(f"{path}: classes must be a list of names, got {classes!r}")
     try:
@@ -71,99 +91,140 @@ def parse_json(text: str, path: str | Path) -> Contents:
         raise ValueError(f"{path}: {error}") from error
     if not isinstance(rows, list) or not isinstance(data.get("summary"), dict):
         raise ValueError(f"{path}: predictions must be a list, and summary an object")
-    if not isinstance(data.get("selection"), str):
-        raise ValueError(f"{path}: selection must be text, got {data.get('selection')!r}")
+    if not isinstance(selection, str):
+        raise ValueError(f"{path}: selection must be text, got {selection!r}")
     found = _Rows(classes)
     for number, row in enumerate(rows, start=1):
         place = f"{path}, prediction {number}"
         if not isinstance(row, dict) or set(row) != set(Prediction._fields):
             raise ValueError(f"{place}: must have {', '.join(Prediction._fields)}, got {row!r}")
         found.add(place, row)
-    return Contents(tuple(classes), data["selection"], found.rows, data["summary"])
+    return Contents(tuple(classes), selection, found.rows, data["summary"])
 
 
 def book_csv(classes: Sequence[str], selection: str, rows: Sequence[Prediction]) -> str:
     """The rows as CSV, classes by name and the selection in every row.
 
     Examples:
-        >>> print(book_csv(("a", "b"), "last epoch", [Prediction("-1", "s", "", "s", 0, 1)]), end="")
+        >>> print(book_csv(("a", "b"), "last epoch", [Prediction("=1", "s", "", "s", 0, 1)]), end="")
         clip,subject,dataset,fold,target,predicted,selection
-        '-1,s,,s,a,b,last epoch
+        '=1,s,,s,a,b,last epoch
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        cells = (*row[:4], classes[row.target], classes[row.predicted], selection)
-        writer.writerow("'" + cell if cell.startswith(_FORMULA) else cell for cell in cells)
-    return text.getvalue()
+    cells = [(*row[:4], classes[row.target], classes[row.predicted], selection) for row in rows]
+    return csv_text([COLUMNS, *cells])
 
 
-def parse_csv(text: str, path: str | Path, classes: Sequence[str]) -> Contents:
+def read_book_csv(path: Path, classes: Sequence[str]) -> Contents:
     """Read what :func:`book_csv` wrote.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: it is something else; the message names the file, the row and the column.
     """
-    reader = csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True)
+    lines = csv_rows(read_text(_existing(path))[0], str(path))
+    header = next(lines, (1, []))[1]
+    if tuple(header) != COLUMNS:
+        raise ValueError(f"{path}, row 1: the columns must be {', '.join(COLUMNS)}, got {', '.join(header)!r}")
     found = _Rows(classes)
     selection: str | None = None
-    try:
-        header = next(reader, [])
-        if tuple(header) != COLUMNS:
-            raise ValueError(f"{path}, row 1: the columns must be {', '.join(COLUMNS)}, got {', '.join(header)!r}")
-        for cells in reader:
-            place = f"{path}, row {reader.line_num}"
-            if len(cells) != len(COLUMNS):
-                raise ValueError(f"{place}: {len(COLUMNS)} cells were expected, got {len(cells)}")
-            row = dict(zip(COLUMNS, (cell.removeprefix("'") for cell in cells), strict=True))
-            chosen = row.pop("selection")
-            if selection not in (None, chosen):
-                raise ValueError(f"{place}: selection is {chosen!r}, in the rows before it was {selection!r}")
-            selection = chosen
-            found.add(place, row)
-    except csv.Error as error:
-        raise ValueError(f"{path}, row {reader.line_num}: is no CSV ({error})") from error
+    for number, cells in lines:
+        place = f"{path}, row {number}"
+        if len(cells) != len(COLUMNS):
+            raise ValueError(f"{place}: {len(COLUMNS)} cells were expected, got {len(cells)}")
+        row = dict(zip(COLUMNS, map(bare_cell, cells), strict=True))
+        chosen = row.pop("selection")
+        if selection not in (None, chosen):
+            raise ValueError(f"{place}: selection is {chosen!r}, in the rows before it was {selection!r}")
+        selection = chosen
+        found.add(place, row)
     if selection is None:
         raise ValueError(f"{path} holds no predictions")
     return Contents(tuple(classes), selection, found.rows, {})
 
 
-def read_text(path: Path) -> str:
-    """A text file in UTF-8.
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """The summary as a table for a terminal."""
+    subjects, intervals = summary["subjects"], summary["intervals"]
+    who = f"{subjects} subject{'s' * (subjects != 1)}" if subjects else "subjects unknown"
+    lines = [
+        f"{summary['clips']} clip{'s' * (summary['clips'] != 1)}, {who}, {len(summary['classes'])} classes",
+        f"selection: {summary['selection'] or NOT_STATED}",
+        "",
+    ]
+    for name in SCORES:
+        ends = "" if intervals is None else "  [{:.4f}, {:.4f}]".format(*intervals[name])
+        lines.append(f"{name.upper()}  {summary[name]:.4f}{ends}")
+    if intervals is not None:
+        lines.append(f"{100 * intervals['level']:g} % intervals over {intervals['units']} {intervals['over']}s")
+    if summary["absent_classes"]:
+        meaning = {"skip": "left out of UAR", "zero": "counted 0"}[summary["absent"]]
+        lines.append(f"without clips, {meaning}: {', '.join(summary['absent_classes'])}")
+    rows = [["class", "precision", "recall", "F1", "clips"]]
+    for name, scores in summary["per_class"].items():
+        parts = [scores[key] for key in ("precision", "recall", "f1")]
+        rows.append([name, *("–" if x is None else f"{x:.4f}" for x in parts), str(scores["support"])])
+    counts = [["true \\ predicted", *summary["classes"]]]
+    counts += [[name, *map(str, row)] for name, row in zip(summary["classes"], summary["confusion"], strict=True)]
+    return "\n".join([*lines, "", *_aligned(rows), "", *_aligned(counts)])
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows as lines with columns under each other, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def check_text(name: str, value: object, *, empty: bool = False) -> str:
+    """A name that a text file can hold: a string without control characters.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not UTF-8.
+        TypeError: not a string.
+        ValueError: empty (unless it may be), control characters, or halves of surrogate pairs.
     """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be strings, got {value!r}: use str() to make names of numbers")
+    if not value and not empty:
+        raise ValueError(f"{name} must be names, got an empty one")
+    if any(letter < " " or "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" for letter in value):
+        raise ValueError(f"{name} must be text without control characters, got {value!r}")
+    return str(value)  # NumPy's strings are strings, but do not look like it
+
+
+def _existing(path: Path) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file of scores, there is none at {path}")
-    try:
-        with reading(path):
-            return path.read_bytes().decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 (byte {error.start})") from error
+    return path
 
 
 class _Rows:
     """Rows on their way from a file, checked one by one."""
 
     def __init__(self, classes: Sequence[str]) -> None:
-        self.index = {name: i for i, name in enumerate(classes)}
+        self.classes = classes
+        self.index = {class_key(name): i for i, name in enumerate(classes)}
         self.rows: list[Prediction] = []
         self.places: dict[str, str] = {}
 
     def add(self, place: str, row: Mapping[str, object]) -> None:
         try:
-            names = [check_text(name, row[name], empty=name != "clip") for name in Prediction._fields[:4]]
+            clip, subject, dataset, fold = (
+                check_text(name, row[name], empty=name != "clip") for name in Prediction._fields[:4]
+            )
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: {error}") from error
+        labels = []
         for name in ("target", "predicted"):
-            if not isinstance(row[name], str) or row[name] not in self.index:
-                raise ValueError(f"{place}: {name} is {row[name]!r}, which is none of {', '.join(self.index)}")
-        if names[0] in self.places:
-            raise ValueError(f"{place}: clip {names[0]!r} is already in {self.places[names[0]].rpartition(', ')[2]}")
-        self.places[names[0]] = place
-        clip, subject, dataset, fold = names
-        target, predicted = (self.index[str(row[name])] for name in ("target", "predicted"))
-        self.rows.append(Prediction(clip, subject, dataset, fold, target, predicted))
+            label = row[name]
+            if not isinstance(label, str) or class_key(label) not in self.index:
+                raise ValueError(f"{place}: {name} is {label!r}, which is none of {', '.join(self.classes)}")
+            labels.append(self.index[class_key(label)])
+        if clip in self.places:
+            raise ValueError(f"{place}: clip {clip!r} is already in {self.places[clip].rpartition(', ')[2]}")
+        self.places[clip] = place
+        self.rows.append(Prediction(clip, subject, dataset, fold, *labels))

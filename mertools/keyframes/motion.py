@@ -119,16 +119,22 @@ def _sums(part: Tensor, factor: int) -> Tensor:
     return squares
 
 
-def picture_motion(small: Tensor) -> Motion:
-    """Local motion in small grey frames ``(t, h, w)``, which are overwritten."""
+def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _BLACK) -> Motion:
+    """Local motion in small grey frames ``(t, h, w)``, which are overwritten.
+
+    Args:
+        small: the frames.
+        bent: share of a displacement's energy that may remain unexplained before a block loses trust.
+        faint: remainder that always may, a variance where the picture's is 2500.
+    """
     frames = _levelled(small)
     block = 12 if min(small.shape[1:]) >= 72 else 8
     layout = _Layout.of(small.shape, block)
     # Neighbouring frames are never far apart: their motions add up to a first alignment, whatever the head did. What
     # the sum is off by is then seen against the mean of the aligned frames.
     whole = _summed_motion(frames, layout)
-    whole = whole + _Blocks(_aligned(frames, whole, layout), layout).global_motion()
-    blocks = _Blocks(_aligned(frames, whole, layout), layout)
+    whole = whole + _Blocks(_aligned(frames, whole, layout), layout, faint).global_motion()
+    blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
     remaining = blocks.global_motion()
     local = blocks.moved - _affine(layout.places(frames.device), remaining)
 
@@ -137,7 +143,7 @@ def picture_motion(small: Tensor) -> Motion:
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    beside = blocks.remainder - _NONLINEAR * energy
+    beside = blocks.remainder - bent * energy
     lasting = blocks.noise + _lasting(blocks.remainder) - blocks.usual
     trust = _spread((beside / lasting - 1).clamp(min=0), blocks.grid)
     explained = _spread((blocks.remainder / blocks.noise - 1).clamp(min=0), blocks.grid)
@@ -289,7 +295,7 @@ def _beyond(motion: Tensor, layout: _Layout) -> Tensor:
 class _Blocks:
     """Displacements of the blocks of a clip's frames ``(t, h, w)`` against the mean frame."""
 
-    def __init__(self, frames: Tensor, layout: _Layout) -> None:
+    def __init__(self, frames: Tensor, layout: _Layout, faint: float) -> None:
         mean, side = frames.mean(0), layout.side
         self.grid = rows, columns = layout.rows, layout.columns
         self.places = layout.places(mean.device)
@@ -316,7 +322,7 @@ class _Blocks:
         self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
         self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
         self.usual = self.remainder.median(0).values
-        self.floor = self.usual + self.usual.median() / 4 + _BLACK
+        self.floor = self.usual + self.usual.median() / 4 + faint
         texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
         self.noise = self.floor + _TOLERANCE**2 * texture
 

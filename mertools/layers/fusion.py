@@ -12,23 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools._checks import check_count, check_floating
+from mertools.layers.arguments import records_arguments
 
 __all__ = ["ParallelFusion"]
 
 
+@records_arguments
 class ParallelFusion(nn.Module):
-    """Fuse a temporal and a spatial map into one vector, or into class logits.
+    """Fuse a temporal and a spatial map ``(b, dim, h, w)`` into one vector ``(b, hidden)``, or class logits.
 
     Args:
         dim: channels of both maps.
         hidden: width of the fused vector.
-        num_classes: add a linear classifier; None returns the vector.
-
-    Shape:
-        - temporal, spatial: ``(b, dim, h, w)``; output: ``(b, hidden)``, or ``(b, num_classes)``
-
-    Raises:
-        ValueError: a width is not positive, or the maps differ in shape.
+        num_classes: add a linear classifier, output ``(b, num_classes)``; None returns the vector.
 
     Examples:
         >>> import torch
@@ -42,11 +38,10 @@ class ParallelFusion(nn.Module):
 
     def __init__(self, dim: int = 512, hidden: int = 1024, *, num_classes: int | None = None) -> None:
         super().__init__()
-        for name, value in (("dim", dim), ("hidden", hidden), ("num_classes", num_classes)):
-            if name != "num_classes" or value is not None:
-                check_count(name, value)
-        self.dim = dim
-        self.lift = nn.Linear(dim, hidden)
+        self.dim = check_count("dim", dim)
+        hidden = check_count("hidden", hidden)
+        num_classes = None if num_classes is None else check_count("num_classes", num_classes)
+        self.lift = nn.Linear(self.dim, hidden)
         self.norm = nn.BatchNorm2d(hidden)
         self.head = nn.Identity() if num_classes is None else nn.Linear(hidden, num_classes)
 
@@ -60,13 +55,13 @@ class ParallelFusion(nn.Module):
                 f"got {tuple(temporal.shape)} and {tuple(spatial.shape)}: "
                 "build SpatialTransformer with grid= the temporal map's side"
             )
-        return self.pool(temporal + spatial)
+        return self.logits(temporal + spatial)
 
-    def pool(self, features: Tensor) -> Tensor:
-        """Lift, normalise and average a map that is already fused, ``(b, dim, h, w)``."""
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (without ``num_classes`` the vector) of a map that is already fused, ``(b, dim, h, w)``."""
         check_floating("features", features, f"(b, {self.dim}, h, w)")
         if features.ndim != 4 or features.shape[1] != self.dim:
             raise ValueError(f"maps must be (b, {self.dim}, h, w), got shape {tuple(features.shape)}")
         lifted = self.lift(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        pooled: Tensor = self.head(F.silu(self.norm(lifted)).mean((2, 3)))
-        return pooled
+        logits: Tensor = self.head(F.silu(self.norm(lifted)).mean((2, 3)))
+        return logits

@@ -1,4 +1,4 @@
-"""Batches of clips of unequal length: which frames are real."""
+"""Batches of clips of unequal length: which frames are valid."""
 
 from __future__ import annotations
 
@@ -9,12 +9,7 @@ from torch import Tensor
 
 
 def check_lengths(lengths: Tensor | Sequence[int] | None, b: int, t: int, *, least: int = 1) -> Tensor:
-    """Valid frames per clip as an int64 tensor ``(b,)``; all ``t`` when nothing was given.
-
-    Raises:
-        TypeError: lengths are not integers.
-        ValueError: not one per clip, or one outside ``least..t``.
-    """
+    """Valid frames per clip as an int64 tensor ``(b,)``, each within ``least..t``; all ``t`` when nothing was given."""
     if lengths is None:
         return torch.full((b,), t)
     try:
@@ -33,11 +28,11 @@ def check_lengths(lengths: Tensor | Sequence[int] | None, b: int, t: int, *, lea
 
 
 def valid_mask(counts: Tensor, t: int, device: torch.device) -> Tensor:
-    """Which frames are real: ``(b,)`` counts to ``(b, t)`` bool."""
+    """Which frames are valid: ``(b,)`` counts to ``(b, t)`` bool."""
     return torch.arange(t, device=device) < counts.to(device)[:, None]
 
 
 def mask_padding(x: Tensor, counts: Tensor) -> Tensor:
     """``x`` (b, t, ...) with its padding set to 0, whatever it held."""
-    real = valid_mask(counts, x.shape[1], x.device)
-    return torch.where(real.view(*real.shape, *[1] * (x.ndim - 2)), x, 0)
+    valid = valid_mask(counts, x.shape[1], x.device)
+    return torch.where(valid.view(*valid.shape, *[1] * (x.ndim - 2)), x, 0)

@@ -14,19 +14,22 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools._checks import check_count, check_number
+from mertools._checks import check_count, check_image, check_number
+from mertools.layers.arguments import records_arguments
 from mertools.layers.drop_path import DropPath, rising_rates
-from mertools.retention.backbone import check_image
 
 __all__ = ["SpatialTransformer"]
 
 _LAYER_NORM_EPS = 1e-6
 
 
+@records_arguments
 class SpatialTransformer(nn.Module):
     """A pre-norm transformer over a grid of face positions.
 
-    Bilinear resize to ``grid × grid`` (half-pixel centres), 1×1 embedding, learned position, ``depth`` blocks, norm.
+    Bilinear resize to ``grid × grid`` (half-pixel centres), 1×1 embedding, learned position, ``depth`` blocks, norm: a
+    floating image ``(b, in_channels, H, W)`` of any size to a map ``(b, dim, grid, grid)``. A state dict from another
+    ``grid`` loads: its position embedding is interpolated (bicubic).
 
     Args:
         dim: width of the tokens and of the output map.
@@ -39,16 +42,6 @@ class SpatialTransformer(nn.Module):
             grid is made of 4 pixels of the image and the rest is not seen.
         drop_path: stochastic depth of the last block; it rises to that linearly.
         norm: norm layer, a callable from width to module; default LayerNorm with eps 1e-6.
-
-    Shape:
-        - input: ``(b, in_channels, H, W)`` floating, any size and aspect; output: ``(b, dim, grid, grid)``
-
-    Raises:
-        TypeError: the image is not floating.
-        ValueError: sizes that do not fit.
-
-    Note:
-        A state dict from another ``grid`` loads: its position embedding is interpolated (bicubic).
 
     Examples:
         >>> SpatialTransformer(32, 1, grid=4)(torch.zeros(2, 3, 90, 60)).shape
@@ -71,10 +64,10 @@ class SpatialTransformer(nn.Module):
         norm: Any = None,
     ) -> None:
         super().__init__()
-        for name, value in (("dim", dim), ("num_heads", num_heads), ("grid", grid), ("in_channels", in_channels)):
-            check_count(name, value)
-        check_count("depth", depth, least=0)
-        check_number("mlp_ratio", mlp_ratio, 0)
+        dim, num_heads = check_count("dim", dim), check_count("num_heads", num_heads)
+        grid, in_channels = check_count("grid", grid), check_count("in_channels", in_channels)
+        depth = check_count("depth", depth, least=0)
+        mlp_ratio = check_number("mlp_ratio", mlp_ratio, 0)
         if norm is not None and not callable(norm):
             raise TypeError(f"norm must be a callable from width to module, got {norm!r}")
         if dim % num_heads:

@@ -20,79 +20,59 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_module_registration_hook
 
 from mertools._files import atomic_write, json_object, reading
-from mertools.action_units.head import AUHead
-from mertools.layers.fusion import ParallelFusion
-from mertools.layers.pooling import FramePool
-from mertools.layers.spatial import SpatialTransformer
-from mertools.models.tsfmicro import TSFmicro
-from mertools.models.two_branch import TwoBranch
-from mertools.retention.backbone import ManhattanRetNet
-from mertools.retention.layer import Retention
-from mertools.retention.manhattan import ManhattanRetention
-from mertools.retention.temporal import RetNetTemporal
+from mertools.layers.arguments import CLASS, RECORDED, recorded_arguments
 
 __all__ = ["load_model", "save_model"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_CLASSES: dict[str, type[nn.Module]] = {
-    cls.__name__: cls
-    for cls in (
-        AUHead, FramePool, ManhattanRetNet, ManhattanRetention, ParallelFusion, RetNetTemporal, Retention,
-        SpatialTransformer, TSFmicro, TwoBranch,
-    )
-}  # fmt: skip
 _LARGEST, _MODULES = 1 << 20, 10_000
-_CLASS, _CONFIG, _WEIGHTS = "class", "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _NEXT = ".config.json.next"  # while a model is being saved
 
 
-def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any]) -> Path:
-    """Write a model's weights and the arguments that build it.
+def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping[str, Any] | None = None) -> Path:
+    """Write a model's weights, and the arguments that build it: :func:`load_model` needs nothing else.
 
-    The config is tried first: a model is built from it, and must have the same parts, settings, and names and shapes of
-    weights as the one given. A forgotten ``num_heads=`` is an error now, not other numbers later.
+    The modules of this library remember what they were built with. Tied weights are written once.
 
     Args:
         model: the model; no code of it is saved, so its class must be at hand when it is loaded.
         folder: made if it is not there; a model in it is replaced.
-        config: the constructor's arguments by name, of types that JSON knows. A part that is a module, such as
-            ``net`` of :class:`TwoBranch` or ``stem`` of :class:`RetNetTemporal`, is written as its own config with
-            its class: ``{"net": {"class": "TSFmicro", "num_classes": 5}}``.
+        config: the constructor's arguments by name, for a class of yours. One with ``PyTorchModelHubMixin`` remembers
+            them itself.
 
     Returns:
         The folder.
 
     Raises:
         ImportError: safetensors is missing.
-        TypeError: config is no mapping by name, or holds what JSON can't.
-        ValueError: the config builds another model than this one; the message names the first difference.
+        TypeError: an argument is nothing that JSON can write, or the arguments of a class of yours are missing.
+        ValueError: the arguments build a model with other weights: it was changed since it was built.
 
     Examples:
         >>> import tempfile
-        >>> config = {"in_features": 8, "num_aus": 5}
-        >>> folder = save_model(AUHead(**config), tempfile.mkdtemp(), config)
-        >>> sorted(path.name for path in folder.iterdir())
-        ['config.json', 'model.safetensors']
-
-    Source: the layout of ``PyTorchModelHubMixin``, https://huggingface.co/docs/huggingface_hub.
+        >>> from mertools import AUHead
+        >>> folder = save_model(AUHead(8, num_aus=5), tempfile.mkdtemp())
+        >>> load_model(folder)(torch.zeros(2, 8)).shape
+        torch.Size([2, 5])
     """
     safetensors = _safetensors("save_model")
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")
-    if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
-        raise TypeError(f"config must be a mapping of the constructor's arguments by name, got {config!r}")
+    text = json.dumps(_config_of(model, config), indent=2)
+    weights = _untied(model)
     try:
-        text = json.dumps({**config, _CLASS: type(model).__name__}, indent=2)
-    except TypeError as error:
-        raise TypeError(f"config must hold what JSON can write: {error}") from error
-    difference = _difference(model, _build(type(model), json.loads(text)))
-    if difference:
-        raise ValueError(f"config must build the model that is saved, but {difference}: complete the config")
+        with torch.device("meta") if type(model) in RECORDED.values() else contextlib.nullcontext():
+            _check_fit(_build(type(model), json.loads(text)), weights, _WEIGHTS)
+    except ValueError as error:
+        raise ValueError(f"the arguments of {type(model).__name__} build another model: {error}") from error
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    data = safetensors.save(weights, metadata={"format": "pt"})
+    # Memory of its own for each: safetensors refuses tensors that share theirs.
+    data = safetensors.save(
+        {name: value.detach().cpu().clone().contiguous() for name, value in weights.items()}, metadata={"format": "pt"}
+    )
     # Two files can't be replaced at once. Until both are, the new config lies beside them with a digest of the weights
     # that it is for, so that whoever reads them after a kill does not build the old model around the new weights.
     atomic_write(target / _NEXT, json.dumps({"weights": _digest(data), "config": text}).encode())
@@ -118,7 +98,7 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
         model_class: the model's class. Default: the one of this library that the config names.
 
     Returns:
-        The model, in the dtype that its weights were saved in.
+        The model, in the type that its weights were saved in.
 
     Raises:
         ImportError: safetensors is missing.
@@ -128,11 +108,9 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
 
     Examples:
         >>> import tempfile
-        >>> folder = save_model(AUHead(8, 5), tempfile.mkdtemp(), {"in_features": 8, "num_aus": 5})
-        >>> load_model(folder)(torch.zeros(2, 8)).shape
-        torch.Size([2, 5])
-
-    Source: as for :func:`save_model`.
+        >>> from mertools import AUHead
+        >>> load_model(save_model(AUHead(8), tempfile.mkdtemp()), AUHead).linear.in_features
+        8
     """
     safetensors = _safetensors("load_model")
     path = Path(folder)
@@ -158,13 +136,62 @@ def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | No
     except ValueError as error:
         raise ValueError(f"{path / _CONFIG}: {error}") from error.__cause__
     _check_fit(model, weights, path / _WEIGHTS)
-    model.load_state_dict(weights, assign=True)
+    _load(model, weights)
     return model.eval()
 
 
-def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def _config_of(model: nn.Module, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments that build a model: those it recorded, its hub mixin's, or those that were given."""
+    name = type(model).__name__
+    if given is not None and (not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given)):
+        raise TypeError(f"config must be a mapping of the constructor's arguments by name, got {given!r}")
+    recorded = recorded_arguments(model)
+    if recorded is None:
+        given = getattr(model, "_hub_mixin_config", None) if given is None else given
+        if given is None:
+            raise TypeError(
+                f"the arguments that built this {name} are not known: pass them, save_model(model, folder, "
+                f"{{...}}), or derive {name} from huggingface_hub.PyTorchModelHubMixin"
+            )
+        recorded, given = {**given, CLASS: name}, None
+    try:
+        plain: dict[str, Any] = json.loads(json.dumps(recorded))
+        for key, value in {} if given is None else json.loads(json.dumps(dict(given))).items():
+            if plain.get(key) != value and not isinstance(value, dict):
+                raise ValueError(f"{name} was built with {key}={plain.get(key)!r}, config has {value!r}")
+    except TypeError as error:
+        raise TypeError(f"config must hold what JSON can write: {error}") from error
+    return plain
+
+
+def _untied(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict, a tied weight under the first of its names only, as the hub's mixin writes it."""
+    tied = {name for names in _tied(model) for name in names[1:]}
+    return {name: value for name, value in model.state_dict().items() if name not in tied}
+
+
+def _tied(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that are one and the same."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [same for same in names.values() if len(same) > 1]
+
+
+def _load(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Weights in the type they were saved in; what the model ties stays tied, whatever name it was saved under."""
+    weights = dict(weights)
+    for names in _tied(model):
+        first = next(name for name in names if name in weights)
+        shared = nn.Parameter(weights[first], model.get_parameter(first).requires_grad)
+        weights |= dict.fromkeys(names, shared)
+    model.load_state_dict(weights, assign=True)
+
+
+def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
     own = model.state_dict()
-    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    twice = {name for names in _tied(model) if any(name in weights for name in names) for name in names}
+    missing, unknown = sorted(own.keys() - weights.keys() - twice), sorted(weights.keys() - own.keys())
     wrong = [
         name
         for name in own.keys() & weights.keys()
@@ -176,7 +203,7 @@ def _check_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> N
         raise ValueError(
             f"{path} does not fit {type(model).__name__} as {_CONFIG} builds it: missing "
             f"{missing[:3] or 'none'}, not known {unknown[:3] or 'none'}, "
-            f"of another shape {wrong[:3] or 'none'} or kind of number"
+            f"of another shape {sorted(wrong)[:3] or 'none'} or kind of number"
         )
 
 
@@ -221,60 +248,24 @@ def _digest(data: bytes) -> str:
 
 def _build(model_class: type[nn.Module] | None, config: Mapping[str, Any]) -> nn.Module:
     """The model that a config describes, with new weights; the random state is left as it was."""
-    arguments = {name: value for name, value in config.items() if name != _CLASS}
-    named = config.get(_CLASS)
+    arguments = {name: value for name, value in config.items() if name != CLASS}
+    named = config.get(CLASS)
     if model_class is None:
-        if not isinstance(named, str) or named not in _CLASSES:
+        if not isinstance(named, str) or named not in RECORDED:
             raise ValueError(
-                f"config names the class {named!r}, which is none of {', '.join(_CLASSES)}: pass model_class="
+                f"config names the class {named!r}, which is none of {', '.join(sorted(RECORDED))}: pass model_class="
             )
-        model_class = _CLASSES[named]
+        model_class = RECORDED[named]
     elif named not in (None, model_class.__name__):
         raise ValueError(f"config is that of a {named}, not of {model_class.__name__}")
     for name, value in arguments.items():
-        if isinstance(value, dict) and _CLASS in value:
+        if isinstance(value, dict) and CLASS in value:
             arguments[name] = _build(None, value)
     try:
         with torch.random.fork_rng(devices=[]):
             return model_class(**arguments)
     except Exception as error:  # a config from somebody else holds anything, and constructors stumble in any way
         raise ValueError(f"config does not fit {model_class.__name__}: {error}") from error
-
-
-def _difference(model: nn.Module, built: nn.Module) -> str:
-    """The first thing in which two models differ, weights' values aside; empty when there is none."""
-    ours, theirs = dict(model.named_modules()), dict(built.named_modules())
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
-        place = name or type(model).__name__
-        if name not in ours or name not in theirs:
-            return f"{place} is only in the {'model' if name in ours else 'one that it builds'}"
-        if type(ours[name]) is not type(theirs[name]):
-            return f"{place} is {type(ours[name]).__name__}, not {type(theirs[name]).__name__}"
-        settings, others = _settings(ours[name]), _settings(theirs[name])
-        for key in sorted(settings.keys() | others.keys()):
-            if settings.get(key) != others.get(key):
-                return f"{place}.{key} is {settings.get(key)!r}, not {others.get(key)!r}"
-    weights, others = model.state_dict(), built.state_dict()
-    for name in [*weights, *(name for name in others if name not in weights)]:
-        shapes = [tuple(state[name].shape) if name in state else None for state in (weights, others)]
-        if shapes[0] != shapes[1]:
-            return f"{name} is {shapes[0]}, not {shapes[1]}"
-    return ""
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    """What a module was told at its construction, as far as plain values tell."""
-    return {
-        key: list(value) if isinstance(value, tuple) else value  # JSON knows no tuples
-        for key, value in vars(module).items()
-        if not key.startswith("_") and key != "training" and _is_plain(value)
-    }
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, (tuple, list)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _safetensors(caller: str) -> Any:

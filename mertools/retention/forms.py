@@ -1,12 +1,12 @@
 """The three forms of retention as pure functions of queries, keys and values (RetNet, section 2).
 
-For one head with decay γ, queries, keys and values of frame n (queries and keys turned by the angle n·θ)::
+For one head with decay γ, queries, keys and values of frame n (queries and keys rotated by n·θ)::
 
     parallel    O = (Q Kᵀ ⊙ D) V          D[n, m] = γ^(n − m) for n ≥ m, else 0       fast for short clips
     chunkwise   the parallel form in chunks, a memory between them                    linear in t, small memory
     recurrent   S_n = γ S_(n−1) + K_nᵀ V_n,   O_n = Q_n S_n                           one frame at a time
 
-Queries and keys come here turned by their positions (``rotary.py``). Decays are powers with exponents ≥ 0, never
+Queries and keys come here rotated by their positions (``rotary.py``). Decays are powers with exponents ≥ 0, never
 quotients: nothing overflows for small γ or long chunks, and nothing is ``inf · 0``.
 """
 

@@ -1,10 +1,10 @@
 """Retention: attention whose memory decays, as a layer over frames (RetNet).
 
 The layer projects tokens to queries, keys, values and a gate, mixes them in one of the three forms of
-``retention_forms.py``, normalises each head's output (RMS over the head, no affine), multiplies it by ``SiLU(X W_g)``
-and projects it back. Normalising each output by itself is what keeps the three forms equal: other implementations
-divide the parallel form by sums over the rows of D, which the recurrent form does not have. Queries need no ``1/√d``: a
-factor of what an RMS divides is a factor of its epsilon.
+``forms.py``, normalises each head's output (RMS over the head, no affine), multiplies it by ``SiLU(X W_g)``
+and projects it back. Other implementations divide scores by ``√d`` and by the root of the row sum of D, ``Σ γ^(n−m)``.
+A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it, in closed form by the frame's
+position, so that the three forms are equal.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_floating
+from mertools.layers.arguments import records_arguments
 from mertools.layers.buffers import real_device
 from mertools.layers.padding import check_lengths, mask_padding
 from mertools.retention.forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
-from mertools.retention.projection import Projection
-from mertools.retention.rotary import rotary_angles, rotary_turns, rotate
+from mertools.retention.rotary import apply_rotary, rotary_angles, rotary_table
 
 __all__ = ["Retention", "RetentionState", "default_decay"]
 
@@ -40,7 +40,7 @@ class RetentionState(NamedTuple):
     """What retention remembers of a stream: its size does not depend on how long the stream is.
 
     Both fields have a batch axis, so states of different streams can be joined and split like batches. Treat the
-    content as opaque: the memory holds keys turned by their position.
+    content as opaque: the memory holds keys rotated by their position.
 
     Shape:
         - memory: ``(b, n, dk, dv)``, at least float32
@@ -73,6 +73,7 @@ def default_decay(num_heads: int) -> Tensor:
     return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64, device=real_device()))
 
 
+@records_arguments
 class Retention(nn.Module):
     """Multi-scale retention over frames: a causal (or two-sided) mixing layer with a decaying memory.
 
@@ -82,7 +83,7 @@ class Retention(nn.Module):
         value_dim: total width of the values; default ``dim``.
         decay: γ of each head in (0, 1]; default :func:`default_decay`.
         learnable_decay: train the decays as ``γ = sigmoid(decay_logit)``, starting from ``decay`` (then below 1).
-        rotary: turn queries and keys by position, so that scores depend on how far apart frames are.
+        rotary: rotate queries and keys by position, so that scores depend on how far apart frames are.
         gate: multiply the output by ``SiLU(X W_g)``.
         causal: frames see only what came before. With False they decay in both directions, and nothing can be streamed.
         device: where to create the parameters.
@@ -130,9 +131,8 @@ class Retention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        value_dim = dim if value_dim is None else value_dim
-        for name, width in (("dim", dim), ("num_heads", num_heads), ("value_dim", value_dim)):
-            check_count(name, width)
+        dim, num_heads = check_count("dim", dim), check_count("num_heads", num_heads)
+        value_dim = dim if value_dim is None else check_count("value_dim", value_dim)
         for name, width in (("dim", dim), ("value_dim", value_dim)):
             if width % num_heads:
                 raise ValueError(f"{name} must be a multiple of num_heads={num_heads}, got {width}")
@@ -145,8 +145,8 @@ class Retention(nn.Module):
         self.rotary, self.gate, self.causal = rotary, gate, causal
         self.decay = _check_decay(decay, num_heads, below_one=learnable_decay)
         self.widths = [dim, dim, value_dim] + [value_dim] * gate
-        self.in_proj = Projection(dim, sum(self.widths), device=device, dtype=dtype)
-        self.out_proj = Projection(value_dim, dim, device=device, dtype=dtype)
+        self.in_proj = nn.Linear(dim, sum(self.widths), bias=False, device=device, dtype=dtype)
+        self.out_proj = nn.Linear(value_dim, dim, bias=False, device=device, dtype=dtype)
         decays = self.in_proj.weight.new_empty(num_heads)
         # The logarithm: γ itself would round to 1 in few bits and never forget.
         self.register_buffer("log_decay", None if learnable_decay else _at_least_float32(decays))
@@ -192,7 +192,7 @@ class Retention(nn.Module):
         if x.ndim != 3 or x.shape[-1] != self.dim:
             raise ValueError(f"x must be (b, t, {self.dim}), got shape {tuple(x.shape)}")
         check_choice("mode", mode, MODES)
-        check_count("chunk_size", chunk_size)
+        chunk_size = check_count("chunk_size", chunk_size)
         if not self.causal and (state is not None or return_state or mode == "recurrent"):
             raise ValueError(
                 "state, return_state and mode='recurrent' need causal=True: a two-sided layer waits for later frames"
@@ -233,12 +233,13 @@ class Retention(nn.Module):
             raise ValueError("step needs causal=True: a two-sided layer waits for later frames")
         b = x_t.shape[0]
         state = None if state is None else self._check_state(state, b)
-        turns = self._turns(1, state, x_t, heads=False)  # the axis of the one frame serves for the heads
-        q, k, v, gate = self._project(x_t, turns)
+        rotary = self._rotary(1, state, x_t, heads=False)  # the axis of the one frame serves for the heads
+        q, k, v, gate = self._project(x_t, rotary)
         with _no_autocast(x_t.device.type):
             output, memory = retention_step(q, k, v, self._log_decay(), state.memory if state else None)
         position = state.position + 1 if state else torch.ones(b, dtype=torch.int64, device=x_t.device)
-        return self._finish(output, gate), RetentionState(memory, position)
+        weight = self._decay_sum(position[:, None]) if state else None
+        return self._finish(output, gate, weight), RetentionState(memory, position)
 
     def extra_repr(self) -> str:
         """The configuration, for ``print``."""
@@ -290,7 +291,7 @@ class Retention(nn.Module):
         """Project, retain (in chunks, or frame by frame without), normalise, gate, project."""
         b, t, _ = x.shape
         x = x if counts is None else mask_padding(x, counts)
-        q, k, v, gate = self._project(x, self._turns(t, state, x, heads=True))
+        q, k, v, gate = self._project(x, self._rotary(t, state, x, heads=True))
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
         log_decay, memory = self._log_decay(), state.memory if state else None
         # Few bits go into the large products where a GPU has units for them; decays and memories keep theirs.
@@ -305,38 +306,52 @@ class Retention(nn.Module):
                     q, k, v, log_decay,
                     memory=memory, lengths=counts, chunk_size=chunk, remember=keep, operand=operand,
                 )  # fmt: skip
-        y = self._finish(output.transpose(1, 2), gate)
+        seen_before = 0 if state is None else state.position[:, None, None]
+        weight = self._decay_sum(seen_before + torch.arange(1, t + 1, device=x.device)[:, None])
+        if not self.causal:
+            after = (t if counts is None else counts[:, None, None]) - torch.arange(t, device=x.device)[:, None]
+            weight = weight + self._decay_sum(after.clamp(min=1)) - 1  # the frame itself is in both
+        y = self._finish(output.transpose(1, 2), gate, weight)
         if memory is None or not keep:
             return y, None
         seen = torch.full((b,), t, device=x.device) if counts is None else counts
         return y, RetentionState(memory, state.position + seen if state else seen)
 
-    def _turns(self, t: int, state: RetentionState | None, x: Tensor, *, heads: bool) -> Tensor | None:
-        """What turns queries and keys of ``t`` frames; with an axis for the heads behind that of the frames."""
+    def _rotary(self, t: int, state: RetentionState | None, x: Tensor, *, heads: bool) -> Tensor | None:
+        """The rotations of queries and keys of ``t`` frames; with an axis for the heads behind that of the frames."""
         if not self.rotary:
             return None
         wide = torch.promote_types(x.dtype, torch.float32)
         angle = rotary_angles(self.dim // self.num_heads // 2, x.device)
-        turns = rotary_turns(t, angle, wide, position=state.position if state else None)
-        return turns.unsqueeze(-2 if turns.is_complex() else -3) if heads else turns
+        table = rotary_table(t, angle, wide, position=state.position if state else None)
+        return table.unsqueeze(-2 if table.is_complex() else -3) if heads else table
 
-    def _project(self, x: Tensor, turns: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Turned q and k and v as ``(..., n, ·)`` in at least float32; the gate ``(..., value_dim)`` as projected."""
+    def _project(self, x: Tensor, rotary: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rotated q and k and v as ``(..., n, ·)`` in at least float32; the gate ``(..., value_dim)`` as projected."""
         n, d, width = self.num_heads, self.dim, self.value_dim
         qk, v, gate = self.in_proj(x).split_with_sizes([2 * d, width, width if self.gate else 0], -1)
         qk = _at_least_float32(qk).view(*x.shape[:-1], 2 * n, d // n)
         v = _at_least_float32(v).view(*x.shape[:-1], n, width // n)
-        q, k = (qk if turns is None else rotate(qk, turns)).chunk(2, -2)
+        q, k = (qk if rotary is None else apply_rotary(qk, rotary)).chunk(2, -2)
         return q, k, v, gate
 
-    def _finish(self, y: Tensor, gate: Tensor) -> Tensor:
+    def _finish(self, y: Tensor, gate: Tensor, weight: Tensor | None) -> Tensor:
         """Normalise each head of ``y`` ``(..., n, ·)``, gate, join the heads and project."""
-        eps = _NORM_EPS * (self.dim // self.num_heads)
+        eps: float | Tensor = _NORM_EPS * (self.dim // self.num_heads)
+        if weight is not None:
+            eps = eps * weight[..., None]
         y = (y * torch.rsqrt(y.square().mean(-1, keepdim=True) + eps)).to(gate.dtype)
         if self.gate:
             y = F.silu(gate).view(y.shape) * y
         result: Tensor = self.out_proj(y.flatten(-2))
         return result
+
+    def _decay_sum(self, count: Tensor) -> Tensor:
+        """``Σ_(i < count) γ^i``, the row sum of D: ``(..., 1)`` frames up to one to ``(..., n)``."""
+        rate = self._log_decay()
+        below_one = torch.where(rate < 0, rate, -1)
+        total = torch.expm1(below_one * count) / torch.expm1(below_one)
+        return torch.where(rate < 0, total, count.to(rate.dtype))
 
     def _log_decay(self) -> Tensor:
         if self.decay_logit is not None:

@@ -14,19 +14,63 @@ is the 2-d form.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mertools._checks import check_count, check_floating, check_number
-from mertools.retention.rotary import rotary_angles, rotary_turns, rotate
-from mertools.retention.table_cache import TableCache
+from mertools.layers.arguments import records_arguments
+from mertools.retention.rotary import apply_rotary, rotary_angles, rotary_table
 
-__all__ = ["ManhattanRetention", "axial_attention", "manhattan_attention"]
+__all__ = ["ManhattanRetention", "TableCache", "axial_attention", "manhattan_attention"]
 
 _BIAS_LIMIT = 1 << 24  # elements of log γ · D that exist at a time: 64 MB in float32
+
+
+class TableCache:
+    """Tables that depend on the size of the input: the ``limit`` used last, by key; never saved, never copied.
+
+    - A table made from a ``source`` tensor is made anew once that was replaced or written to (``load_state_dict``,
+      ``.to()``, the buffer broadcast of DDP).
+    - Under a compiler, export or fake tensors nothing is kept: there the table is part of the graph.
+    - Tables made in ``inference_mode`` can be used in a later backward.
+    - Copies and pickles of a module start with an empty cache.
+
+    Threads may make a table twice, and none sees half of one.
+    """
+
+    def __init__(self, limit: int = 4) -> None:
+        self.limit = limit
+        self._tables: dict[Hashable, tuple[Tensor | None, int, Tensor]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Tensor], *, source: Tensor | None = None) -> Tensor:
+        """The table of ``key``; ``make()`` where there is none that still holds."""
+        if torch.compiler.is_compiling() or (source is not None and (source.requires_grad or source.is_inference())):
+            return make()
+        version = 0 if source is None else source._version
+        kept = self._tables.get(key)
+        if kept is not None and kept[0] is source and kept[1] == version:
+            return kept[2]
+        with torch.inference_mode(False), torch.no_grad():
+            table = make()
+        if type(table) is Tensor:
+            tables = {k: v for k, v in self._tables.items() if k != key}
+            for old in list(tables)[: max(len(tables) - self.limit + 1, 0)]:
+                del tables[old]
+            self._tables = {**tables, key: (source, version, table)}  # one assignment: safe among threads
+        return table
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableCache:
+        return TableCache(self.limit)
+
+    def __reduce__(self) -> tuple[type[TableCache], tuple[int]]:
+        return TableCache, (self.limit,)
 
 
 def manhattan_attention(
@@ -87,6 +131,7 @@ def _attend_along(axis: int, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor,
     return y.view(*others, *y.shape[1:]).movedim(-2, axis)
 
 
+@records_arguments
 class ManhattanRetention(nn.Module):
     """Attention over the positions of a map that fades with their Manhattan distance.
 
@@ -127,10 +172,10 @@ class ManhattanRetention(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        check_count("dim", dim)
-        check_count("num_heads", num_heads)
-        check_number("decay_init", decay_init, 0)
-        check_number("decay_range", decay_range, 0)
+        dim, num_heads = check_count("dim", dim), check_count("num_heads", num_heads)
+        decay_init, decay_range = (
+            check_number(name, value, 0) for name, value in (("decay_init", decay_init), ("decay_range", decay_range))
+        )
         if dim % (2 * num_heads):
             raise ValueError(f"dim must be a multiple of 2 * num_heads={2 * num_heads} (rotary pairs), got {dim}")
         if decay_init == 0:
@@ -174,8 +219,8 @@ class ManhattanRetention(nn.Module):
         qk, v = torch.split(self.qkv(x), [2 * self.dim, self.dim], -1)
         local = self.local(v.flatten(0, -4).permute(0, 3, 1, 2)).permute(0, 2, 3, 1).reshape(x.shape)
         wide = torch.promote_types(qk.dtype, torch.float32)
-        turns = _kept(self._tables, ("turns", grid, x.device, wide), lambda: _turns(grid, d // 2, x.device, wide))
-        qk = rotate(qk.view(*qk.shape[:-1], 2 * n, d).to(wide), turns).to(v.dtype)
+        table = _kept(self._tables, ("rotary", grid, x.device, wide), lambda: _rotary(grid, d // 2, x.device, wide))
+        qk = apply_rotary(qk.view(*qk.shape[:-1], 2 * n, d).to(wide), table).to(v.dtype)
         attend = axial_attention if self.decomposed else manhattan_attention
         y = attend(qk[..., :n, :], qk[..., n:, :], v.view(*v.shape[:-1], n, d), self.log_decay, tables=self._tables)
         together: Tensor = y.flatten(-2) + local
@@ -205,10 +250,10 @@ def _bias(log_decay: Tensor, grid: torch.Size, like: Tensor, start: int = 0, sto
     return (log_decay.to(torch.promote_types(like.dtype, torch.float32))[:, None, None] * distance).to(like.dtype)
 
 
-def _turns(grid: torch.Size, pairs: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """What turns the places of a grid, with an axis for the heads."""
-    turns = rotary_turns(math.prod(grid), rotary_angles(pairs, device), dtype)
-    return turns.view(*grid, 1, *turns.shape[1:])
+def _rotary(grid: torch.Size, pairs: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The rotations of the places of a grid, with an axis for the heads."""
+    table = rotary_table(math.prod(grid), rotary_angles(pairs, device), dtype)
+    return table.view(*grid, 1, *table.shape[1:])
 
 
 def _kept(

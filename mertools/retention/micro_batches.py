@@ -1,8 +1,7 @@
-"""A batch a few images at a time, so that what is computed on the way stays in the processor's cache.
+"""A batch in micro-batches of a few images, so that what is computed on the way stays in the processor's cache.
 
 On a CPU the maps of a whole batch are larger than any cache, and memory fresh from the operating system costs a page
-fault every 4 KB: most of the time of a plain forward goes there. Where images do not see each other (evaluation without
-gradient) a few at a time give the same result.
+fault every 4 KB. Where images do not see each other (evaluation without gradient) micro-batches give the same result.
 """
 
 from __future__ import annotations
@@ -12,37 +11,29 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["images_at_a_time", "in_slices", "sliceable"]
+__all__ = ["in_micro_batches", "micro_batch_size", "splittable"]
 
-_SLICE_BYTES = 2 << 20  # of one map: a few of them fit into a cache
+_MAP_BYTES = 2 << 20  # of the maps of one micro-batch: a few of them fit into a cache
 
 
-def images_at_a_time(image_bytes: int) -> int:
-    """How many images have maps of ``image_bytes`` within the cache; at least one.
+def micro_batch_size(image_bytes: int) -> int:
+    """How many images of ``image_bytes`` a map make a micro-batch; at least one.
 
     Examples:
-        >>> images_at_a_time(1 << 20)
+        >>> micro_batch_size(1 << 20)
         2
     """
-    return max(_SLICE_BYTES // max(image_bytes, 1), 1)
+    return max(_MAP_BYTES // max(image_bytes, 1), 1)
 
 
-def in_slices(run: Callable[[Tensor], Tensor], x: Tensor, image_bytes: int) -> Tensor:
-    """``run(x)``, as many images at a time as have maps of ``image_bytes`` within the cache.
-
-    Args:
-        run: a function of a batch that treats every image on its own.
-        x: the batch, ``(b, ...)``.
-        image_bytes: size of one image's map inside ``run``.
+def in_micro_batches(run: Callable[[Tensor], Tensor], x: Tensor, image_bytes: int) -> Tensor:
+    """``run(x)`` of a function that treats every image of the batch ``(b, ...)`` on its own, in micro-batches.
 
     Examples:
-        >>> x = torch.arange(6.0).view(3, 2)
-        >>> in_slices(lambda part: part * 2, x, 4 << 20)
-        tensor([[ 0.,  2.],
-                [ 4.,  6.],
-                [ 8., 10.]])
+        >>> in_micro_batches(lambda part: part * 2, torch.arange(3.0), 4 << 20)
+        tensor([0., 2., 4.])
     """
-    images = images_at_a_time(image_bytes)
+    images = micro_batch_size(image_bytes)
     if len(x) <= images:
         return run(x)
     first = run(x[:images])
@@ -58,10 +49,11 @@ def in_slices(run: Callable[[Tensor], Tensor], x: Tensor, image_bytes: int) -> T
     return result
 
 
-def sliceable(module: nn.Module, x: Tensor) -> bool:
-    """Whether a batch may go through ``module`` in slices, seen by nobody: on a CPU, without gradient or compiler.
+def splittable(module: nn.Module, x: Tensor) -> bool:
+    """Whether ``module`` gives the same for a batch in micro-batches: on a CPU, without gradient or compiler.
 
-    Not in training, nor where a batch norm reads the batch in evaluation as well, nor where a hook is handed the batch.
+    Not in training, nor where a batch norm takes its statistics from the batch in evaluation as well, nor where a
+    forward hook expects the whole batch.
     """
     if type(x) is not Tensor or x.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False

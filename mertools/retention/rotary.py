@@ -1,4 +1,4 @@
-"""Rotary positions: neighbouring pairs of channels turned by ``n·θ``, n the frames gone by (as in RetNet, and RoPE).
+"""Rotary positions: neighbouring pairs of channels rotated by ``n·θ`` in frame n (as in RetNet, and RoPE).
 
 The product of a query of frame n and a key of frame m then depends on ``n − m`` only. Angles are float64 whatever the
 type of the channels: in float32 that of frame 10⁵ is off by thousandths, in bfloat16 frames 256 and 257 are one.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["rotary_angles", "rotary_turns", "rotate"]
+__all__ = ["apply_rotary", "rotary_angles", "rotary_table"]
 
 _BLOCK = 64
 
@@ -25,13 +25,13 @@ def rotary_angles(pairs: int, device: torch.device | None = None) -> Tensor:
     return torch.logspace(0, -4, pairs, dtype=torch.float32 if mps else torch.float64, device=device)
 
 
-def rotary_turns(t: int, angle: Tensor, dtype: torch.dtype, *, position: Tensor | None = None) -> Tensor:
-    """What turns ``t`` frames, the first one at ``position`` (default 0): ``e^(i·(position + n)·θ)``, from float64.
+def rotary_table(t: int, angle: Tensor, dtype: torch.dtype, *, position: Tensor | None = None) -> Tensor:
+    """Rotations of ``t`` frames, the first one at ``position`` (default 0): ``e^(i·(position + n)·θ)``, from float64.
 
     Args:
         t: frames.
         angle: θ of each pair.
-        dtype: type of the channels that :func:`rotate` will turn.
+        dtype: type of the channels that :func:`apply_rotary` will rotate.
         position: frames that went before, clip by clip.
 
     Shape:
@@ -45,34 +45,34 @@ def rotary_turns(t: int, angle: Tensor, dtype: torch.dtype, *, position: Tensor 
             step = torch.arange(t, device=angle.device)
         else:
             step = position[:, None] if t == 1 else position[:, None] + torch.arange(t, device=angle.device)
-        turn = step[..., None] * angle
+        theta = step[..., None] * angle
         if compiling:
-            return torch.stack((turn.cos(), turn.sin()), -1).to(dtype)
-        return _unit(turn).to(dtype.to_complex())
+            return torch.stack((theta.cos(), theta.sin()), -1).to(dtype)
+        return _unit(theta).to(dtype.to_complex())
     # e^(i(64c + j)θ) = e^(i·64c·θ) · e^(ijθ): few sines instead of one for every frame.
     start = torch.arange(0, t, _BLOCK, device=angle.device)
     start = start if position is None else position[:, None] + start
     place = torch.arange(_BLOCK, device=angle.device)
-    turns = _unit(start[..., None, None] * angle) * _unit(place[:, None] * angle)
-    return turns.to(dtype.to_complex()).flatten(-3, -2)[..., :t, :]
+    table = _unit(start[..., None, None] * angle) * _unit(place[:, None] * angle)
+    return table.to(dtype.to_complex()).flatten(-3, -2)[..., :t, :]
 
 
-def _unit(turn: Tensor) -> Tensor:
-    return torch.polar(torch.ones((), dtype=turn.dtype, device=turn.device), turn)
+def _unit(theta: Tensor) -> Tensor:
+    return torch.polar(torch.ones((), dtype=theta.dtype, device=theta.device), theta)
 
 
-def rotate(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn pairs: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``.
+def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
+    """Rotate neighbouring pairs: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``.
 
     Shape:
-        - x: ``(..., 2p)``; turns: ``(..., p)`` from :func:`rotary_turns`; output: that of x
+        - x: ``(..., 2p)``; table: ``(..., p)`` from :func:`rotary_table`; output: that of x
     """
-    if not turns.is_complex():
+    if not table.is_complex():
         even, odd = x[..., 0::2], x[..., 1::2]
-        cos, sin = turns[..., 0], turns[..., 1]
+        cos, sin = table[..., 0], table[..., 1]
         return torch.stack((even * cos - odd * sin, odd * cos + even * sin), -1).flatten(-2)
     *others, last = x.stride()
     if last != 1 or x.storage_offset() % 2 or any(stride % 2 for stride in others):
         x = x.clone(memory_format=torch.contiguous_format)
-    turned = torch.view_as_complex(x.view(*x.shape[:-1], x.shape[-1] // 2, 2)) * turns
-    return torch.view_as_real(turned).flatten(-2)
+    rotated = torch.view_as_complex(x.view(*x.shape[:-1], x.shape[-1] // 2, 2)) * table
+    return torch.view_as_real(rotated).flatten(-2)

@@ -16,9 +16,10 @@ from typing import TypeAlias, cast
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint as rerun
+from torch.utils.checkpoint import checkpoint
 
 from mertools._checks import check_choice, check_count, check_floating, check_number
+from mertools.layers.arguments import records_arguments
 from mertools.layers.drop_path import DropPath, rising_rates
 from mertools.layers.padding import check_lengths, mask_padding, valid_mask
 from mertools.retention.layer import MODES, Mode, Retention, RetentionState
@@ -28,6 +29,7 @@ __all__ = ["RetNetTemporal"]
 State: TypeAlias = tuple[RetentionState, ...]
 
 
+@records_arguments
 class RetNetTemporal(nn.Module):
     """Retention blocks over the frames of a clip.
 
@@ -90,9 +92,8 @@ class RetNetTemporal(nn.Module):
         checkpoint: bool = False,
     ) -> None:
         super().__init__()
-        check_count("dim", dim)
-        check_count("depth", depth, least=0)
-        check_number("ffn_ratio", ffn_ratio, 0)
+        dim, depth = check_count("dim", dim), check_count("depth", depth, least=0)
+        ffn_ratio = check_number("ffn_ratio", ffn_ratio, 0)
         if stem is not None and not isinstance(stem, nn.Module):
             raise TypeError(f"stem must be an nn.Module from an image to a map, got {type(stem).__name__}")
         norm = norm or _layer_norm
@@ -168,7 +169,7 @@ class RetNetTemporal(nn.Module):
         for i, block in enumerate(self.blocks):
             given = (x, mode, None if state is None else state[i], counts, stateful)
             again = self.checkpoint and torch.is_grad_enabled()
-            x, new = rerun(block, *given, use_reentrant=False) if again else block(*given)
+            x, new = checkpoint(block, *given, use_reentrant=False) if again else block(*given)
             states.append(new)
         x = self.norm(x)
         if counts is not None:
@@ -184,11 +185,11 @@ class RetNetTemporal(nn.Module):
         frames = x.flatten(0, 1)
         if counts is None:
             maps = stem(frames)
-        else:  # only real frames pass the stem, where batch norm would count the padding
-            real = valid_mask(counts, t, x.device).flatten()
-            some = stem(frames[real])
+        else:  # only valid frames pass the stem, where batch norm would count the padding
+            valid = valid_mask(counts, t, x.device).flatten()
+            some = stem(frames[valid])
             maps = some.new_zeros(b * t, *some.shape[1:])
-            maps[real] = some
+            maps[valid] = some
         if not isinstance(maps, Tensor):
             raise TypeError(f"stem must return a map (n, {self.dim}, h, w), got {type(maps).__name__}")
         if maps.ndim != 4 or maps.shape[1] != self.dim:

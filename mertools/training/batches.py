@@ -30,35 +30,25 @@ class ClipBatches(Sampler[list[int]]):
         shuffle: draw an order for each epoch.
         seed: of the order.
 
-    Raises:
-        ValueError: a number is out of range, or a batch would leave a rank without a clip.
-
     Examples:
-        >>> batches = ClipBatches(17, 8, shuffle=False)
-        >>> batches.sizes
+        >>> ClipBatches(17, 8, shuffle=False).sizes
         [6, 6, 5]
         >>> list(ClipBatches(17, 8, rank=1, world=2, shuffle=False))[0]
         [1, 3, 5]
-
-    Source: ours.
     """
 
     def __init__(
         self, num_clips: int, batch_size: int, *, rank: int = 0, world: int = 1, shuffle: bool = True, seed: int = 0
     ) -> None:
-        check_count("num_clips", num_clips)
-        check_count("batch_size", batch_size)
-        check_count("world", world)
-        check_count("rank", rank, least=0)
-        check_count("seed", seed, least=0)
-        if rank >= world:
+        self.num_clips, self.world = check_count("num_clips", num_clips), check_count("world", world)
+        self.rank, self.seed = check_count("rank", rank, least=0), check_count("seed", seed, least=0)
+        self.shuffle, self.epoch = shuffle, 0
+        if self.rank >= self.world:
             raise ValueError(f"rank must be below world ({world}), got {rank}")
-        self.num_clips, self.rank, self.world = num_clips, rank, world
-        self.shuffle, self.seed, self.epoch = shuffle, seed, 0
-        count = -(-num_clips // batch_size)
+        count = -(-self.num_clips // check_count("batch_size", batch_size))
         # Sizes of all ranks' shares together, batch by batch: what a loss is to be averaged over.
-        self.sizes = [len(part) for part in np.array_split(np.arange(num_clips), count)]
-        if shuffle and self.sizes[-1] < world:
+        self.sizes = [len(part) for part in np.array_split(np.arange(self.num_clips), count)]
+        if shuffle and self.sizes[-1] < self.world:
             raise ValueError(
                 f"batch_size must leave each of the {world} ranks a clip, got {batch_size} for {num_clips} clips: "
                 "make it larger or use fewer processes"

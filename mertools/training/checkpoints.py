@@ -1,8 +1,7 @@
-"""Checkpoints that survive what happens to long runs: written whole, read without running anybody's code.
+"""Checkpoints and weights that survive what happens to long runs: written atomically, read without running any code.
 
 A checkpoint is a plain mapping of state dicts, numbers and names. The random state of PyTorch, NumPy and Python goes
-along, so that a run that was killed goes on as if it had not been. A new one takes the place of the old in one step: a
-full disk or a kill in the middle leaves the old one as it was.
+along, so that a run that was killed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import random
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,36 +27,27 @@ _RANDOM = "random_state"
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write the state of a run, and the random state with it.
+    """Write the state of a run and the random state to ``path``; the last one is replaced when the new one is whole.
 
-    Args:
-        path: the file; one that is there is replaced only when the new one is whole.
-        state: state dicts, tensors, numbers, strings, and lists and dicts of them.
-
-    Raises:
-        OSError: it can't be written, the disk is full for instance; what was there before is untouched.
-        TypeError: ``state`` holds something that could not be read back without running code.
+    ``state`` holds state dicts, tensors, numbers, strings, and lists and dicts of them; a TypeError where it holds
+    something that could not be read back without running code.
 
     Examples:
         >>> import tempfile
-        >>> model = torch.nn.Linear(2, 3)
         >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
-        >>> save_checkpoint(path, {"model": model.state_dict(), "epoch": 7})
+        >>> save_checkpoint(path, {"model": torch.nn.Linear(2, 3).state_dict(), "epoch": 7})
         >>> before = torch.rand(1)
         >>> state = load_checkpoint(path)
         >>> state["epoch"], torch.equal(torch.rand(1), before)
         (7, True)
-
-    Source: ours.
     """
-    path = Path(path)
     data = _pack({**state, _RANDOM: _random_state()})
     try:
         # What can't be read back safely must fail now, not when the run is to be resumed.
         torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise TypeError(f"state must hold tensors, numbers, strings, lists and dicts only: {error}") from None
-    _write(path, data)
+    atomic_write(Path(path), data)
 
 
 def load_checkpoint(
@@ -66,16 +56,10 @@ def load_checkpoint(
     """Read what :func:`save_checkpoint` wrote, and set the random state to what it was then.
 
     Args:
-        path: the file. Nothing in it is run: it is read with ``weights_only=True``.
+        path: the file. Nothing in it is run: it is read with ``weights_only=True``. A ValueError says that it is
+            damaged or no checkpoint; the random generators are then as they were before.
         map_location: device of the tensors.
         restore_random: False leaves the random generators alone.
-
-    Returns:
-        What was saved, without the random state.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not a checkpoint of this kind; the random generators are as they were then.
 
     Examples:
         >>> import tempfile
@@ -83,10 +67,8 @@ def load_checkpoint(
         >>> save_checkpoint(path, {"epoch": 7, "best": 0.5})
         >>> load_checkpoint(path)
         {'epoch': 7, 'best': 0.5}
-
-    Source: ours.
     """
-    state = _unpack(Path(path), map_location)
+    state = _unpack(_bytes(path), path, map_location)
     if not isinstance(state, dict) or _RANDOM not in state:
         raise ValueError(f"{path} is not a checkpoint of save_checkpoint: weights are read with load_weights")
     drawn = state.pop(_RANDOM)
@@ -104,15 +86,9 @@ def load_checkpoint(
 
 
 def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
-    """Write a model's ``state_dict``: as safetensors (extra ``train``) where the name ends so, else by ``torch.save``.
+    """Write a ``model``'s ``state_dict`` to ``path``, all of it or nothing, from whatever device.
 
-    Args:
-        path: the file; replaced only when the new one is whole.
-        model: its parameters and buffers are written, from whatever device.
-
-    Raises:
-        ImportError: safetensors is not installed.
-        OSError: it can't be written; what was there before is untouched.
+    As safetensors (extra ``train``) where the name ends so, else by ``torch.save``.
 
     Examples:
         >>> import tempfile
@@ -120,8 +96,6 @@ def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
         >>> save_weights(path, torch.nn.Linear(2, 3))
         >>> sorted(load_weights(path))
         ['bias', 'weight']
-
-    Source: ours.
     """
     path = Path(path)
     weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
@@ -130,22 +104,14 @@ def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
         data = _safetensors().save({name: value.clone().contiguous() for name, value in weights.items()})
     else:
         data = _pack(weights)
-    _write(path, data)
+    atomic_write(path, data)
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a ``state_dict`` of either kind; nothing in the file is run.
+    """Read what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote; nothing is run.
 
-    Args:
-        path: what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote.
-
-    Returns:
-        Tensors by name, for ``load_state_dict``; each ``(...)`` as it was saved, on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: safetensors is not installed.
-        ValueError: the file is damaged or holds something else than weights.
+    Tensors ``(...)`` by name, as they were saved, on the CPU. A ValueError where ``path`` is damaged or holds something
+    else than weights.
 
     Examples:
         >>> import tempfile
@@ -153,20 +119,15 @@ def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         >>> save_weights(path, torch.nn.Linear(2, 3))
         >>> load_weights(path)["weight"].shape
         torch.Size([3, 2])
-
-    Source: ours.
     """
-    path = Path(path)
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise FileNotFoundError(f"there is no file {path}")
-        with reading(path):
-            data = path.read_bytes()
+    data = _bytes(path)
+    if Path(path).suffix == ".safetensors":
+        module = _safetensors()
         try:
-            return dict(_safetensors().load(data))
+            return dict(module.load(data))
         except Exception as error:  # safetensors has an error type of its own, made in Rust
             raise ValueError(f"{path} can't be read as safetensors, it may be damaged: {error}") from None
-    weights = _unpack(path, "cpu")
+    weights = _unpack(data, path, "cpu")
     if not isinstance(weights, dict) or not all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in weights.items()
     ):
@@ -180,36 +141,26 @@ def _pack(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, data: bytes) -> None:
-    try:
-        atomic_write(path, data)
-    except OSError as error:
-        kept = "; the one that was there before is untouched" if path.is_file() else ""
-        reason = error.strerror or str(error)
-        raise OSError(error.errno, f"could not write {path} ({len(data) / 2**20:.1f} MiB): {reason}{kept}") from error
-
-
-def _unpack(path: Path, map_location: str | torch.device) -> Any:
-    if not path.is_file():
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    """The file, read by ourselves: PyTorch takes a disk that fails for a damaged file."""
+    if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     with reading(path):
-        data = io.BytesIO(path.read_bytes())  # by ourselves: PyTorch takes a disk that fails for a damaged file
+        return Path(path).read_bytes()
+
+
+def _unpack(data: bytes, path: str | os.PathLike[str], map_location: str | torch.device) -> Any:
+    file = io.BytesIO(data)
     try:
-        _check_unfolded(data)
-        return torch.load(data, map_location=map_location, weights_only=True)
+        if zipfile.is_zipfile(file):
+            # PyTorch compresses nothing, and a megabyte of compressed parts can unfold to a gigabyte.
+            for part in zipfile.ZipFile(file).infolist():
+                if part.compress_type != zipfile.ZIP_STORED or part.file_size != part.compress_size:
+                    raise ValueError(f"its part {part.filename!r} is compressed, which torch.save never does")
+        file.seek(0)
+        return torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # a damaged file brings up whatever the unpickler stumbles over
         raise ValueError(f"{path} can't be read, damaged or more than plain values: {error}") from None
-
-
-def _check_unfolded(file: BinaryIO) -> None:
-    """Refuse an archive with compressed parts: PyTorch writes none, and a megabyte of them can unfold to a gigabyte."""
-    if zipfile.is_zipfile(file):
-        file.seek(0)
-        with zipfile.ZipFile(file) as archive:
-            for entry in archive.infolist():
-                if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                    raise ValueError(f"its part {entry.filename!r} is compressed, which torch.save never does")
-    file.seek(0)
 
 
 def _safetensors() -> Any:

@@ -18,18 +18,11 @@ __all__ = ["Processes", "join_processes"]
 
 
 class Processes(NamedTuple):
-    """Where this process stands among the others.
-
-    Args:
-        rank: number of this process.
-        world: how many there are.
-        device: what this one computes on.
+    """Where this process stands: its ``rank`` among ``world`` processes, and the ``device`` it computes on.
 
     Examples:
         >>> Processes(0, 1, torch.device("cpu")).main
         True
-
-    Source: ours.
     """
 
     rank: int
@@ -47,7 +40,7 @@ class Processes(NamedTuple):
             dist.barrier()
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on each of them."""
+        """The sum over all processes of ``values`` ``(...)``, on each of them."""
         total = values.clone()
         if self.world > 1:
             dist.all_reduce(total)
@@ -66,20 +59,13 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU of this process's own where there is one.
         timeout_minutes: how long to wait for another process in one exchange, in minutes; positive.
 
-    Returns:
-        A context: rank, number of processes, and the device to compute on.
-
-    Raises:
-        ValueError: an unknown device, fewer GPUs than processes on this machine, or half of torchrun's variables.
-
     Examples:
         >>> with join_processes("cpu") as here:
         ...     here.rank, here.world
         (0, 1)
-
-    Source: ours.
     """
-    check_number("timeout_minutes", timeout_minutes, 0)
+    if check_number("timeout_minutes", timeout_minutes, 0) == 0:
+        raise ValueError("timeout_minutes must be positive: with 0 no process would wait for another")
     if device not in ("auto", "cpu", "cuda"):
         raise ValueError(f"device must be 'auto', 'cpu' or 'cuda', got {device!r}")
     world, rank, local = (_variable(name, value) for name, value in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0)))

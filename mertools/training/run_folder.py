@@ -3,26 +3,21 @@
     run/
       .lock                       while a process works on the run: a second one is refused
       settings.json               what the run was started with; another run may not continue it
-      folds/<name>/
-        log.jsonl                 a line per epoch
-        checkpoint.pt             while the fold is trained
-        predictions.json          when it is done: a ScoreBook
-        weights.safetensors       if wanted
+      folds/<name>/               log.jsonl (a line per epoch), checkpoint.pt (while the fold is trained),
+                                  predictions.json (when it is done: a ScoreBook), weights.safetensors (if wanted)
       scores.json                 when all folds are done: pooled, with intervals
       predictions.csv             a row per clip
       subjects.csv                a row per subject
-      confusion.png               with the extra "plot"
 
-What decides whether a fold is done is that its predictions are there, and they are written whole. A run that was killed
-continues with the folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes
-with its process, however that ends.
+A run that was killed continues with the folds without predictions, and within one after its last checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -40,15 +35,7 @@ _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class RunFolder:
-    """Where a run keeps what it needs to be continued and what it ends in.
-
-    Args:
-        path: the folder; made by :meth:`begin`.
-
-    Raises:
-        FileExistsError: in :meth:`begin`, there is a run here and it is not to be continued.
-        RuntimeError: in :meth:`begin`, another process is at work on the run here.
-        ValueError: in :meth:`begin`, the run here was started with other settings.
+    """Where a run keeps what it needs to be continued and what it ends in: the folder ``path``, made by :meth:`begin`.
 
     Examples:
         >>> import tempfile
@@ -59,8 +46,6 @@ class RunFolder:
         >>> run.begin({"seed": 0, "epochs": 30}, resume=True)
         >>> fold.load()
         {'epoch': 3}
-
-    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -76,43 +61,34 @@ class RunFolder:
         Where several processes train one run, the first of them begins it.
 
         Args:
-            settings: all that decides the outcome, as plain values.
-            resume: continue what is here; in an empty folder, start.
-
-        Raises:
-            FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
-            RuntimeError: another process is at work on the run here.
-            ValueError: the run here was started with other settings, which are named.
+            settings: all that decides the outcome, as plain values; a ValueError names what differs from the run here.
+            resume: continue what is here; in an empty folder, start. Without it, a run here is a FileExistsError.
         """
-        wanted = json.loads(json.dumps(settings))
-        if not resume and (self.path / "settings.json").exists():
-            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+        wanted = json.loads(_json(settings))
+        file = self.path / "settings.json"
         held = lock(self.path / ".lock", shared=True)
         try:
-            self._begin(wanted, resume)
+            if not file.exists():
+                if any((self.path / "folds").glob("*")):
+                    raise FileExistsError(
+                        f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be "
+                        "pooled with them: choose another folder"
+                    )
+                atomic_write(file, _json(wanted, indent=2).encode())
+            elif not resume:
+                raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
+            else:
+                with reading(file):
+                    there = json_object(file.read_bytes(), file)
+                unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
+                if unlike:
+                    shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
+                    raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
+                self._sweep()
         except BaseException:
             held.release()
             raise
         self._lock = held
-
-    def _begin(self, wanted: dict[str, Any], resume: bool) -> None:
-        file = self.path / "settings.json"
-        if not file.exists():
-            if any((self.path / "folds").glob("*")):
-                raise FileExistsError(
-                    f"{self.path} holds folds of a run whose settings.json is gone, and another run's would be pooled "
-                    "with them: choose another folder"
-                )
-            _write_json(file, wanted)
-            return
-        if not resume:
-            raise FileExistsError(f"{self.path} holds a run: resume it (--resume) or choose another folder")
-        there = _read_json(file)
-        unlike = [name for name in sorted(wanted.keys() | there.keys()) if wanted.get(name) != there.get(name)]
-        if unlike:
-            shown = "; ".join(f"{name} was {there.get(name)!r}, now {wanted.get(name)!r}" for name in unlike)
-            raise ValueError(f"{self.path} can't be resumed with other settings: {shown}")
-        self._sweep()
 
     def _sweep(self) -> None:
         """Remove what kills have left: files that were being written, checkpoints of folds that are done."""
@@ -123,55 +99,37 @@ class RunFolder:
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def fold(self, name: str) -> FoldFolder:
-        """The folder of a fold, by its name (a subject, a dataset, a number).
-
-        Raises:
-            ValueError: the name is empty.
-        """
+        """The folder of a fold, by its name (a subject, a dataset, a number)."""
         if not name:
             raise ValueError("the name of a fold must not be empty")
         file = quote(name, safe=" ()")
         return FoldFolder(self.path / "folds" / (file.replace(".", "%2E") if not file.strip(".") else file))
 
     def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write pooled scores, predictions, the table of subjects and the confusion matrix.
+        """Write pooled scores, predictions and the table of subjects; returns what is in ``scores.json``.
 
         Args:
             book: the predictions of all folds.
             notes: goes into ``scores.json`` as well.
-
-        Returns:
-            What is in ``scores.json``.
         """
-        summary: dict[str, Any] = json.loads(json.dumps({**book.summary(), **(notes or {})}))
+        summary: dict[str, Any] = json.loads(_json({**book.summary(), **(notes or {})}))
         book.write_csv(self.path / "predictions.csv")
         rows: list[tuple[str, ...]] = [("subject", "clips", "uf1", "uar", "war", "selection")]
         rows += [
             (name, str(s.clips), *(f"{score:.6f}" for score in (s.uf1, s.uar, s.war)), book.selection)
             for name, s in book.per("subject").items()
         ]
-        _write_csv(self.path / "subjects.csv", rows)
-        try:
-            from mertools.plots import plot_confusion
-
-            plot_confusion(book, path=self.path / "confusion.png")
-        except ImportError:
-            summary["confusion_plot"] = "matplotlib is missing: pip install 'mertools[plot]'"
-        _write_json(self.path / "scores.json", summary)
+        atomic_write(self.path / "subjects.csv", csv_text(rows).encode())
+        atomic_write(self.path / "scores.json", _json(summary, indent=2).encode())
         if self._lock is not None:
-            self._lock.release()
+            with contextlib.suppress(OSError):  # where an open file can't go it is removed on release
+                (self.path / ".lock").unlink()
+            self._lock.release(force=True)
         return summary
 
 
 class FoldFolder:
-    r"""The folder of one fold of a run.
-
-    Args:
-        path: the folder; made when something is written.
-
-    Raises:
-        OSError: something can't be written; what was there before is whole.
-        ValueError: in :meth:`load`, :meth:`log` and :meth:`book`: a damaged file, a number that is not finite.
+    r"""The folder ``path`` of one fold of a run; made when something is written.
 
     Examples:
         >>> import tempfile
@@ -180,8 +138,6 @@ class FoldFolder:
         >>> fold.rewind(1)
         >>> (fold.path / "log.jsonl").read_text()
         '{"epoch": 0, "loss": 1.25}\n'
-
-    Source: ours.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -203,9 +159,9 @@ class FoldFolder:
         return load_checkpoint(file) if file.exists() else None
 
     def log(self, **entry: Any) -> None:
-        """Append a line to the log, all of it or nothing."""
+        """Append a line to the log, all of it or nothing; numbers must be finite."""
         self.path.mkdir(parents=True, exist_ok=True)
-        line = json.dumps(entry, allow_nan=False)
+        line = _json(entry).rstrip()
         with (self.path / "log.jsonl").open("ab", buffering=0) as file:
             append_line(file, line)
             _sync(file.fileno())  # a checkpoint that outlives a power cut finds its epochs in the log
@@ -239,15 +195,12 @@ class FoldFolder:
         return ScoreBook.read_json(self.path / "predictions.json")
 
 
-def _write_json(path: Path, value: Any) -> None:
-    atomic_write(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=indent is None, allow_nan=False, default=_plain) + "\n"
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    with reading(path):
-        data = path.read_bytes()
-    return json_object(data, path)
-
-
-def _write_csv(path: Path, rows: Iterable[Iterable[str]]) -> None:
-    atomic_write(path, csv_text(rows).encode())
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and tensors of one value, as Python's own."""
+    if not hasattr(value, "item"):
+        raise TypeError(f"settings, notes and log entries must be plain values, got {type(value).__name__}: {value!r}")
+    return value.item()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -276,7 +277,7 @@ def test_distributed_data_parallel_on_two_processes(tmp_path):
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=120) for process in ranks]
+    outputs = [process.communicate() for process in ranks]
     assert [output for output, _ in outputs] == ["same gradients\n"] * 2, outputs
 
 
@@ -300,3 +301,147 @@ def test_distributed_data_parallel_on_two_processes(tmp_path):
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_widths_of_numpy_and_tensors_are_widths():
+    for width, units in ((np.int64(8), np.uint8(5)), (torch.tensor(8), torch.tensor(5))):
+        head = mt.AUHead(width, units)
+        assert (type(head.linear.in_features), head(torch.zeros(2, 8)).shape) == (int, (2, 5))
+        host = nn.Sequential(nn.Flatten(), nn.Linear(8, 7))
+        model = mt.attach_au_head(host, "0", in_features=width, num_aus=units)
+        assert model(torch.zeros(2, 8))[1].shape == (2, 5)
+    for width in (True, 8.0, "8"):
+        with pytest.raises(ValueError, match="in_features must be a positive integer"):
+            mt.AUHead(width)
+
+
+# --- where the features are ------------------------------------------------------------------------------------------
+
+
+class InlineCosine(nn.Module):
+    """Compares features with text inline, as DFER-CLIP does: there is no layer whose input the features are."""
+
+    def __init__(self, width=8, classes=7):
+        super().__init__()
+        self.image_encoder = nn.Linear(5, width)
+        self.temporal_net = nn.LSTM(width, width, batch_first=True)
+        self.norm = nn.LayerNorm(width)
+        self.text = nn.Parameter(torch.randn(classes, width))
+        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, frames):
+        tokens, _ = self.temporal_net(self.image_encoder(frames))
+        features = self.norm(tokens[:, -1])
+        features = features / features.norm(dim=-1, keepdim=True)
+        text = self.text / self.text.norm(dim=-1, keepdim=True)
+        return self.logit_scale.exp() * features @ text.T
+
+
+def last_token(inputs, output):
+    return output[0][:, -1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "settings", "features"),
+    [
+        ("norm", {"tap": "output"}, lambda host, x: host.norm(host.temporal_net(host.image_encoder(x))[0][:, -1])),
+        (
+            "temporal_net",
+            {"tap": last_token, "in_features": 8},
+            lambda host, x: host.temporal_net(host.image_encoder(x))[0][:, -1],
+        ),
+    ],
+)
+def test_features_that_no_layer_is_fed(layer, settings, features):
+    host = InlineCosine()
+    frames, keys = torch.randn(2, 3, 5), list(host.state_dict())
+    expected = host(frames)
+    model = mt.attach_au_head(host, layer, **settings)
+    assert [key for key in model.state_dict() if not key.startswith("au_head.")] == keys
+    logits, au_logits = model(frames)
+    assert torch.equal(logits, expected)
+    assert torch.equal(au_logits, model.au_head(features(host, frames)))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(frames)[1], au_logits)
+        other.load_state_dict(InlineCosine().state_dict())
+    au_logits.sum().backward()
+    assert host.image_encoder.weight.grad is not None
+    assert mt.detach_au_head(model) is host
+    assert not [
+        hooks for module in host.modules() for hooks in (module._forward_hooks, module._forward_pre_hooks) if hooks
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "width"),
+    [
+        (nn.Linear(5, 8), 8),
+        (nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU()), 8),
+        (nn.Sequential(nn.Linear(5, 9), nn.LayerNorm(9), nn.Dropout(0.0)), 9),
+    ],
+)
+def test_the_width_of_an_output(body, width):
+    host = nn.Sequential(body, nn.Linear(width, 7)).eval()
+    model = mt.attach_au_head(host, "0", tap="output")
+    x = torch.randn(3, 5)
+    assert torch.equal(model(x)[1], model.au_head(body(x)))
+
+
+def test_an_output_of_channels_is_averaged_over_its_positions():
+    body = nn.Sequential(nn.Conv2d(3, 11, 3), nn.BatchNorm2d(11), nn.ReLU())
+    host = nn.Sequential(body, nn.Flatten(), nn.Linear(11 * 9, 7)).eval()
+    model = mt.attach_au_head(host, "0", tap="output")
+    x = torch.randn(2, 3, 5, 5)
+    torch.testing.assert_close(model(x)[1], model.au_head(body(x).mean((2, 3))))
+
+
+def test_an_output_under_compile():
+    model = mt.attach_au_head(nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 7)), "0", tap="output")
+    x = torch.randn(2, 5)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    for expected, found in zip(model(x), compiled(x), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"layer": "norm", "tap": "both"}, TypeError, "tap must be 'input', 'output' or a callable"),
+        (
+            {"layer": "norm", "tap": last_token},
+            ValueError,
+            "the width that the callable makes of it: pass in_features=",
+        ),
+        ({"layer": "temporal_net", "tap": "output"}, ValueError, "the width of its output: pass in_features="),
+        ({"layer": "norm"}, ValueError, "the width of its input: pass in_features="),
+    ],
+)
+def test_a_tap_that_can_not_be(settings, error, message):
+    with pytest.raises(error, match=message):
+        mt.attach_au_head(InlineCosine(), **settings)
+
+
+def test_a_tap_that_gives_no_tensor():
+    model = mt.attach_au_head(InlineCosine(), "temporal_net", tap="output", in_features=8)
+    with pytest.raises(
+        TypeError, match=r"the tap must give a tensor of features, got tuple: .*tap=lambda inputs, output"
+    ):
+        model(torch.randn(2, 3, 5))
+
+
+class Motion(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.fc = nn.Linear(12, 8), nn.Linear(8, 7)
+
+    def forward(self, static, motion):
+        return self.fc(self.body((static + motion).flatten(1)))
+
+
+def test_the_order_that_works_around_two_branches():
+    frames = [torch.randn(2, 3, 2, 2) for _ in range(3)]
+    wrong = mt.attach_au_head(mt.TwoBranch(Motion()), "net.fc")
+    with pytest.raises(RuntimeError, match=r"called 2 times .*: .*TwoBranch\(attach_au_head\(net, layer\)\)"):
+        wrong(*frames)
+    front, back = mt.TwoBranch(mt.attach_au_head(Motion(), "fc"))(*frames)
+    assert [part.shape for part in (*front, *back)] == [(2, 7), (2, 18)] * 2

@@ -1,7 +1,9 @@
 import copy
 import pickle
 import re
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -343,11 +345,25 @@ def test_bad_input(call, error, message):
         ),
         *[
             (
-                lambda settings=settings: mt.AUPriorLoss(expression_loss=mt.FocalLoss(), **settings),
+                lambda call=call, settings=settings: call(**settings),
                 "expression_loss takes the place of the cross entropy: give class_weight and label_smoothing to it",
             )
             for settings in ({"label_smoothing": 0.1}, {"class_weight": torch.ones(7)})
+            for call in (
+                partial(mt.AUPriorLoss, expression_loss=mt.FocalLoss()),
+                partial(mt.au_prior_loss, LOGITS, TARGET, prior=mt.au_prior(), expression_loss=mt.FocalLoss()),
+            )
         ],
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, 5, A)),
+            "au_logits must be (2, 18) to match the prior's 18 action units, got (2, 5, 18): it has a time axis "
+            "(b, t, a), the loss takes one row per clip: au_logits.mean(1), or pool the features",
+        ),
+        (
+            lambda: LOSS(LOGITS, TARGET, torch.zeros(2, A), torch.zeros(2, 5, A)),
+            "au_target must be (2, 18) to match the prior's 18 action units, got (2, 5, 18): it has a time axis "
+            "(b, t, a), the loss takes one row per clip: clip_au_labels(presence)",
+        ),
         (
             lambda: LOSS(LOGITS, TARGET, None, torch.zeros(2, A)),
             "au_target needs au_logits: pass the output of AUHead(in_features), or leave both out",
@@ -552,3 +568,22 @@ def test_tables_are_copies_and_no_part_of_a_checkpoint(batch):
     partly = mt.AUPriorLoss(mt.au_prior("SAMM-5", missing="ignore"))
     assert {name for name, _ in partly.named_buffers()} == {"rows", "entropy", "known"}
     assert not partly.state_dict()
+
+
+@pytest.mark.parametrize("use", [1, 2, 3])
+def test_settings_of_numpy_are_numbers(batch, use):
+    rest = [batch["au_logits"], batch["au_target"]][: use - 1]
+    settings = {"au_ratio": 0.5, "prior_scale": 2.0, "label_smoothing": 0.25, "ignore_index": 3}
+    expected = mt.AUPriorLoss(**settings)(batch["logits"], batch["target"], *rest)
+    for kind in (np.float32, np.float64):
+        given = {name: kind(value) for name, value in settings.items()}
+        for index in (np.int64(3), np.uint8(3), torch.tensor(3)):
+            given["ignore_index"] = index
+            loss = mt.AUPriorLoss(**given)
+            assert torch.equal(loss(batch["logits"], batch["target"], *rest), expected)
+            assert {type(getattr(loss, name)) for name in given} == {float, int}
+            function = mt.au_prior_loss(batch["logits"], batch["target"], *rest, prior=mt.au_prior(), **given)
+            assert torch.equal(function, expected)
+    for index in (True, np.bool_(True), 3.0, torch.tensor(True)):
+        with pytest.raises(TypeError, match="ignore_index must be an int"):
+            mt.AUPriorLoss(ignore_index=index)

@@ -2,6 +2,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -277,8 +278,17 @@ OWN_ROW = (
             )
             for row in ([1.5], [-0.5], [float("nan")])
         ],
-        (lambda: mt.au_prior(["x"], rows={"x": ["y"]}), f"rows['x'] must name expressions among {SEVEN}, got ['y']"),
-        (lambda: mt.au_prior(["x"], rows={"x": []}), f"rows['x'] must name expressions among {SEVEN}, got []"),
+        *[
+            (
+                lambda row=row: mt.au_prior(["x"], rows={"x": row}),
+                f"rows['x'] must name expressions among {SEVEN}, or be an (18,) tensor, got {got}",
+            )
+            for row, got in ((["y"], "['y']"), ([], "[]"), (5, "[5]"), ([0.5, 1.0], "[0.5, 1.0]"))
+        ],
+        (
+            lambda: mt.au_prior(["happiness"], rows={"joy": "sad", "happy": "fear"}),
+            "rows must name each class once, got happy more than once: ['joy', 'happy']",
+        ),
         (
             lambda: mt.estimate_au_prior(torch.ones(3, 2), torch.zeros(3), num_classes=2),
             "target must hold class indices (integers), got torch.float32",
@@ -362,3 +372,22 @@ def test_rows_are_found_whatever_the_case_and_blanks():
     assert prior.dtype == torch.float32
     edges = torch.tensor([0.0, 1.0])
     assert torch.equal(mt.au_prior(["x"], action_units=["AU01", "AU02"], rows={"x": edges})[0], edges)
+
+
+def test_rows_for_a_class_by_any_of_its_names():
+    own = torch.rand(18)
+    for given in ("happy", "Happiness", "joy"):
+        for asked in ("happy", "happiness", " JOY"):
+            assert torch.equal(mt.au_prior([asked, "sad"], rows={given: own})[0], own)
+
+
+def test_counts_of_numpy_and_tensors_are_counts():
+    labels, target = torch.rand(11, 3).round(), torch.arange(11) % 5
+    expected = mt.estimate_au_prior(labels, target, num_classes=5)
+    weight = mt.estimate_pos_weight(labels, target, num_classes=5)
+    for classes in (target.max() + 1, target.numpy().max() + 1, np.uint8(5)):
+        assert torch.equal(mt.estimate_au_prior(labels, target, num_classes=classes, smoothing=np.float32(1)), expected)
+        assert torch.equal(mt.estimate_pos_weight(labels, target, num_classes=classes), weight)
+    for classes in (True, 5.0, np.float64(5), "5"):
+        with pytest.raises(ValueError, match="num_classes must be a positive integer"):
+            mt.estimate_au_prior(labels, target, num_classes=classes)

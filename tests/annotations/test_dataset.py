@@ -1,6 +1,7 @@
 import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
@@ -66,7 +67,7 @@ def test_training_reselects_as_the_selector_does(data):
 
 def test_clips_to_leave_alone(data):
     clips = [replace(data[0][0], reselect=False), *data[0][1:]]
-    dataset = make(data, clips, leave_alone=[("01", "EP")])
+    dataset = make(data, clips, leave_alone=[("sub1", "ep")])
     assert [dataset.key_positions(i) == (11, 30, 49) for i in range(3)] == [True, True, False]
     assert make(data, selector=None).key_positions(2) == (11, 30, 49)
 
@@ -183,7 +184,7 @@ def test_cached_frames_are_not_decoded_again(data, monkeypatch):
 
     dataset = make(data)
     first = dataset[0]
-    monkeypatch.setattr(mertools.clip_dataset, "decode_frames", None)
+    monkeypatch.setattr(mertools.annotations.dataset, "decode_frames", None)
     same(dataset[0], first)
 
 
@@ -200,9 +201,35 @@ def test_rows_that_cannot_be_used_are_named(data, changes, message):
         make(data, [replace(data[0][0], **changes)])
 
 
+def test_an_annotation_of_one_frame_is_refused_before_the_first_epoch(data):
+    still = [data[0][0], replace(data[0][1], onset=130, apex=130, offset=130)]
+    with pytest.raises(ValueError, match=r"t.csv, row 3 \(01/EP\): onset and offset are the same frame, 130"):
+        make(data, still)
+    for options in (
+        {"reselect": "never"},
+        {"leave_alone": [("01", "EP")]},
+        {"training": False},
+        {"num_frames": 5, "selector": None},
+    ):
+        dataset = make(data, still, **options)
+        assert dataset.key_positions(1) == (30, 30, 30)
+        assert dataset[1]["target"] == 2
+    assert make(data, still, selector=mt.FrameSelector(refine=True)).key_positions(1)[0] < 30  # it looks around
+
+
+def test_numbers_of_numpy(data):
+    options = {"size": 40, "num_frames": 5, "seed": 3, "cache_bytes": 1 << 20}
+    dataset = make(data, **{name: np.int64(value) for name, value in options.items()})
+    dataset.set_epoch(np.int32(2))
+    same(dataset[np.int64(1)], (lambda other: other.set_epoch(2) or other[1])(make(data, **options)))
+    assert isinstance(dataset.epoch, int)
+    assert make(data, size=(np.int64(40), np.int16(40)))[np.int8(-1)]["onset"].shape == (3, 40, 40)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"seed": -1}, "seed must be"),
         ({"num_frames": 0}, "num_frames must be"),
         ({"motion": "tvl1"}, "motion must be one of"),
         ({"mode": "best"}, "mode must be one of"),

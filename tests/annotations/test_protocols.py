@@ -1,5 +1,7 @@
+from dataclasses import replace
+
 import pytest
-from annotation_tables import CASME2_HEADER, CASME3_HEADER, SAMM, SMIC_HEADER, write_csv
+from annotation_tables import CASME2_HEADER, CASME3_HEADER, SAMM, SMIC_HEADER, make_frames, write_csv
 
 import mertools as mt
 
@@ -25,14 +27,18 @@ def spread(counts):
     return [label for label, count in counts.items() for _ in range(count)]
 
 
-def casme2(tmp_path):
-    # two of the clips that MEGC 2019 leaves out have a label that it would keep
-    special = {("disgust", 0): (4, "EP12_01f"), ("disgust", 1): (5, "EP12_03f"), ("others", 0): (24, "EP02_07")}
+def casme2(tmp_path, edition="2014", spelling="{:02d}"):
+    special = {
+        ("disgust", 0): (4, "EP12_01f"), ("disgust", 1): (5, "EP09_05f"), ("surprise", 0): (5, "EP12_03f"),
+        ("sadness", 0): (24, "EP07_01"), ("sadness", 1): (24, "EP07_04f"), ("sadness", 2): (24, "EP10_03"),
+    }  # fmt: skip
     rows, seen = [CASME2_HEADER], {}
     for i, label in enumerate(spread(CASME2_COUNTS)):
         number = seen[label] = seen.get(label, -1) + 1
         subject, clip = special.get((label, number), (i % 26 + 1, f"EP{i:03d}"))
-        rows.append([subject, clip, None, 10 + i, 20 + i, 40 + i, None, "4", label])
+        if edition == "2019" and (label, number) in special and label == "sadness":
+            label = "surprise"
+        rows.append([spelling.format(subject), clip, None, 10 + i, 20 + i, 40 + i, None, "4", label])
     return mt.read_annotations(write_csv(tmp_path / "casme2.csv", rows), "casme2")
 
 
@@ -102,7 +108,109 @@ def test_megc2019(tmp_path):
     assert everything.classes == ("negative", "positive", "surprise")
     assert everything.subjects[0].startswith("casme2/")
     left = [(clip.subject, clip.clip) for clip, reason in everything.dropped if reason == "left out by the protocol"]
-    assert sorted(left) == [("04", "EP12_01f"), ("05", "EP12_03f"), ("24", "EP02_07")]
+    assert sorted(left) == [("04", "EP12_01f"), ("05", "EP09_05f")]
+    assert ("05", "EP12_03f", 2) in {
+        (c.subject, c.clip, t) for c, t in zip(everything.clips, everything.targets, strict=True)
+    }
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{:02d}", "sub{:02d}", "s{:02d}", "S{}", "Sub {:02d}"])
+def test_subjects_however_they_are_spelt(tmp_path, spelling):
+    clips = casme2(tmp_path, spelling=spelling)
+    assert clips[0].folders == (f"sub{clips[0].subject}/{clips[0].clip}",)
+    assert {len(clip.subject) for clip in clips} == {2}
+    assert tuple(mt.apply_protocol(clips, "megc2019").counts.values()) == (88, 32, 25)
+    by_hand = [replace(clip, subject=spelling.format(int(clip.subject))) for clip in clips]
+    assert tuple(mt.apply_protocol(by_hand, "megc2019").counts.values()) == (88, 32, 25)
+
+
+def test_editions_of_casme2(tmp_path):
+    old, new = casme2(tmp_path), casme2(tmp_path, "2019")
+    assert (old.edition, new.edition) == ("2014", "2019")
+    assert {clip.edition for clip in new} == {"2019"}
+    for clips in (old, new):
+        assert len(mt.apply_protocol(clips, "casme2-5").clips) == 246
+        assert len(mt.apply_protocol(clips, "megc2019").clips) == 145
+        assert mt.apply_protocol(clips, "casme2-7").counts["sadness"] == 7
+        assert len(mt.apply_protocol(clips, "casme2-5", editions={"casme2": "2019"}).clips) == 249
+        found = mt.apply_protocol(clips, "megc2019", editions={"casme2": "2019"})
+        assert len(found.clips) == 148
+        assert all(
+            found.classes[t] == "surprise"
+            for c, t in zip(found.clips, found.targets, strict=True)
+            if c.label == "surprise"
+        )
+    reasons = [reason for _, reason in mt.apply_protocol(new, "casme2-5").dropped]
+    assert reasons.count("label sadness in the edition of 2014, here surprise") == 3
+    report = mt.check_dataset(new)
+    assert report.edition == "2019"
+    assert str(report).startswith("255 rows of the edition of 2019, 0 folders")
+    with pytest.raises(ValueError, match="editions of casme2 must be one of 2014, 2019, got '2020'"):
+        mt.apply_protocol(old, "casme2-5", editions={"casme2": "2020"})
+
+
+def test_editions_of_your_own_are_checked():
+    rule = mt.Protocol(name="x", classes=("a",), labels={"ours": {"a": "a"}}, editions={"ours": "2"})
+    clips = [mt.ClipAnnotation("ours", "1", "c", label="a", edition=edition) for edition in ("2", None)]
+    assert len(mt.apply_protocol(clips, rule).clips) == 2
+    with pytest.raises(ValueError, match=r"protocol 'x' wants the edition of 2, got a clip of that of 1 \(t, row 3\)"):
+        mt.apply_protocol([replace(clips[0], edition="1", table="t", row=3)], rule)
+
+
+def combined(tmp_path):
+    """The challenge's own list, whose labels are integers."""
+    rows = [["dataset", "sub", "filename_o", "label", "apex", "imagename", "sub_filename"]]
+    for name, counts in {"casme2": (88, 32, 25), "smic": (70, 51, 43), "samm": (92, 26, 15)}.items():
+        for i, label in enumerate(label for label, count in enumerate(counts) for _ in range(count)):
+            subject = {"casme2": f"sub{i % 26 + 1:02d}", "smic": f"s{i % 16 + 1:02d}", "samm": f"{i % 28 + 6:03d}"}[
+                name
+            ]
+            clip = {
+                "casme2": f"EP01_{i}",
+                "smic": f"{subject}_{('ne', 'po', 'sur')[label]}_{i:02d}",
+                "samm": f"{subject}_1_{i}",
+            }
+            rows.append([name, subject, clip[name], label, None, f"{subject}_{clip[name]}.jpg", None])
+    return mt.read_annotations(write_csv(tmp_path / "combined_3_class.csv", rows), "MEGC 2019")
+
+
+def test_the_combined_list_of_megc2019_and_mixes_of_it(tmp_path):
+    clips = combined(tmp_path)
+    found = mt.apply_protocol(clips, "megc2019")
+    assert found.counts == {"negative": 250, "positive": 109, "surprise": 83}
+    assert len(set(found.names)) == len(found.clips) == 442
+    assert len(set(found.subjects)) == 26 + 16 + 28
+    assert (clips[0].dataset, clips[0].subject, clips[0].folders, clips[0].fps) == (
+        "casme2", "01", ("sub01/EP01_0",), 200.0,
+    )  # fmt: skip
+    assert clips.problems == []
+    bare = [line.split(",")[:4] for line in (tmp_path / "combined_3_class.csv").read_text().splitlines()[1:]]
+    without = mt.read_annotations(write_csv(tmp_path / "gt.csv", bare), "megc2019")
+    assert [(c.dataset, c.key, c.label, c.row + 1) for c in without] == [
+        (c.dataset, c.key, c.label, c.row) for c in clips
+    ]
+    with pytest.raises(ValueError, match=r"row 3, column A \('dataset'\) holds 'casme9'"):
+        mt.read_annotations(write_csv(tmp_path / "gt.csv", [*bare[:2], ["casme9", *bare[2][1:]]]), "megc2019")
+    (one,) = (clip for clip in clips if clip.clip == "s01_ne_00")
+    assert (one.dataset, one.folders) == ("smic", ("s01_ne_00", "s1_ne_00", "s01_ne_00"))
+    mixed = [*(clip for clip in clips if clip.dataset == "samm"), *casme2(tmp_path), *smic(tmp_path)]
+    assert len(mt.apply_protocol(mixed, "megc2019").clips) == 442
+    two = [clip for clip in mixed if clip.dataset != "smic"]
+    assert len(mt.apply_protocol(two, "megc2019").clips) == 278
+
+
+def test_more_sets_of_classes(tmp_path):
+    found = mt.apply_protocol(casme2(tmp_path), "casme2-7")
+    assert len(found.clips) == 255
+    rows = [["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Emotion", "AU", "Fps"]]
+    labels = ["Happiness", "anger", "Contempt", "disgust", "fear", "sadness", "surprise", "Others"]
+    rows += [[f"sub{i:04d}", f"sub{i:04d}_01", 3, 9, 20, label, "4+7", 500] for i, label in enumerate(labels)]
+    clips = mt.read_annotations(write_csv(tmp_path / "dfme.csv", rows), "DFME")
+    assert (clips[3].folders, clips[3].fps) == (("sub0003_01",), 500.0)
+    seven = mt.apply_protocol(clips, "dfme-7")
+    assert list(seven.counts.values()) == [1] * 7
+    assert [seven.classes[target] for target in seven.targets] == [label.casefold() for label in labels[:7]]
+    assert list(seven.classes) == sorted(seven.classes)  # as the table numbers them
 
 
 def test_smic_3(tmp_path):
@@ -133,6 +241,80 @@ def test_ferv39k_has_one_split(tmp_path):
         (tmp_path / f"{split}_All.csv").write_text("\n".join(lines))
     train, test = mt.apply_protocol(mt.read_annotations(tmp_path, "ferv39k"), "ferv39k").split()
     assert (len(train.clips), len(test.clips)) == (31088, 7847)
+
+
+def test_derived_lists_have_their_folds(tmp_path):
+    lists = tmp_path / "annotation"
+    lists.mkdir()
+    for name in ("DFEW", "MAFW"):
+        for fold in range(1, 6):
+            for split, count in (("train", 8), ("test", 3)):
+                lines = [f"/data/{name}/{split}/{i:05d} 16 {i % 7}" for i in range(count)]
+                (lists / f"{name}_set_{fold}_{split}{'_faces' * (name == 'MAFW')}.txt").write_text("\n".join(lines))
+    for split, count in (("train", 5), ("test", 2)):
+        lines = [f"/data/FERV39k/{split}/Action/Happy/{i:04d} 30 {i}" for i in range(count)]
+        (lists / f"FERV39K_{split}.txt").write_text("\n".join(lines))
+    for dataset, protocol in (("dfew-list", "dfew"), ("mafw", "mafw-11")):
+        found = mt.apply_protocol(mt.read_annotations(lists, dataset), protocol)
+        assert len(found.clips) == 55
+        train, test = found.split(4)
+        assert (len(train.clips), len(test.clips), train.clips[0].fold) == (8, 3, 4)
+        assert list(mt.fixed_folds(found)) == ["1", "2", "3", "4", "5"]
+    third = {found.classes[t] for c, t in zip(found.clips, found.targets, strict=True) if c.clip.endswith("/00003")}
+    assert third == {"anger"}  # these lists begin in DFEW's order, see test_read
+    clips = mt.read_annotations(lists, mt.frame_list_schema("ferv39k", "FERV39K-alphabetical"))
+    train, test = mt.apply_protocol(clips, "ferv39k").split(1)
+    assert (len(train.clips), len(test.clips)) == (5, 2)
+    assert [clip.label for clip in train.clips[:3]] == ["angry", "disgust", "fear"]
+    assert {clip.label for clip in mt.read_annotations(lists, "ferv39k")} == {"happy"}  # as the paths say
+    (lists / "FERV39K_test.txt").write_text("/data/0001 30 2\n")
+    with pytest.raises(ValueError, match=r"Integers say nothing about their order: .*frame_list_schema\('ferv39k', "):
+        mt.read_annotations(lists, "ferv39k")
+    one = mt.read_annotations(lists / "DFEW_set_2_test.txt", "dfew-list")
+    both = mt.apply_protocol([*one, *mt.read_annotations(lists / "DFEW_set_2_train.txt", "dfew-list")], "dfew")
+    assert len(both.split(2)[0].clips) == 8
+
+
+def test_lists_of_two_columns(tmp_path):
+    for fold in (1, 2):
+        folder = tmp_path / "dfew" / f"split0{fold}"
+        folder.mkdir(parents=True)
+        (folder / "train.csv").write_text("/data/dfew/00001.mp4 0\n/data/dfew/00002.mp4 6\n")
+        (folder / "test.csv").write_text("/data/dfew/00003.mp4 3\n")
+        (folder / "val.csv").write_text("/data/dfew/00003.mp4 3\n")
+    clips = mt.read_annotations(tmp_path / "dfew", "dfew-list")
+    assert [(c.label, c.num_frames, c.split, c.fold) for c in clips][:3] == [
+        ("angry", None, "test", 1), ("happy", None, "train", 1), ("fear", None, "train", 1),
+    ]  # fmt: skip
+    make_frames(tmp_path / "frames" / "00002", [1, 2], "{}.jpg")
+    assert mt.find_frames(clips[2], tmp_path / "frames").numbers == (1, 2)
+    train, test = mt.apply_protocol(clips, "dfew").split(2)
+    assert (len(train.clips), len(test.clips)) == (2, 1)
+
+
+def test_afew_is_tested_on_its_validation_set(tmp_path):
+    (tmp_path / "AFEW_train.txt").write_text(
+        "Train_AFEW/Angry/000046280 40 Angry\nTrain_AFEW/Happy/000046281 40 Happy\n"
+    )
+    (tmp_path / "AFEW_val.txt").write_text("Val_AFEW/Happy/000246654 61 Happy\nVal_AFEW/Sad/000246655 61\n")
+    clips = mt.read_annotations(tmp_path, "AFEW")
+    found = mt.apply_protocol(clips, "afew")
+    train, test = found.split()
+    assert [clip.label for clip in train.clips] == ["angry", "happy"]
+    assert [(clip.label, clip.split) for clip in test.clips] == [("happy", "val"), ("sad", "val")]
+    with pytest.raises(ValueError, match="training has no clip of class 'sad'"):
+        mt.fixed_folds(found)
+    fold = mt.fixed_folds(found.take([0, 1, 2]))["1"]
+    assert (fold.train, fold.test) == ([0, 1], [2])
+
+
+def test_protocols_go_through_toml(tmp_path):
+    for name, rule in mt.PROTOCOLS.items():
+        rule.to_toml(tmp_path / f"{name}.toml")
+        assert mt.Protocol.from_toml(tmp_path / f"{name}.toml") == rule
+    clips = casme2(tmp_path)
+    for path in (tmp_path / "megc2019.toml", str(tmp_path / "megc2019.toml")):
+        assert mt.apply_protocol(clips, path).targets == mt.apply_protocol(clips, "megc2019").targets
 
 
 def test_a_protocol_of_your_own():

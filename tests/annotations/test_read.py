@@ -7,10 +7,12 @@ from annotation_tables import (
     CASME3,
     CASME_SQUARED,
     CASME_SQUARED_NAMING,
+    MMEW,
     SAMM,
     SMIC,
     TABLES,
     dataframe,
+    make_frames,
     write_csv,
     write_table,
     write_xls,
@@ -18,7 +20,7 @@ from annotation_tables import (
 )
 
 import mertools as mt
-from mertools.annotations.schemas import dataset_schema
+from mertools.annotations.schemas import SCHEMAS, dataset_schema
 
 
 def read(tmp_path, dataset, suffix="xlsx", **options):
@@ -99,7 +101,9 @@ def test_cas_me_three_part_a(tmp_path):
     assert clips[0].key == ("spNO.1", "b", "175")
     assert clips[3].action_units == ("4", "5")
     assert clips[0].folders[:2] == ("spNO.1_b_175", "spNO.1/b/color")
-    assert [(p.row, p.kind) for p in clips.problems] == [(4, "missing key"), (5, "apex outside")]
+    assert [(p.row, p.kind) for p in clips.problems] == [
+        (3, "apex at onset"), (4, "missing key"), (5, "apex outside"),
+    ]  # fmt: skip
     repaired = read(tmp_path, "casme3", repair=["offset-from-apex", "sort-keys"])
     assert keys(repaired)[2:] == [(45, 50, 50), (70, 90, 99)]
     assert read(tmp_path, "casme3-a-v1").schema.sheet is None
@@ -190,6 +194,232 @@ def test_ferv39k(tmp_path):
         ("Argue/Sad/1002", "sad", "train"),
     ]  # fmt: skip
     assert [(p.clip, p.kind) for p in clips.problems] == [("Action/Fear/0002", "label")]
+
+
+# --- what copies of the tables hold ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "onset", ["Onset", "OnsetFrame", "onset_frame", "Onset Frame", "onset-frame", "ONSET.FRAME", "OnsetF"]
+)
+@pytest.mark.parametrize("label", ["Label", "emotion", "Emotion", "Estimated Emotion", "estimated_emotion"])
+def test_headers_of_copies(tmp_path, onset, label):
+    heads = {
+        "OnsetFrame": onset,
+        "ApexFrame": onset.replace("nset", "pex")
+        .replace("NSET", "PEX")
+        .replace("O", "A")
+        .replace("onset", "apex")
+        .replace("oa", "a")
+        .replace("opex", "apex"),
+        "Estimated Emotion": label,
+        "Action Units": "AU",
+    }
+    rows = [["", *[heads.get(cell, cell) for cell in CASME2[0]]], *[[i, *row] for i, row in enumerate(CASME2[1:])]]
+    assert rows[0][5].casefold().startswith("apex")
+    clips = mt.read_annotations(write_csv(tmp_path / "t.csv", rows), "casme2")
+    assert keys(clips) == [(46, 59, 86), (131, 139, 161), (181, None, 270), (2, 1, 30)]
+    assert [clip.label for clip in clips] == ["happiness", "happiness", "disgust", "others"]
+    assert clips.columns["onset"] == onset
+
+
+def test_the_datasets_own_header_counts_where_a_copy_has_both(tmp_path):
+    rows = [[*CASME2[0], "Label", "Onset"], *[[*row, "fear", 999] for row in CASME2[1:]]]
+    clips = mt.read_annotations(write_csv(tmp_path / "t.csv", rows), "casme2")
+    assert (clips[0].onset, clips[0].label) == (46, "happiness")
+
+
+@pytest.mark.parametrize("missing", ["/", "\\", "-", "-1", "", "N/A", "NaN", "／", "–"])
+def test_an_apex_that_nobody_found(tmp_path, missing):
+    clips = mt.read_annotations(write_csv(tmp_path / "t.csv", changed(CASME2, 3, 4, missing)), "casme2")
+    assert clips[2].apex is None
+
+
+def test_chinese_csv(tmp_path):
+    rows = [[*CASME2[0], "备注"], *[[*row, "眉毛"] for row in CASME2[1:]]]
+    rows[3][7] = "4；7"
+    path = write_csv(tmp_path / "t.csv", rows, encoding="gb18030")
+    clips = mt.read_annotations(path, "casme2")
+    assert clips[2].action_units == ("4", "7")
+    assert len(clips) == 4
+
+
+def test_other_words_for_a_label(tmp_path):
+    rows = changed(changed(CASME2, 1, 8, "Happy"), 4, 8, "Other")
+    clips = mt.read_annotations(write_csv(tmp_path / "t.csv", rows), "casme2")
+    assert [clip.label for clip in clips] == ["happiness", "happiness", "disgust", "others"]
+
+
+def test_action_units_are_parted_outside_brackets_only(tmp_path):
+    for cell, units in (
+        ("(R6 or R12)+R15", ("(R6 or R12)", "R15")), ("(4+7) or 12", ("(4+7) or 12",)), ("4＋7，12", ("4", "7", "12")),
+        ("14+17+soft focus", ("14", "17", "soft focus")), ("1 2", ("1 2",)), ("4)+7", ("4)", "7")),
+    ):  # fmt: skip
+        clips = mt.read_annotations(write_xlsx(tmp_path / "t.xlsx", changed(CASME2, 1, 7, cell)), "casme2")
+        assert clips[0].action_units == units
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "other"),
+    [
+        (CASME2, "samm", "casme2"),
+        (CASME2, "mmew", "casme2"),
+        ([SAMM[13], ["006", "006_1_2", 1, 562, 580, 622, 61, "Micro", "4", "Anger", 3, None]], "mmew", "samm"),
+        ([CASME3[0], ["spNO.1", "b", 175, 180, 190, "4", "II", "disgust"]], "casme2", "casme3-a"),
+        ([MMEW[0], ["S03", "S03-01-002", 1, 13, 30, "1+2", "surprise", None]], "casme2", "mmew"),
+        ([CASME2[0], ["sub0003", "sub0003_01", None, 1, 13, 30, None, "4", "surprise"]], "casme2", "dfme"),
+    ],
+)
+def test_a_table_of_another_dataset_does_not_pass(tmp_path, rows, kind, other):
+    """Its columns and labels fit; its rows are named as those of another set."""
+    labels = {"repression": "surprise", "others": "surprise"} if kind != "casme2" else {}
+    rows = [[labels.get(cell, cell) for cell in row] for row in rows]
+    with pytest.raises(
+        ValueError, match=rf"rows are named as those of {re.escape(other)}, and none as those of {kind}"
+    ):
+        mt.read_annotations(write_csv(tmp_path / "t.csv", rows), kind)
+    assert mt.read_annotations(write_csv(tmp_path / "t.csv", rows[:1]), kind) == []
+
+
+def squared(tmp_path, rows, rule1, rule2=(["0401", "anger1"], ["0502", "happy1"])):
+    naming = {"naming rule1": rule1, "naming rule2": list(rule2)}
+    return write_xlsx(tmp_path / "t.xlsx", rows, naming, "CASFEcode_final")
+
+
+def test_naming_sheets_with_repeated_rows(tmp_path):
+    rows = [[15, "anger1_1", 557, 564, 572, "4", "negative", "macro-expression", "anger"],
+            [1, "happy1_1", 20, 24, 31, "12", "positive", "micro-expression", None]]  # fmt: skip
+    rule1 = [[15, "s15", 1], [15, "s15", 1], [32, "s32", 15], [32, "s32", 15]]
+    clips = mt.read_annotations(squared(tmp_path, rows, rule1), "cas(me)2")
+    assert [clip.folders for clip in clips] == [
+        ("s32/32_0401*", "s32/anger1_1"), ("s15/15_0502*", "s15/happy1_1"),
+    ]  # fmt: skip
+    alone = mt.read_annotations(squared(tmp_path, rows[:1], rule1), "cas(me)2")
+    assert alone[0].folders[0] == "s32/32_0401*"  # 15 is a code as well, and a subject: s15 beside it says which
+    numbers = mt.read_annotations(squared(tmp_path, rows, rule1, [[401, "anger1"], [502, "happy1"]]), "cas(me)2")
+    assert [clip.folders for clip in numbers] == [clip.folders for clip in clips]
+    spotting = mt.read_annotations(squared(tmp_path, rows, rule1), "CAS(ME)^2 spotting")
+    assert [(clip.label, clip.extra["emotion"], clip.folders) for clip in spotting] == [
+        ("macro", "negative", clips[0].folders), ("micro", "positive", clips[1].folders),
+    ]  # fmt: skip
+
+
+def test_a_translation_that_cannot_be_made_is_an_error(tmp_path):
+    rows = [[1, "anger1_1", 557, 564, 572, "4", "negative", "macro", "anger"],
+            [2, "anger1_1", 57, 64, 72, "4", "negative", "macro", "anger"],
+            [3, "sad1_1", 20, 24, 31, "12", "positive", "micro", None]]  # fmt: skip
+    rule1 = [[15, "s15", 1], [16, "s16", 2]]
+    path = squared(tmp_path, rows, rule1)
+    with pytest.raises(
+        ValueError, match=r"row 3, column A \('subject'\) holds '3', which the naming sheet does not translate"
+    ):
+        mt.read_annotations(path, "cas(me)2")
+    with pytest.raises(ValueError, match=r"row 3, column B \('clip'\) holds 'sad1', which the naming sheet"):
+        mt.read_annotations(squared(tmp_path, rows, [*rule1, [19, "s19", 3]]), "cas(me)2")
+    assert [p.kind for p in mt.check_dataset(path, None, "cas(me)2").problems] == ["cell"]
+    two = squared(tmp_path, rows[:2], [[1, 15, 40], [2, 16, 41]])
+    with pytest.raises(ValueError, match="two columns may hold the codes of 1, 2"):
+        mt.read_annotations(two, "cas(me)2")
+
+
+@pytest.mark.parametrize("kind", ["csv", "DataFrame", "conflict"])
+def test_without_a_naming_sheet_nobody_gets_the_frames_of_another(tmp_path, kind):
+    rows = [
+        [15, "anger1_1", 1, 2, 3, "4", "negative", "macro", "anger"],
+        [1, "anger1_1", 1, 2, 3, "4", "negative", "macro", ""],
+    ]
+    make_frames(tmp_path / "root" / "s15" / "anger1_1", [1, 2, 3])
+    table = {
+        "csv": lambda: write_csv(tmp_path / "t.csv", rows), "DataFrame": lambda: dataframe(rows, None),
+        "conflict": lambda: squared(tmp_path, rows, [[15, "s15", 1], [16, "s16", 1], [17, "s17", 15]]),
+    }[kind]()  # fmt: skip
+    clips = mt.read_annotations(table, "cas(me)2")
+    assert [clip.folders for clip in clips] == [(), ()]
+    for clip in clips:
+        with pytest.raises(ValueError, match="named by codes, and no sheet of .* translates subject"):
+            mt.find_frames(clip, tmp_path / "root")
+    report = mt.check_dataset(clips, tmp_path / "root")
+    assert report.counts == {"folder": 2, "folder without row": 1}
+
+
+def test_a_naming_sheet_of_subjects_alone(tmp_path):
+    rows = [[15, "anger1_1", 1, 2, 3, "4", "negative", "macro", "anger"]]
+    path = write_xlsx(tmp_path / "t.xlsx", rows, {"naming rule1": [[15, "s15", 1], [32, "s32", 15]]})
+    (clip,) = mt.read_annotations(path, "cas(me)2")
+    assert (clip.folders, clip.unplaced) == (("s32/anger1_1",), "")
+
+
+def test_samm_long_videos(tmp_path):
+    rows = [["SAMM Long Videos"], *[[None]] * 8, ["Subject", "Filename", "Inducement Code", "Onset", "Apex", "Offset", "Duration", "Type", "Action Units", "Notes"],
+            ["006", "006_1_1", 1, 100, 400, 1500, 1401, "Macro", "4+7", None], [6, "006_1_2", 1, 562, -1, 622, 61, "Micro - 1/2", "4", "x"]]  # fmt: skip
+    clips = mt.read_annotations(write_xlsx(tmp_path / "t.xlsx", rows), "SAMM Long Videos")
+    assert [(c.subject, c.label, c.folders[0]) for c in clips] == [("006", "macro", "006_1"), ("006", "micro", "006_1")]
+    assert keys(clips) == [(100, 400, 1500), (562, None, 622)]
+    make_frames(tmp_path / "SAMM_longvideos" / "006_1", range(560, 565), "006_1_{:04d}.jpg")
+    assert mt.find_frames(clips[1], tmp_path).position(562) == 2
+
+
+def test_smic_with_an_apex(tmp_path):
+    rows = [
+        ["Subject", "Filename", "OnsetF", "ApexF", "OffsetF", "Emotion"],
+        [1, "s1_ne_01", 3, 8, 12, "negative"],
+        [2, "s2_po_01", 3, None, 12, "positive"],
+    ]
+    clips = mt.read_annotations(write_xlsx(tmp_path / "t.xlsx", rows), "smic")
+    assert keys(clips) == [(3, 8, 12), (3, None, 12)]
+    assert [(p.row, p.column) for p in clips.problems] == [(3, "ApexF")]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [
+            ["Subject", "Filename", "OnsetFrame", "OffsetFrame", "Estimated Emotion"],
+            ["s01", "s1_ne_01", 3, 12, "negative"],
+        ],
+        [["data", "subject", "clip", "label", "onset_frame", "offset_frame"], ["smic", "s01", "s1_ne_01", 0, 3, 12]],
+        [
+            ["data", "subject", "clip", "label", "onset_frame", "offset_frame"],
+            ["smic", "s01", "s1_ne_01", "neg", 3, 12],
+        ],
+    ],
+)
+def test_derived_layouts_of_smic(tmp_path, rows):
+    (clip,) = mt.read_annotations(write_csv(tmp_path / "t.csv", rows), "smic")
+    assert (clip.subject, clip.clip, clip.onset, clip.offset, clip.label) == ("s01", "s1_ne_01", 3, 12, "negative")
+    make_frames(tmp_path / "HS" / "s01" / "micro" / "s01_ne_01", [3, 12])
+    assert mt.find_frames(clip, tmp_path).numbers == (3, 12)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", ["MAFW_set_1_train.txt", "split01/train.csv", "list.txt"])
+def test_the_clips_tell_the_order_of_a_list_of_mafw(tmp_path, own, name):
+    """Two orders are in use, and nothing else in a list says which is its own."""
+    classes = mt.CLASS_SETS["MAFW"]
+    order = (
+        classes if own else ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", *classes[7:])
+    )
+    known = SCHEMAS["mafw"].known
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(
+        "".join(f"/data/MAFW/{clip}.mp4 {order.index(label)}\n" for clip, label in known.items())
+    )
+    clips = mt.read_annotations(tmp_path / name, "mafw")
+    assert [clip.label for clip in clips] == list(known.values())
+    assert clips.problems == []
+    wrong = mt.read_annotations(tmp_path / name, mt.frame_list_schema("mafw", (*classes[1:], classes[0])))
+    assert len(wrong.problems) == len(known)
+    assert "the clip is known as 'happiness': are the classes in another order?" in str(wrong.problems[0])
+
+
+def test_lists_of_mafw_without_clips_that_are_known(tmp_path):
+    for name, label in (("MAFW_set_1_train.txt", "happiness"), ("split01.csv", None), ("names.txt", "anger")):
+        (tmp_path / name).write_text("/data/00001 anger\n" if name == "names.txt" else "/data/00001 0\n")
+        if label is None:
+            with pytest.raises(ValueError, match="Integers say nothing about their order"):
+                mt.read_annotations(tmp_path / name, "mafw")
+        else:
+            assert mt.read_annotations(tmp_path / name, "mafw")[0].label == label
 
 
 # --- kinds of files -------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ def test_what_was_added_is_there_again(tmp_path):
     with Journal(tmp_path / "work", "a") as journal:
         assert journal.done == {3: {"robust": [1, 2, 3]}, 5: {"error": "no frames"}}
         journal.finish()
-    assert not (tmp_path / "work").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_half_a_line_is_forgotten(tmp_path):
@@ -60,7 +60,7 @@ def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
 
 def test_two_at_once_are_refused(tmp_path):
     script = (
-        "import sys, pathlib\nfrom mertools.audit_journal import Journal\n"
+        "import sys, pathlib\nfrom mertools.audit.journal import Journal\n"
         "try:\n    Journal(pathlib.Path(sys.argv[1]), 'a').__enter__()\nexcept RuntimeError as error:\n    print(error)"
     )
 
@@ -71,6 +71,6 @@ def test_two_at_once_are_refused(tmp_path):
 
     with Journal(tmp_path / "work", "a"):
         said = other()
-        assert "is in use by process" in said
+        assert "is in use by another process" in said
         assert "two runs on the same output would mix" in said
     assert other() == ""  # the lock of a process that is gone holds nobody up

@@ -2,6 +2,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import mertools as mt
 from mertools.audit.plots import plot_contact_sheet, plot_shifts, plot_uncertain
@@ -87,6 +88,13 @@ def test_every_clip_is_in_the_histograms():
         assert sum(patch.get_height() for patch in axes.patches) == 6
     centres = [patch.get_x() + patch.get_width() / 2 for patch in figure.axes[0].patches]
     assert min(abs(centre) for centre in centres) < 1e-9
+
+
+def test_clips_are_counted_in_whole_numbers():
+    shifts = {key: np.array([0.0, 1.0]) for key in ("onset", "apex", "offset")}
+    figure = plot_shifts({"robust": shifts})
+    FigureCanvasAgg(figure).draw()
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_yticks())
 
 
 def test_shares_and_contact_sheets():

@@ -1,5 +1,12 @@
+"""Audits of annotations and of tables, and the command line."""
+
 import csv
+import os
+import re
+import signal
+import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +17,15 @@ from audit_data import make_dataset
 import mertools as mt
 from mertools.audit.journal import Journal, fingerprint
 from mertools.audit.run import AuditOptions, prepare
+from mertools.cli import main
+
+COUNT = 12
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     root = tmp_path_factory.mktemp("audit")
-    truth = make_dataset(root, 9)
+    truth = make_dataset(root, COUNT)
     return mt.read_annotations(root / "codes.csv", "casme2"), root, truth
 
 
@@ -87,8 +97,8 @@ def test_only_what_lies_near_the_annotation_is_read(data):
 def test_a_clip_that_cannot_be_searched_is_skipped_with_its_reason(data, changes, error):
     clips = [replace(data[0][0], **changes), data[0][1]]
     audit = mt.audit_annotations(clips, data[1], searches=["annotated"])
-    assert len(audit.done) == 1
-    assert error in audit.broken[0].error
+    assert len(audit.searched) == 1
+    assert error in audit.skipped[0].error
     assert [c.clip for c in audit.corrected()] == [c.clip for c in clips]
     assert audit.corrected()[0] == clips[0]
 
@@ -98,76 +108,16 @@ def test_an_image_that_cannot_be_decoded(data, tmp_path):
     (tmp_path / "sub01" / "EP00" / "img112.png").write_bytes(b"broken")
     clips = mt.read_annotations(tmp_path / "codes.csv", "casme2")
     audit = mt.audit_annotations(clips, tmp_path)
-    assert [entry.clip.clip for entry in audit.broken] == ["EP00"]
-    assert "img112.png can't be decoded" in audit.broken[0].error
-
-
-def test_a_missing_apex_is_halfway_and_has_no_shift(data):
-    clips = [replace(clip, apex=None) for clip in data[0]]
-    audit = mt.audit_annotations(clips, data[1], searches=["annotated"])
-    assert np.isnan(audit.shifts()["apex"]).all()
-    assert np.isfinite(audit.shifts()["offset"]).all()
-    first = audit.clips[0]
-    assert first.keys[1] == (clips[0].onset + clips[0].offset) // 2
-    assert not audit.uncertain()["apex"].any()
-    assert np.isnan(audit.tests()[0].p)
-
-
-def entry(keys, found, **fields):
-    fields = {"dataset": "casme2", "subject": "01", "clip": "a", "label": "disgust", "fps": 200.0, **fields}
-    clip = mt.ClipAnnotation(onset=keys[0], apex=keys[1], offset=keys[2], **fields)
-    return mt.ClipAudit(clip, keys, {"robust": found})
-
-
-def test_shifts_in_frames_phases_and_milliseconds():
-    audit = mt.AnnotationAudit(
-        [entry((10, 20, 40), (12, 18, 30)), entry((10, 30, 40), (9, 34, 45), fps=None)], ("robust",)
-    )
-    assert [x.tolist() for x in audit.shifts().values()] == [[2, -1], [-2, 4], [-10, 5]]
-    phase = audit.shifts(unit="phase")
-    assert phase["onset"].tolist() == [0.2, -0.05]
-    assert phase["apex"].tolist() == [-0.2, 0.4]
-    assert phase["offset"].tolist() == [-0.5, 0.5]
-    assert audit.shifts(unit="ms")["onset"][0] == 10
-    assert np.isnan(audit.shifts(unit="ms")["onset"][1])
-    assert audit.uncertain()["onset"].tolist() == [True, False]
-    assert [e.keys for e in audit.worst(1)] == [(10, 20, 40)]
-    with pytest.raises(ValueError, match="unit must be one of"):
-        audit.shifts(unit="hours")
-    with pytest.raises(ValueError, match="search must be one of 'robust'"):
-        audit.shifts("annotated")
-
-
-def test_one_frame_is_never_uncertain():
-    audit = mt.AnnotationAudit([entry((10, 12, 14), (11, 12, 13))], ("robust",))
-    assert not any(values.any() for values in audit.uncertain().values())
-
-
-def test_groups():
-    entries = [entry((10, 20, 40), (10, 20, 40 + i), label="ab"[i % 2], subject=str(i % 3)) for i in range(6)]
-    audit = mt.AnnotationAudit(entries, ("robust",))
-    assert [(g.name, g.n) for g in audit.groups("label")] == [("a", 3), ("b", 3)]
-    assert audit.groups("label")[0].offset.median == 2
-    assert audit.groups("label")[1].offset.share == pytest.approx(2 / 3)
-    assert [g.name for g in audit.groups("subject")] == ["0", "1", "2"]
-    assert audit.groups("all")[0].offset.mean_abs == 2.5
-
-
-def test_csv_has_a_row_per_clip(audit, tmp_path):
-    audit.write_csv(tmp_path / "clips.csv")
-    with (tmp_path / "clips.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 9
-    assert int(rows[2]["offset_shift_robust"]) == int(rows[2]["offset_robust"]) - int(rows[2]["offset"])
+    assert [entry.clip.clip for entry in audit.skipped] == ["EP00"]
+    assert "img112.png can't be decoded" in audit.skipped[0].error
 
 
 def test_resuming_does_not_do_again_what_is_done(data, audit, tmp_path):
     clips, root, _ = data
-    words = AuditOptions().words
-    identity = fingerprint(clips, mt.FrameFolders(root).name, words)
-    made_up = {"annotated": [101, 102, 103], "robust": [104, 105, 106]}
+    identity = fingerprint(clips, mt.FrameFolders(root).name, repr(AuditOptions()), mt.__version__)
+    other = {"annotated": [101, 102, 103], "robust": [104, 105, 106]}
     with Journal(tmp_path / "work", identity) as journal:
-        journal.add(3, made_up)
+        journal.add(3, other)
         journal.add(5, {"error": "the disk was away"})
     again = mt.audit_annotations(clips, root, work=tmp_path / "work")
     assert again.clips[3].found == {"annotated": (101, 102, 103), "robust": (104, 105, 106)}
@@ -182,22 +132,7 @@ def test_another_run_s_journal_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="unfinished run of another table"):
         mt.audit_annotations(clips, root, work=tmp_path / "work")
     audit = mt.audit_annotations(clips, root, searches=["annotated"], work=tmp_path / "work", restart=True)
-    assert len(audit.done) == 9
-
-
-def test_one_report_of_several_datasets(data, audit, tmp_path):
-    clips, root, _ = data
-    others = [replace(clip, dataset="samm") for clip in clips]
-    second = mt.audit_annotations(others, {"casme2": root, "samm": root})
-    both = mt.AnnotationAudit([*audit.clips, *second.clips])
-    both.write_report(tmp_path / "report", frames={"casme2": root, "samm": root}, worst=3)
-    page = (tmp_path / "report" / "index.html").read_text()
-    assert "By dataset" in page
-    assert "no root" not in page
-    assert page.count("<figure>") == 3
-    with (tmp_path / "report" / "groups.csv").open(newline="") as file:
-        groups = {(row["by"], row["group"]) for row in csv.DictReader(file)}
-    assert {("dataset", "casme2"), ("dataset", "samm"), ("all", "all")} < groups
+    assert len(audit.searched) == COUNT
 
 
 @pytest.mark.parametrize(
@@ -208,14 +143,33 @@ def test_one_report_of_several_datasets(data, audit, tmp_path):
         ({"margin": -1}, ValueError, "margin must be"),
         ({"longest": 3}, ValueError, "longest must be at least 16"),
         ({"threshold": "a"}, TypeError, "threshold must be"),
+        ({"longest": 40.5}, ValueError, "longest must be at least 16"),
         ({"workers": -1}, ValueError, "workers must be"),
+        ({"workers": 1.5}, ValueError, "workers must be"),
         ({"selector": 3}, TypeError, "selector must be a FrameSelector"),
         ({"selector": mt.FrameSelector(distance=torch.cdist)}, ValueError, "l2 distance"),
+        (
+            {"selector": mt.FrameSelector(refine=True)},
+            ValueError,
+            r'selector must have refine=False.*searches=\["robust"\]',
+        ),
     ],
 )
 def test_bad_options(data, options, kind, message):
     with pytest.raises(kind, match=message):
         mt.audit_annotations(data[0], data[1], **options)
+
+
+def test_numbers_of_numpy_are_numbers(data, audit, tmp_path):
+    numbers = {
+        "margin": np.float32(0.5),
+        "longest": np.int64(256),
+        "threshold": np.float64(0.1),
+        "workers": np.int32(0),
+    }
+    found = mt.audit_annotations(data[0][:2], data[1], work=tmp_path / "work", **numbers)
+    assert [entry.found for entry in found.clips] == [entry.found for entry in audit.clips[:2]]
+    assert repr(AuditOptions.checked(("robust",), None, *list(numbers.values()))) == repr(AuditOptions(("robust",)))
 
 
 def test_nothing_to_audit(data, tmp_path):
@@ -226,10 +180,221 @@ def test_nothing_to_audit(data, tmp_path):
     bare = [mt.ClipAnnotation("dfew", "", "00001", label="happy")]
     with pytest.raises(ValueError, match="no key frames to audit"):
         mt.audit_annotations(bare, data[1])
-    assert len(mt.audit_annotations(data[1] / "codes.csv", data[1], "casme2", searches=["annotated"])) == 9
+    assert len(mt.audit_annotations(data[1] / "codes.csv", data[1], "casme2", searches=["annotated"])) == COUNT
 
 
 def test_a_progress_bar_needs_tqdm(data, monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     with pytest.raises(ImportError, match="a progress bar needs tqdm"):
         mt.audit_annotations(data[0], data[1], progress=True)
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return mt.audit_table(data[1] / "codes.csv", "casme2", data[1], out / "corrected.csv"), out
+
+
+def command(root, out, *options):
+    arguments = [str(root / "codes.csv"), "--dataset", "casme2", "--frames", str(root), "--out", str(out), *options]
+    return ["audit", *arguments]
+
+
+def files(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_it_writes(data, done):
+    audited, out = done
+    assert sorted(files(out)) == [
+        "corrected-report/clips.csv", "corrected-report/groups.csv", "corrected-report/index.html",
+        "corrected-report/tests.csv", "corrected.csv",
+    ]  # fmt: skip
+    assert len(audited.audit.searched) == COUNT
+    clips = mt.read_annotations(audited.out, "casme2")
+    for clip, entry in zip(clips, audited.audit.clips, strict=True):
+        assert (clip.onset, clip.apex, clip.offset) == entry.found["robust"]
+    with audited.out.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["OffsetFrame (annotated)"]) for row in rows] == [e.keys[2] for e in audited.audit.clips]
+
+
+def test_the_corrected_table_is_closer_to_the_truth(data, done):
+    audited, _ = done
+    told = np.array([entry.keys for entry in audited.audit.clips])
+    found = np.array([entry.found["robust"] for entry in audited.audit.clips])
+    assert np.abs(found - data[2])[:, 2].mean() < np.abs(told - data[2])[:, 2].mean()
+
+
+def test_the_report_is_self_contained(done):
+    page = (done[0].report / "index.html").read_text()
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "http" not in page.replace("data:image", "")
+    assert page.count("<img") >= 3 + COUNT
+    for word in ("uncertain offset", "How far key frames move", "By label", "By subject", "Wilcoxon", "move most"):
+        assert word in page
+    assert 'name=viewport content="width=device-width' in page
+
+
+def test_the_command_line(data, tmp_path, capsys):
+    assert main(command(data[1], tmp_path / "new.xlsx", "--report", str(tmp_path / "pages"), "--workers", "2")) == 0
+    said = capsys.readouterr()
+    assert f"{COUNT} clips searched, 0 skipped" in said.out
+    assert re.search(
+        r"offset: mean \|shift\| [\d.]+ frames, median [+-][\d.]+; uncertain in \d+ % of 12 clips", said.out
+    )
+    assert str(tmp_path / "pages" / "index.html") in said.out
+    assert "audit" in said.err  # the progress bar
+    clips = mt.read_annotations(tmp_path / "new.xlsx", "casme2")
+    assert len(clips) == COUNT
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.xlsx", "pages"]
+
+
+def test_options_of_the_command_line(data, tmp_path, capsys):
+    options = ("--search", "annotated", "--preset", "wide", "--repair", "drop", "--workers", "0")
+    assert main(command(data[1], tmp_path / "new.csv", *options)) == 0
+    assert "(annotated search)" in capsys.readouterr().out
+
+
+def test_broken_clips_are_reported_and_skipped(tmp_path, capsys):
+    make_dataset(tmp_path, 4)
+    (tmp_path / "sub02" / "EP01" / "img115.png").write_bytes(b"")
+    text = (tmp_path / "codes.csv").read_text().splitlines()
+    row = text[4].split(",")
+    text[4] = ",".join([*row[:3], "/", *row[4:]])
+    text.append("1,EP99,5,6,7,4,disgust")
+    (tmp_path / "codes.csv").write_text("\n".join(text) + "\n")
+    assert main(command(tmp_path, tmp_path / "new.csv", "--workers", "0")) == 0
+    said = capsys.readouterr()
+    assert "3 clips searched, 2 skipped" in said.out
+    assert re.search(r"skipped: .*codes.csv, row 3 \(02/EP01\): .*img115.png can't be decoded", said.err)
+    assert re.search(r"skipped: .*codes.csv, row 6 \(01/EP99\): .*no folder of frames", said.err)
+    page = (tmp_path / "new-report" / "index.html").read_text()
+    assert "Skipped clips" in page
+    assert "EP99" in page
+    rows = (tmp_path / "new.csv").read_text().splitlines()
+    assert rows[2].split(",")[2:5] == rows[2].split(",")[7:10]  # a skipped clip keeps its key frames
+    assert rows[4].split(",")[7:10][1] == "/"
+
+
+def test_repairs_are_said(tmp_path, capsys):
+    make_dataset(tmp_path, 2)
+    text = (tmp_path / "codes.csv").read_text().splitlines()
+    row = text[1].split(",")
+    (tmp_path / "codes.csv").write_text("\n".join([text[0], ",".join([*row[:3], "/", *row[4:]]), text[2]]) + "\n")
+    main(command(tmp_path, tmp_path / "new.csv", "--repair", "apex-midpoint", "--workers", "0"))
+    assert re.search(r"repaired: .*codes.csv, row 2 \(01/EP00\): apex / -> \d+", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--dataset": "casme9"}, "dataset must be one of"),
+        ({"--dataset": "smic"}, "row 1: no column 'OnsetF', 'OffsetF' of smic"),
+        ({"--frames": "nowhere"}, "frames must be the folder"),
+        ({"--out": "nowhere/x.xlsx"}, "existing folder"),
+        ({"--out": "x.txt"}, "out must be an .xlsx or .csv"),
+    ],
+)
+def test_errors_are_one_line(data, tmp_path, capsys, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    arguments = command(data[1], tmp_path / "new.csv")
+    for name, value in change.items():
+        arguments[arguments.index(name) + 1] = value
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said)
+    assert said.startswith("mertools: error: ")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def start(root, out, lines=None):
+    """The command in a process of its own, which kills itself when its journal has so many lines."""
+    code = f"""
+import multiprocessing, os, signal, sys
+from mertools.audit.journal import Journal
+from mertools.cli import main
+add = Journal.add
+def noted(journal, index, result):
+    add(journal, index, result)
+    if len(journal.done) == {lines}:
+        print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+Journal.add = noted
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
+"""
+    script = out.with_name("command.py")
+    script.write_text(code)
+    words = [sys.executable, str(script), *command(root, out, "--workers", "1")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    script.unlink()
+    return done
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
+def test_killed_half_way_and_started_again(data, done, tmp_path):
+    out = tmp_path / "corrected.csv"
+    killed = start(data[1], out, lines=4)
+    assert killed.returncode == -signal.SIGKILL
+    assert not out.exists()
+    workers = [int(pid) for pid in killed.stdout.split()]
+    assert workers
+    while any(alive(pid) for pid in workers):  # they notice that their parent is gone
+        time.sleep(0.05)
+    journal = tmp_path / ".corrected.csv.audit" / "journal.jsonl"
+    assert len(journal.read_text().splitlines()) == 1 + 4
+    again = start(data[1], out)
+    assert again.returncode == 0, again.stderr
+    assert re.search(rf"\b4/{COUNT}", again.stderr)  # the bar starts where the first run ended
+    assert files(tmp_path) == files(done[1])
+
+
+def test_two_runs_on_one_output(data, tmp_path, capsys):
+    with Journal(tmp_path / ".new.csv.audit", "another run") as journal:
+        journal.add(0, {})
+        second = start(data[1], tmp_path / "new.csv")
+        assert second.returncode == 2
+        assert "is in use by another process" in second.stderr
+    assert not (tmp_path / "new.csv").exists()
+    assert main(command(data[1], tmp_path / "new.csv")) == 2  # an unfinished run of something else
+    assert "unfinished run of another table" in capsys.readouterr().err
+    assert main(command(data[1], tmp_path / "new.csv", "--restart", "--search", "annotated", "--workers", "0")) == 0
+
+
+@pytest.mark.slow
+def test_a_whole_dataset_in_casme2_and_samm_layout(tmp_path):
+    """The audit finds that offsets are uncertain, and at least halves the error; benchmarks/audit_recovery.py in small."""
+    from benchmarks.audit_recovery import keys_of
+    from benchmarks.audit_recovery import make_dataset as make
+
+    for dataset in ("casme2", "samm"):
+        folder = tmp_path / dataset
+        folder.mkdir()
+        truth = make(folder, dataset, 12, size=80)
+        done = mt.audit_table(folder / "codes.csv", dataset, folder, folder / "corrected.csv", workers=2)
+        before = np.abs(keys_of(folder / "codes.csv", dataset) - truth).mean()
+        after = np.abs(keys_of(folder / "corrected.csv", dataset) - truth).mean()
+        assert after <= before / 2
+        tests = {test.name: test for test in done.audit.tests(unit="frames")}
+        assert tests["spread offset / onset"].effect > 1.5
+        assert tests["spread offset / apex"].effect > 1.5
+
+
+def test_no_clip_at_all(data, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    arguments = command(data[1], tmp_path / "new.csv")
+    arguments[arguments.index("--frames") + 1] = str(tmp_path / "empty")
+    assert main(arguments) == 2
+    assert "no clip could be searched; the first, " in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["empty"]

@@ -28,6 +28,43 @@ def test_whole_pixels_and_the_affine_map_agree():
     assert (mt.transform_clip(frames, geometry)[0] == warped).all()
 
 
+def test_fractions_of_a_pixel_are_interpolated():
+    frames = clip(2, 9, 11)
+    half = mt.transform_clip(frames, mt.Geometry(right=0.5))
+    between = (frames[:, :, :-1].astype(int) + frames[:, :, 1:]) / 2
+    assert np.abs(half[:, :, 1:] - between).max() <= 1
+    quarter = mt.transform_clip(frames, mt.Geometry(down=-2.25))
+    expected = 0.75 * frames[:, 2:-1].astype(float) + 0.25 * frames[:, 3:]
+    assert np.abs(quarter[:, : 9 - 3] - expected).max() <= 6  # OpenCV counts in 32nds of a pixel
+
+
+@pytest.mark.parametrize("shift", [12, -12, 13, 500, -500])
+def test_a_shift_beyond_the_side_leaves_black(shift):
+    frames = clip(2, 12, 12)
+    for geometry in (mt.Geometry(right=shift), mt.Geometry(down=shift), mt.Geometry(True, 0, shift, 3)):
+        moved = mt.transform_clip(frames, geometry)
+        assert moved.shape == frames.shape
+        assert not moved.any()
+
+
+def test_every_draw_fits_small_frames():
+    augment, frames = mt.ClipAugment(degrees=0), clip(2, 12, 12)
+    for seed in range(50):
+        assert mt.transform_clip(frames, augment.draw(torch.Generator().manual_seed(seed))).shape == frames.shape
+
+
+def test_numbers_of_numpy():
+    frames = clip()
+    augment = mt.ClipAugment(flip=np.float32(1), degrees=np.float64(0), padding=np.int64(0))
+    assert repr(augment) == "ClipAugment(flip=1.0, degrees=0.0, padding=0)"
+    assert augment.draw(torch.Generator()) == mt.Geometry(flip=True)
+    moved = mt.transform_clip(frames, mt.Geometry(np.bool_(False), np.float32(0), np.int64(3), np.int64(0)))
+    assert (moved == mt.transform_clip(frames, mt.Geometry(right=3))).all()
+    assert mt.transform_clip(frames, mt.Geometry(), (np.int64(5), np.int64(7))).shape == (5, 5, 7, 3)
+    with pytest.raises(ValueError, match="right must be finite"):
+        mt.transform_clip(frames, mt.Geometry(right=float("nan")))
+
+
 def test_a_quarter_turn_is_rot90():
     frames = clip(h=31, w=31)
     turned = mt.transform_clip(frames, mt.Geometry(degrees=90))

@@ -29,6 +29,20 @@ def test_a_known_shift(method, kind):
     torch.testing.assert_close(inner, torch.tensor([1.5, -0.75]), atol=0.1, rtol=0)
 
 
+def test_batches():
+    """As ``KeyFrames.gather`` returns them; each pair by itself."""
+    first = torch.stack([spots(0, 0), spots(1, 2)])[:, None].expand(2, 3, 53, 67)
+    second = torch.stack([spots(1.5, 0), spots(1, 3)])[:, None].expand(2, 3, 53, 67)
+    flow = mt.optical_flow(first, second)
+    assert torch.equal(flow, torch.stack([mt.optical_flow(a, b) for a, b in zip(first, second, strict=True)]))
+    assert mt.optical_strain(flow).shape == (2, 53, 67)
+    assert mt.optical_flow(first[:0], second[:0]).shape == (0, 2, 53, 67)
+    with pytest.raises(
+        ValueError, match=r"second must have the shape of first, \(2, 3, 53, 67\), got \(1, 3, 53, 67\)"
+    ):
+        mt.optical_flow(first, second[:1])
+
+
 def test_tvl1_where_there_is_one():
     import cv2
 

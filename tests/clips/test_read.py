@@ -1,3 +1,7 @@
+import os
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
@@ -132,18 +136,45 @@ def test_bad_files(tmp_path, video):
         mt.read_clip(video, start=99)
 
 
-def test_a_header_that_promises_gigapixels(tmp_path):
-    import struct
-    import zlib
+@pytest.mark.parametrize("kind", [".png", ".jpg", ".bmp", ".tif", ".webp", ".gif"])
+def test_every_kind_of_image_that_is_promised(tmp_path, kind):
+    if not cv2.haveImageWriter(kind):
+        pytest.skip(f"this OpenCV writes no {kind}")
+    for number in (1, 2):
+        (tmp_path / f"img{number}{kind}").write_bytes(bytes(cv2.imencode(kind, picture(200))[1]))
+    clip = mt.read_clip(tmp_path)
+    assert clip.shape == (2, 3, 6, 8)
+    assert (clip[:, 0].float() - 200).abs().max() < 25  # of a GIF, which has a palette
+    (tmp_path / f"img2{kind}").rename(tmp_path / f"IMG2{kind.upper()}")
+    assert mt.find_frames(mt.ClipAnnotation("x", "", tmp_path.name), tmp_path.parent).numbers == (1, 2)
 
-    def chunk(kind, data):
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
+@pytest.mark.parametrize(
+    "data", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"BM", b"GIF89a", b"II*\0\xff\xff"]
+)
+def test_no_image(data, tmp_path):
+    (tmp_path / "img1.png").write_bytes(data)
+    with pytest.raises(ValueError, match=r"img1\.png can't be decoded: img1\.png is empty, damaged"):
+        mt.read_clip(tmp_path)
+
+
+def test_more_pixels_than_opencv_takes(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
-    (tmp_path / "1.png").write_bytes(data)
-    with pytest.raises(ValueError, match=r"decoded: .*1\.png .*promises 100000x100000 pixels"):
+    parts = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in parts]
+    (tmp_path / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    with pytest.raises(ValueError, match=r"1\.png can't be decoded: .*OPENCV_IO_MAX_IMAGE_PIXELS"):
+        mt.read_clip(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_and_a_device_are_no_images(tmp_path):
+    os.mkfifo(tmp_path / "img1.png")
+    with pytest.raises(ValueError, match=r"img1\.png is no regular file"):
+        mt.read_clip(tmp_path)
+    (tmp_path / "img1.png").unlink()
+    (tmp_path / "img1.png").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"img1\.png is no regular file"):
         mt.read_clip(tmp_path)
 
 
@@ -172,3 +203,19 @@ def test_bad_settings(folder, settings, error, message):
         mt.read_clip(folder, **settings)
     with pytest.raises(TypeError, match="path must be"):
         mt.read_clip(3.5)
+
+
+def test_a_box_is_cut_out_before_the_frames_are_resized(tmp_path):
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[5:15, 10:20] = (1, 2, 3)
+    for i in range(2):
+        assert cv2.imwrite(str(tmp_path / f"img{i}.png"), image)
+    clip = mt.read_clip(tmp_path, box=(10, 5, 10, 10))
+    assert clip.shape == (2, 3, 10, 10)
+    assert clip[0, :, 0, 0].tolist() == clip[1, :, 9, 9].tolist() == [3, 2, 1]
+    assert mt.read_clip(tmp_path, box=torch.tensor([10, 5, 10, 10]), size=4).unique().tolist() == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"within the picture of 30x20, got .* = \(25, 0, 6, 5\)"):
+        mt.read_clip(tmp_path, box=(25, 0, 6, 5))
+    for wrong in ((1, 2, 3), "1234", (1, 2, 3, 4.5), 7):
+        with pytest.raises(TypeError, match="whole pixels"):
+            mt.read_clip(tmp_path, box=wrong)

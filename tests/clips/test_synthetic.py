@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -112,6 +113,18 @@ def test_a_large_portrait_does_not_alias():
     portrait[:, :, ::2] = 255
     clip = mt.synthetic_clip(portrait, **SETTINGS)
     assert clip.frames.float().std() < 3
+
+
+def test_numbers_of_numpy():
+    settings = {**SETTINGS, "hold": 2, "blink": 3, "seed": 5, "jpeg": 90, "blink_frames": 6}
+    numbers = {name: np.int64(value) for name, value in settings.items()}
+    clip = mt.synthetic_clip(**numbers, noise=np.float32(2), amplitude=np.float64(1))
+    assert torch.equal(clip.frames, mt.synthetic_clip(**settings, noise=2.0, amplitude=1.0).frames)
+    assert [type(key) for key in (clip.onset, clip.apex, clip.offset)] == [int] * 3
+    assert torch.equal(mt.resample_clip(clip.frames, np.int64(7)), mt.resample_clip(clip.frames, 7))
+    band = {"factor": 4, "fps": 100, "low": 2, "high": 20, "levels": 3}
+    loud = mt.magnify_motion(clip.frames, **{name: np.int32(value) for name, value in band.items()})
+    assert torch.equal(loud, mt.magnify_motion(clip.frames, **band))
 
 
 PORTRAIT = mt.drawn_portrait(64)

@@ -17,24 +17,26 @@ def contents(root):
 
 
 def test_the_readers_take_it_for_casme2(tmp_path):
-    made = mt.synthetic_dataset(tmp_path / "people", subjects=3, clips=2, size=32, num_frames=33)
-    table = mt.read_annotations(made.table, made.dataset)
+    synthetic = mt.synthetic_dataset(tmp_path / "synthetic", subjects=3, clips=2, size=32, num_frames=33)
+    table = mt.read_annotations(synthetic.table, synthetic.dataset)
     clips = mt.apply_protocol(table, "megc2019")
     assert clips.counts == {"negative": 6, "positive": 6, "surprise": 6}
     assert sorted(set(clips.subjects)) == ["01", "02", "03"]
     assert table.problems == []
-    assert mt.check_dataset(made.table, made.frames, made.dataset).problems == ()
+    assert mt.check_dataset(synthetic.table, synthetic.frames, synthetic.dataset).problems == ()
     units = mt.facs_labels(["+".join(clip.action_units) for clip in clips.clips])
     assert sorted({tuple(torch.nonzero(row).flatten().tolist()) for row in units}) == [(0, 1), (2,), (8,)]
 
 
 def test_the_table_tells_the_truth(tmp_path):
-    made = mt.synthetic_dataset(tmp_path / "people", subjects=2, clips=1, size=48, noise=0, jitter=0, amplitude=4)
-    table = mt.read_annotations(made.table, made.dataset)
-    found = mt.ClipDataset(mt.apply_protocol(table, "megc2019"), made.frames, training=False, size=48)
+    synthetic = mt.synthetic_dataset(
+        tmp_path / "synthetic", subjects=2, clips=1, size=48, noise=0, jitter=0, amplitude=4
+    )
+    table = mt.read_annotations(synthetic.table, synthetic.dataset)
+    found = mt.ClipDataset(mt.apply_protocol(table, "megc2019"), synthetic.frames, training=False, size=48)
     for index in range(len(found)):
         onset, apex, offset = found.key_positions(index)
-        folder = mt.FrameFolders(made.frames).find(found.clips[index])
+        folder = mt.FrameFolders(synthetic.frames).find(found.clips[index])
         frames = torch.stack([torch.from_numpy(cv2.imread(f"{folder.path}/{name}")).float() for name in folder.names])
         robust = mt.select_keyframes(frames.permute(0, 3, 1, 2)[None])
         assert abs(int(robust.apex) - apex) <= 3
@@ -51,9 +53,9 @@ def test_the_same_seed_makes_the_same_files(tmp_path):
     assert a["annotations.csv"] != c["annotations.csv"]
 
 
-def test_dfews_layout_has_five_folds_and_keeps_people_apart(tmp_path):
-    made = mt.synthetic_dataset(tmp_path / "people", layout="dfew", subjects=7, clips=1, size=32, num_frames=32)
-    table = mt.read_annotations(made.table, made.dataset)
+def test_dfews_layout_has_five_folds_and_keeps_subjects_apart(tmp_path):
+    synthetic = mt.synthetic_dataset(tmp_path / "synthetic", layout="dfew", subjects=7, clips=1, size=32, num_frames=32)
+    table = mt.read_annotations(synthetic.table, synthetic.dataset)
     folds = mt.fixed_folds(mt.apply_protocol(table, "dfew"))
     assert list(folds) == ["1", "2", "3", "4", "5"]
     clips = mt.apply_protocol(table, "dfew").clips
@@ -64,7 +66,7 @@ def test_dfews_layout_has_five_folds_and_keeps_people_apart(tmp_path):
         assert not sides[0] & sides[1]
         tested += [clips[i].clip for i in test]
     assert sorted(tested) == sorted(person)
-    assert len(list((made.frames / "00001").iterdir())) == 32
+    assert len(list((synthetic.frames / "00001").iterdir())) == 32
 
 
 def test_nothing_is_written_over_and_nothing_half(tmp_path, monkeypatch):

@@ -291,3 +291,14 @@ except ImportError as error:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "folds need scikit-learn: pip install 'mertools[train]'"
+
+
+def test_numbers_of_numpy_and_tensors():
+    subjects, targets = [f"s{i % 9}" for i in range(90)], [i % 3 for i in range(90)]
+    expected = mt.group_folds(subjects, targets, folds=3, seed=2)
+    inner = mt.inner_split(expected[0].train, subjects, targets, share=0.5, seed=2)
+    for kind in (np.int64, np.uint8, torch.tensor):
+        assert mt.group_folds(subjects, targets, folds=kind(3), seed=kind(2)) == expected
+        train = [kind(i) for i in expected[0].train]
+        assert mt.inner_split(train, subjects, targets, share=np.float64(0.5), seed=kind(2)) == inner
+        assert {type(i) for fold in (inner, *mt.loso_folds([kind(i % 3) for i in range(9)])) for i in fold[0]} == {int}

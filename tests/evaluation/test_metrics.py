@@ -120,7 +120,7 @@ def test_bad_labels(predicted, target, settings, error, message):
         mt.confusion_matrix(predicted, target, **settings)
     for score in (mt.uf1, mt.uar, mt.war):
         with pytest.raises(error, match=message):
-            score(predicted, target, **settings)
+            score(predicted=predicted, target=target, **settings)
 
 
 @pytest.mark.parametrize(
@@ -140,6 +140,29 @@ def test_bad_counts(confusion, error, message):
     for score in (mt.uf1, mt.uar, mt.war, mt.class_scores):
         with pytest.raises(error, match=message):
             score(confusion)
+
+
+def test_the_order_of_scikit_learn_is_no_other_score():
+    truth, guess = [0, 0, 0, 1], [0, 0, 1, 1]
+    assert mt.uar(predicted=guess, target=truth) == pytest.approx(5 / 6)
+    assert mt.uar(predicted=truth, target=guess) == 0.75  # the mean precision, asked for by name
+    for one, other in ((truth, guess), (guess, truth), (np.array(truth), torch.tensor(guess)), ([0], [0])):
+        with pytest.raises(TypeError, match=r"does not say which .* Write uar\(predicted=..., target=...\)"):
+            mt.uar(one, other)
+    for score in (mt.uf1, mt.war):
+        assert score(truth, guess) == score(guess, truth) == score(predicted=guess, target=truth)
+    logits = torch.eye(2)[guess]
+    assert (
+        mt.uar(logits, truth) == mt.uar(logits, target=truth) == mt.uar(truth, predicted=guess) == pytest.approx(5 / 6)
+    )
+    assert mt.uar(guess, target=truth) == pytest.approx(5 / 6)
+    with pytest.raises(ValueError, match="target must be class indices"):
+        mt.uar(predicted=truth, target=logits)
+    for wrong in ((guess, truth, 3), (guess, truth, guess)):
+        with pytest.raises(TypeError, match="uar takes predicted and target"):
+            mt.uar(*wrong)
+    with pytest.raises(TypeError, match="uar takes predicted and target"):
+        mt.uar(guess, predicted=guess, target=truth)
 
 
 def test_bad_settings():
@@ -210,3 +233,13 @@ def test_a_ragged_list_is_named_by_its_type():
 def test_scores_need_no_scikit_learn():
     script = "import sys; sys.modules['sklearn'] = None; import mertools as mt; print(mt.uf1([0, 1], [0, 1]))"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout == "1.0\n"
+
+
+def test_numbers_of_classes_of_numpy_and_tensors():
+    truth = np.array([0, 1, 2, 2])
+    for classes in (truth.max() + 1, torch.tensor(truth).max() + 1, np.uint8(3)):
+        assert mt.confusion_matrix(predicted=truth, target=truth, num_classes=classes).shape == (3, 3)
+        assert mt.uf1([[1, 0, 0], [0, 1, 0], [0, 0, 0]], num_classes=classes, absent="zero") == pytest.approx(2 / 3)
+    for classes in (True, 3.0, "3"):
+        with pytest.raises(ValueError, match="num_classes must be a positive integer"):
+            mt.uf1([[1, 0, 0], [0, 1, 0], [0, 0, 0]], num_classes=classes)

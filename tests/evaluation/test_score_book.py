@@ -36,12 +36,19 @@ def test_pooled_scores_are_those_of_all_predictions():
         )
     assert len(book) == 60
     assert torch.equal(book.confusion, mt.confusion_matrix(guess, truth, num_classes=3))
-    assert (book.uf1(), book.uar(), book.war()) == (mt.uf1(guess, truth), mt.uar(guess, truth), mt.war(guess, truth))
+    assert (book.uf1(), book.uar(), book.war()) == (
+        mt.uf1(guess, truth),
+        mt.uar(predicted=guess, target=truth),
+        mt.war(guess, truth),
+    )
     by_fold = book.per("fold")
     assert list(by_fold) == [f"s{i}" for i in range(1, 8)]
     rows = [i for i, name in enumerate(people) if name == "s3"]
     assert by_fold["s3"] == mt.Scores(
-        mt.uf1(guess[rows], truth[rows]), mt.uar(guess[rows], truth[rows]), mt.war(guess[rows], truth[rows]), len(rows)
+        mt.uf1(guess[rows], truth[rows]),
+        mt.uar(predicted=guess[rows], target=truth[rows]),
+        mt.war(guess[rows], truth[rows]),
+        len(rows),
     )
     assert book.uf1() != pytest.approx(np.mean([scores.uf1 for scores in by_fold.values()]), abs=1e-4)
 
@@ -187,7 +194,9 @@ def test_interval_by_brute_force():
     for _ in range(1500):
         drawn = [row for who in rng.choice(sorted(rows), len(rows)) for row in rows[who]]
         for name, values in found.items():
-            values.append(getattr(mt, name)([row.predicted for row in drawn], [row.target for row in drawn]))
+            values.append(
+                getattr(mt, name)(predicted=[row.predicted for row in drawn], target=[row.target for row in drawn])
+            )
     for name, values in found.items():
         low, high = book.interval(name, level=0.9)
         assert low < getattr(book, name)() < high
@@ -344,3 +353,47 @@ def test_two_predictions_for_one_clip(world):
 def test_a_group_of_others(world):
     with pytest.raises(ValueError, match="group must be one that this process belongs to"):
         world(filled()).gather("others")
+
+
+# --- the summary ----------------------------------------------------------------------------------------------------
+
+
+def test_the_table():
+    book = mt.ScoreBook(["negative", "positive"], selection="inner split")
+    for i in range(4):
+        book.add([0, i % 2], [0, 1], clips=[f"{i}/a", f"{i}/b"], subjects=f"s{i}")
+    low, high = book.interval("uf1")
+    assert str(book).splitlines() == [
+        "8 clips, 4 subjects, 2 classes",
+        "selection: inner split",
+        "",
+        f"UF1  0.7333  [{low:.4f}, {high:.4f}]",
+        "UAR  0.7500  [0.5000, 1.0000]",
+        "WAR  0.7500  [0.5000, 1.0000]",
+        "95 % intervals over 4 subjects",
+        "",
+        "class     precision  recall      F1  clips",
+        "negative     0.6667  1.0000  0.8000      4",
+        "positive     1.0000  0.5000  0.6667      4",
+        "",
+        "true \\ predicted  negative  positive",
+        "negative                 4         0",
+        "positive                 2         2",
+    ]
+
+
+def test_a_summary_with_other_settings():
+    book = mt.ScoreBook(["a", "b", "c"])
+    book.add([0, 1], [0, 1], clips=["x", "y"], subjects=["s1", "s2"])
+    summary = book.summary(absent="zero", level=0.5, repeats=10, seed=3)
+    assert (summary["uf1"], summary["absent"]) == (book.uf1(absent="zero"), "zero")
+    assert {key: summary["intervals"][key] for key in ("over", "units", "level", "repeats", "seed")} == {
+        "over": "subject", "units": 2, "level": 0.5, "repeats": 10, "seed": 3,
+    }  # fmt: skip
+
+
+def test_settings_of_numpy_are_written_as_numbers(tmp_path):
+    book = filled()
+    given = book.summary(level=np.float32(0.5), repeats=np.int64(10), seed=torch.tensor(3))
+    assert json.loads(json.dumps(given)) == json.loads(json.dumps(book.summary(level=0.5, repeats=10, seed=3)))
+    assert book.interval(repeats=np.int64(10), seed=np.uint8(3)) == book.interval(repeats=10, seed=3)

@@ -4,6 +4,7 @@ import json
 import pytest
 
 import mertools as mt
+from mertools.evaluation.score_io import _aligned
 
 CLASSES = ("négatif", "=1+1", "surprise")
 
@@ -51,7 +52,7 @@ def test_no_cell_is_a_formula(book, tmp_path):
     with (tmp_path / "book.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["clip", "subject", "dataset", "fold", "target", "predicted", "selection"]
-    assert all(cell[:1] not in ("=", "+", "-", "@", "＝") for row in rows for cell in row)
+    assert [cell for row in rows for cell in row if cell[:1] in ("=", "+", "-", "@", "＝")] == ["+1", "-1"]  # numbers
     assert {row[6] for row in rows[1:]} == {"'-inner split, 20 %"}
 
 
@@ -60,6 +61,22 @@ def test_a_spreadsheet_program_may_have_saved_it(book, tmp_path):
     text = (tmp_path / "book.csv").read_text(encoding="utf-8")
     (tmp_path / "saved.csv").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert mt.ScoreBook.read_csv(tmp_path / "saved.csv", classes=CLASSES) == book
+
+
+def test_classes_by_a_synonym(tmp_path):
+    book = mt.ScoreBook(["happy", "contempt"])
+    book.add([0, 1, 1], [0, 0, 1], clips=list("abc"), subjects="s")
+    book.write_csv(tmp_path / "book.csv")
+    found = mt.ScoreBook.read_csv(tmp_path / "book.csv", classes=["Contempt", "happiness"])
+    assert found.confusion.flip(0, 1).equal(book.confusion)
+
+
+def test_an_apostrophe_that_was_there_and_blanks_stay(tmp_path):
+    book = mt.ScoreBook(CLASSES, selection=" ")
+    clips = ["'=1", "''=1", "'tis", " a", "'", "=1", "'+1", "\u00a0b "]
+    book.add([0] * 8, [0] * 8, clips=clips, subjects=None)
+    book.write_csv(tmp_path / "book.csv")
+    assert mt.ScoreBook.read_csv(tmp_path / "book.csv", classes=CLASSES) == book
 
 
 def test_classes_in_another_order(book, tmp_path):
@@ -83,7 +100,7 @@ HEAD = "clip,subject,dataset,fold,target,predicted,selection\n"
         (HEAD + ",s,,,x,x,\n", "row 2: clip must be names, got an empty one"),
         (HEAD + "a,s,,,x,y,\na,t,,,x,y,\n", "row 3: clip 'a' is already in row 2"),
         (HEAD + "a,s,,,x,y,one\nb,s,,,x,y,two\n", "row 3: selection is 'two', in the rows before it was 'one'"),
-        (HEAD + 'a,"s,,,x,y,\n', "row 2: is no CSV"),
+        (HEAD + 'a,"s,,,x,y,\n', "row 2: is no csv"),
         (HEAD + 'a,"s\n1",,,x,y,\n', "subject must be text without control characters"),
     ],
 )
@@ -130,12 +147,20 @@ def test_no_json_at_all(book, tmp_path):
     path = tmp_path / "cut.json"
     book.write_json(path)
     path.write_bytes(path.read_bytes()[:-60])
-    with pytest.raises(ValueError, match=r"cut.json, line \d+: is no JSON"):
+    with pytest.raises(ValueError, match=r"cut.json can't be read as JSON: .*\(line \d+\)"):
         mt.ScoreBook.read_json(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="is no text in UTF-8"):
+    with pytest.raises(ValueError, match="can't be read as JSON: 'utf-8' codec"):
         mt.ScoreBook.read_json(path)
+    with pytest.raises(ValueError, match="row 1: the columns must be clip"):
+        mt.ScoreBook.read_csv(path, classes=CLASSES)
+    path.write_bytes(b"clip\xff")
+    with pytest.raises(ValueError, match=r"cut.json is not UTF-8 \(row 1\)"):
+        mt.ScoreBook.read_csv(path, classes=CLASSES)
     path.write_text("[]")
+    with pytest.raises(ValueError, match="must hold a JSON object, it holds list"):
+        mt.ScoreBook.read_json(path)
+    path.write_text("{}")
     with pytest.raises(ValueError, match="holds no scores"):
         mt.ScoreBook.read_json(path)
     with pytest.raises(FileNotFoundError, match="path must be a file of scores, there is none"):
@@ -155,3 +180,7 @@ def test_a_failed_write_leaves_the_old_file(book, tmp_path, monkeypatch):
         (book + mt.ScoreBook(CLASSES, selection=book.selection)).write_json(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["book.json"]
+
+
+def test_alignment_without_trailing_blanks():
+    assert _aligned([["a", "b"], ["long", ""]]) == ["a     b", "long"]

@@ -1,6 +1,10 @@
+import copy
+import inspect
 import json
+import pickle
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,7 +37,7 @@ def build(name, config):
 def test_there_and_back(name, tmp_path):
     model = build(name, CONFIGS[name])
     state = torch.get_rng_state()
-    mt.save_model(model, tmp_path / "model", CONFIGS[name])
+    mt.save_model(model, tmp_path / "model")
     loaded = mt.load_model(tmp_path / "model")
     assert torch.equal(torch.get_rng_state(), state)
     assert type(loaded) is type(model)
@@ -41,6 +45,11 @@ def test_there_and_back(name, tmp_path):
     assert not loaded.training
     assert [p.requires_grad for p in loaded.parameters()] == [p.requires_grad for p in model.parameters()]
     torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert config.items() >= {**CONFIGS[name], "class": name}.items() or name == "TwoBranch"
+    assert config.keys() >= inspect.signature(type(model)).parameters.keys() - {"device", "dtype"}
+    again = pickle.loads(pickle.dumps(copy.deepcopy(loaded)))  # copies remember it, too
+    assert json.loads((mt.save_model(again, tmp_path / "again") / "config.json").read_text()) == config
 
 
 def test_every_public_module_with_weights_can_be_saved():
@@ -50,43 +59,62 @@ def test_every_public_module_with_weights_can_be_saved():
 
 
 def test_outputs_and_dtype(tmp_path):
-    config = {"num_classes": 5, **SMALL}
-    model = mt.TSFmicro(**config).double().eval()
+    model = mt.TSFmicro(5, **SMALL).double().eval()
     images = torch.randn(2, 3, 32, 32, dtype=torch.float64), torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    loaded = mt.load_model(mt.save_model(model, tmp_path, config))
+    loaded = mt.load_model(mt.save_model(model, tmp_path))
     assert torch.equal(loaded(*images), model(*images))
 
 
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"dim": 14, "num_heads": 7}, r"RetNetTemporal.depth|blocks.1 is only in the one that it builds"),
-        ({"dim": 14, "depth": 1, "num_heads": 1}, r"blocks.0.retention.decay is \[.*\], not \[0.96875\]"),
-        ({"dim": 14, "depth": 1, "num_heads": 7, "causal": False}, r"RetNetTemporal.causal is True, not False"),
-        ({"dim": 14, "depth": 1, "num_heads": 7, "value_dim": 21}, r"blocks.0.retention.value_dim is 14, not 21"),
-        ({"dim": 14, "depth": 1, "num_heads": 7, "ffn_ratio": 2.0}, r"blocks.0.ffn.0.out_features is 56, not 28"),
-        ({"dim": 14, "depth": 1, "heads": 7}, r"config does not fit RetNetTemporal: .*'heads'"),
-    ],
-)
-def test_a_config_of_another_model_is_refused(config, message, tmp_path):
-    model = mt.RetNetTemporal(14, 1, 7)
-    with pytest.raises(ValueError, match=message):
-        mt.save_model(model, tmp_path / "model", config)
+def test_what_is_given_by_position_or_as_an_array_is_recorded(tmp_path):
+    decay = np.linspace(0.5, 0.9, 7, dtype=np.float32)
+    model = mt.Retention(np.int64(14), 7, decay=torch.as_tensor(decay), device="cpu", dtype=torch.float64)
+    loaded = mt.load_model(mt.save_model(model, tmp_path))
+    torch.testing.assert_close(loaded.log_decay, model.log_decay, atol=0, rtol=0)
+    assert loaded.in_proj.weight.dtype == torch.float64
+    assert json.loads((tmp_path / "config.json").read_text())["decay"] == decay.tolist()
+
+
+def test_a_part_is_written_as_it_is_now(tmp_path):
+    stem = mt.ManhattanRetNet(dims=(4, 8, 12, 28))
+    model = mt.RetNetTemporal(28, 1, 7, stem=stem)
+    model.stem = mt.ManhattanRetNet(dims=(8, 12, 16, 28), drop_path=0.3)
+    loaded = mt.load_model(mt.save_model(model, tmp_path))
+    assert str(loaded) == str(model)
+
+
+def test_what_was_changed_since_it_was_built_is_refused(tmp_path):
+    model = mt.ParallelFusion(7, 11, num_classes=3)
+    model.head = nn.Linear(11, 5)
+    with pytest.raises(ValueError, match=r"arguments of ParallelFusion build another model: .*another shape \['head"):
+        mt.save_model(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
-def test_a_forgotten_rate_is_seen_too(tmp_path):
-    config = {"dim": 14, "depth": 2, "num_heads": 7}
-    with pytest.raises(ValueError, match=r"blocks.1.drop_path.rate is 0.5, not 0.0: complete the config"):
-        mt.save_model(mt.RetNetTemporal(**config, drop_path=0.5), tmp_path, config)
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: mt.RetNetTemporal(14, 1, 7, norm=nn.RMSNorm), "norm is RMSNorm, which JSON can't write"),
+        (lambda: mt.TwoBranch(nn.Conv2d(3, 5, 3)), "net is a Conv2d, whose constructor's arguments are not recorded"),
+        (lambda: mt.attach_au_head(mt.AUHead(7), "linear"), "the arguments that built this WithAUHead are not known"),
+        (lambda: nn.Linear(3, 2), "pass them, .* or derive Linear from huggingface_hub.PyTorchModelHubMixin"),
+        (lambda: "AUHead", "model must be an nn.Module"),
+    ],
+)
+def test_what_can_not_be_written(build, message, tmp_path):
+    with pytest.raises(TypeError, match=message):
+        mt.save_model(build(), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+class Mine(nn.Module):
+    def __init__(self, width, tied=False):
+        super().__init__()
+        self.embed, self.fc = nn.Linear(width, 2), nn.Linear(width, 2)
+        if tied:
+            self.fc.weight = self.embed.weight
 
 
 def test_a_class_of_ones_own(tmp_path):
-    class Mine(nn.Module):
-        def __init__(self, width):
-            super().__init__()
-            self.fc = nn.Linear(width, 2)
-
     folder = mt.save_model(Mine(3), tmp_path, {"width": 3})
     assert isinstance(mt.load_model(folder, Mine), Mine)
     with pytest.raises(
@@ -95,11 +123,45 @@ def test_a_class_of_ones_own(tmp_path):
         mt.load_model(folder)
     with pytest.raises(ValueError, match="config is that of a Mine, not of AUHead"):
         mt.load_model(folder, mt.AUHead)
+    with pytest.raises(ValueError, match=r"arguments of Mine build another model: .*of another shape"):
+        mt.save_model(Mine(3), tmp_path, {"width": 4})
+    with pytest.raises(TypeError, match="config must hold what JSON can write"):
+        mt.save_model(Mine(3), tmp_path, {"width": 3, "x": torch.ones(1)})
+    with pytest.raises(TypeError, match="config must be a mapping"):
+        mt.save_model(Mine(3), tmp_path, 3)
+
+
+class Heir(mt.AUHead):
+    def __init__(self):
+        super().__init__(7, 5)
+
+
+def test_a_subclass_with_a_constructor_of_its_own(tmp_path):
+    with pytest.raises(TypeError, match="the arguments that built this Heir are not known"):
+        mt.save_model(Heir(), tmp_path)
+    assert isinstance(mt.load_model(mt.save_model(Heir(), tmp_path, {}), Heir), Heir)
+
+
+def test_arguments_that_are_given_all_the_same_must_be_right(tmp_path):
+    mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3})
+    with pytest.raises(ValueError, match="AUHead was built with num_aus=2, config has 18"):
+        mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 18})
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    model = Mine(3, tied=True)
+    folder = mt.save_model(model, tmp_path, {"width": 3, "tied": True})
+    loaded = mt.load_model(folder, Mine)
+    assert loaded.fc.weight is loaded.embed.weight
+    torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)
+    frozen = Mine(3, tied=True).requires_grad_(False)
+    mt.save_model(frozen, tmp_path, {"width": 3, "tied": True})
+    torch.testing.assert_close(mt.load_model(tmp_path, Mine).state_dict(), frozen.state_dict(), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("named", ["os.system", "Linear", None, ["TSFmicro"]])
 def test_a_config_can_not_name_other_code(named, tmp_path):
-    mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})
+    mt.save_model(mt.AUHead(3, 2), tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"in_features": 3, "num_aus": 2, "class": named}))
     with pytest.raises(ValueError, match="config names the class"):
         mt.load_model(tmp_path)
@@ -108,7 +170,7 @@ def test_a_config_can_not_name_other_code(named, tmp_path):
 def test_broken_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no config.json"):
         mt.load_model(tmp_path)
-    mt.save_model(mt.AUHead(3, 2), tmp_path, {"in_features": 3, "num_aus": 2})
+    mt.save_model(mt.AUHead(3, 2), tmp_path)
     good = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(good[:-3])
     with pytest.raises(ValueError, match="can't be read"):
@@ -123,19 +185,10 @@ def test_broken_folders(tmp_path):
             mt.load_model(tmp_path)
 
 
-def test_what_can_not_be_written(tmp_path):
-    with pytest.raises(TypeError, match="config must hold what JSON can write"):
-        mt.save_model(mt.AUHead(3), tmp_path, {"in_features": 3, "x": torch.ones(1)})
-    with pytest.raises(TypeError, match="config must be a mapping"):
-        mt.save_model(mt.AUHead(3), tmp_path, 3)
-    with pytest.raises(TypeError, match="model must be an nn.Module"):
-        mt.save_model("AUHead", tmp_path, {})
-
-
 def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     with pytest.raises(ImportError, match=r"save_model needs safetensors: pip install 'mertools\[hub\]'"):
-        mt.save_model(mt.AUHead(3), tmp_path, {"in_features": 3})
+        mt.save_model(mt.AUHead(3), tmp_path)
 
 
 def test_the_hub_mixin_reads_and_writes_the_same_folders(monkeypatch, tmp_path):
@@ -156,5 +209,23 @@ def test_the_hub_mixin_reads_and_writes_the_same_folders(monkeypatch, tmp_path):
     assert type(plain) is mt.TSFmicro
     assert torch.equal(plain(*images), expected)
 
-    mt.save_model(plain, tmp_path / "ours", config)
+    mt.save_model(plain, tmp_path / "ours")
     assert torch.equal(Hosted.from_pretrained(tmp_path / "ours").eval()(*images), expected)
+    assert torch.equal(mt.load_model(mt.save_model(model, tmp_path / "own"), Hosted)(*images), expected)
+
+
+def test_tied_weights_and_the_hub_mixin(monkeypatch, tmp_path):
+    """A tied weight is under one name in the file; which one is each writer's choice."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub = pytest.importorskip("huggingface_hub")
+
+    class Hosted(Mine, hub.PyTorchModelHubMixin):
+        pass
+
+    model = Hosted(3, tied=True)
+    model.save_pretrained(tmp_path / "theirs")
+    mt.save_model(model, tmp_path / "ours")
+    for folder in ("theirs", "ours"):
+        for loaded in (mt.load_model(tmp_path / folder, Hosted), Hosted.from_pretrained(tmp_path / folder)):
+            assert loaded.fc.weight is loaded.embed.weight
+            torch.testing.assert_close(loaded.state_dict(), model.state_dict(), atol=0, rtol=0)

@@ -3,46 +3,46 @@ import torch
 from torch import nn
 
 import mertools as mt
-from mertools.retention import micro_batches as slices
-from mertools.retention.micro_batches import images_at_a_time, in_slices, sliceable
+from mertools.retention import micro_batches
+from mertools.retention.micro_batches import in_micro_batches, micro_batch_size, splittable
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_equal_whatever_the_slices(count, layout):
+def test_equal_whatever_the_size(count, layout):
     conv = nn.Conv2d(3, 5, 3).to(memory_format=layout)
     x = torch.randn(count, 3, 7, 11).contiguous(memory_format=layout)
     sizes = []
     with torch.no_grad():
-        y = in_slices(lambda part: sizes.append(len(part)) or conv(part), x, slices._SLICE_BYTES // 2)
+        y = in_micro_batches(lambda part: sizes.append(len(part)) or conv(part), x, micro_batches._MAP_BYTES // 2)
         torch.testing.assert_close(y, conv(x))
     assert sizes == {0: [0], 1: [1], 4: [2, 2], 7: [2, 2, 2, 1]}[count]
     assert not count or y.is_contiguous(memory_format=layout)
 
 
 def test_at_least_one_image():
-    assert images_at_a_time(10**12) == 1
-    assert images_at_a_time(0) == slices._SLICE_BYTES
+    assert micro_batch_size(10**12) == 1
+    assert micro_batch_size(0) == micro_batches._MAP_BYTES
 
 
-def test_when_a_batch_may_be_sliced():
+def test_when_a_batch_may_be_split():
     net, x = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), torch.randn(2, 3, 5, 7)
-    assert not sliceable(net.eval(), x)  # gradients
+    assert not splittable(net.eval(), x)  # gradients
     with torch.no_grad():
-        assert sliceable(net, x)
-        assert not sliceable(net.train(), x)
+        assert splittable(net, x)
+        assert not splittable(net.train(), x)
         net.eval()
         handle = net[0].register_forward_hook(lambda *_: None)
-        assert not sliceable(net, x)
+        assert not splittable(net, x)
         handle.remove()
-        assert not sliceable(nn.Sequential(net, nn.BatchNorm2d(4, track_running_stats=False)).eval(), x)
-        assert not sliceable(net, x.to("meta"))
+        assert not splittable(nn.Sequential(net, nn.BatchNorm2d(4, track_running_stats=False)).eval(), x)
+        assert not splittable(net, x.to("meta"))
 
 
 @torch.no_grad()
 def test_vmap():
     conv, x = nn.Conv2d(3, 5, 3), torch.randn(2, 4, 3, 7, 11)
-    got = torch.func.vmap(lambda batch: in_slices(conv, batch, slices._SLICE_BYTES))(x)
+    got = torch.func.vmap(lambda batch: in_micro_batches(conv, batch, micro_batches._MAP_BYTES))(x)
     torch.testing.assert_close(got, torch.stack([conv(part) for part in x]))
 
 
@@ -58,15 +58,15 @@ def test_made_on_the_meta_device():
 
 @pytest.fixture
 def one_by_one(monkeypatch):
-    monkeypatch.setattr(slices, "_SLICE_BYTES", 1)
+    monkeypatch.setattr(micro_batches, "_MAP_BYTES", 1)
 
 
-def test_the_backbone_is_the_same_in_slices(one_by_one, monkeypatch):
+def test_the_backbone_is_the_same_in_micro_batches(one_by_one, monkeypatch):
     net, x = mt.ManhattanRetNet(dims=(4, 8, 12, 16)).eval(), torch.randn(3, 3, 33, 47)
     with torch.no_grad():
-        sliced = net(x)
-        monkeypatch.setattr(slices, "_SLICE_BYTES", 1 << 30)
-        torch.testing.assert_close(sliced, net(x), atol=1e-5, rtol=1e-5)
+        split = net(x)
+        monkeypatch.setattr(micro_batches, "_MAP_BYTES", 1 << 30)
+        torch.testing.assert_close(split, net(x), atol=1e-5, rtol=1e-5)
 
 
 def test_hooks_are_handed_the_whole_batch(one_by_one):
@@ -77,7 +77,7 @@ def test_hooks_are_handed_the_whole_batch(one_by_one):
     assert seen == [3]
 
 
-def test_checkpointing_in_slices(one_by_one):
+def test_checkpointing_in_micro_batches(one_by_one):
     """The same gradients, batch norm counts every batch once, and less is kept."""
     torch.manual_seed(3)
     plain, saving = (mt.ManhattanRetNet(dims=(4, 8, 12, 16), drop_path=0.0, checkpoint=c) for c in (False, True))

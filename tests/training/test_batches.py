@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 import mertools as mt
@@ -47,3 +48,10 @@ def test_bad_settings():
             mt.ClipBatches(**settings)
     with pytest.raises(ValueError, match="epoch must be"):
         mt.ClipBatches(4, 2).set_epoch(-1)
+
+
+def test_numbers_of_numpy_are_numbers():
+    numbers = {"rank": np.int64(1), "world": np.int32(2), "seed": np.uint8(3)}
+    batches = mt.ClipBatches(np.int64(17), np.int16(8), **numbers)
+    assert list(batches) == list(mt.ClipBatches(17, 8, rank=1, world=2, seed=3))
+    assert {type(value) for value in (batches.num_clips, batches.rank, batches.world, batches.seed)} == {int}
