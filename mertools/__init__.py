@@ -56,6 +56,7 @@ from mertools.clips.resample import resample_clip
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
+from mertools.evaluation.meters import UAR, UF1, WAR
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook, Scores
 from mertools.evaluation.score_io import Prediction
@@ -94,6 +95,9 @@ __all__ = [
     "CLASS_SETS",
     "EXPRESSIONS",
     "PROTOCOLS",
+    "UAR",
+    "UF1",
+    "WAR",
     "AUHead",
     "AUPriorLoss",
     "ActionUnitTable",

@@ -34,7 +34,7 @@ from mertools.spotting.spot import video_fps, video_frames
 from mertools.spotting.timeline import MotionCurve, plot_timeline, thumbnail, wanted_frames
 
 _PATIENCE = 2.0  # seconds before what is being done is told
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -352,7 +352,7 @@ def _videos_inside(folder: Path) -> list[Path]:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     if any(path.name.lower().endswith(IMAGES) for path in inside):
         return []
-    return [path for path in inside if path.suffix.lower() in _VIDEOS]
+    return [path for path in inside if path.suffix.lower() in VIDEOS]
 
 
 def _in_the_way(plot: Path, clip: Path) -> str:
@@ -391,7 +391,7 @@ def _read(clip: str, size: int | None, box: Sequence[int] | None = None) -> Tens
 def _videos(folder: Path) -> str:
     """The videos of a folder that holds no images, as they would be named."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
+    videos = [name for name in names if Path(name).suffix.lower() in VIDEOS]
     images = any(name.lower().endswith(IMAGES) for name in names)
     if images or not videos:
         return ""

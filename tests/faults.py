@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 import mertools as mt
-from mertools import plots
+from mertools import cli, plots
 from mertools._files import append_line, atomic_folder, atomic_write, read_record, write_record
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected

@@ -32,6 +32,7 @@ _PART = 256  # frames at a time: beside the small frames, memory does not grow w
 _TOGETHER = 32  # frames that are warped at a time
 _HALF_SIDE = 8  # pixels of a block at half the size, where neighbouring frames are compared
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
+_JUMP, _CUT, _OUTSTANDING, _AROUND = 0.3, 0.5, 4.0, 5  # of the contrast; times what is usual within so many frames
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
 _TOLERANCE = 0.05  # of the gradient: a remainder below it says nothing
@@ -157,6 +158,30 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
         whole + remaining,
         blocks.grid,
     )
+
+
+def find_cuts(small: Tensor) -> list[int]:
+    """First frames after a hard cut, in small grey frames ``(t, h, w)``.
+
+    At a cut most blocks change in a way that neither motion nor light explains, and do not in the frames around it.
+    """
+    t = len(small)
+    if t < 2:
+        return []
+    coarse = F.adaptive_avg_pool2d(small.unsqueeze(1), 14).flatten(1)
+    jump = (coarse[1:] - coarse[:-1]).square().mean(1)
+    contrast = torch.minimum(coarse.var(1)[1:], coarse.var(1)[:-1])
+    suspect = (jump > _JUMP * contrast) & (jump > _OUTSTANDING * jump.median())
+    layout = _Layout.of((small.shape[1] // 2, small.shape[2] // 2), _HALF_SIDE, 1)
+    cuts = []
+    for i in suspect.nonzero().flatten().tolist():
+        first, last = max(i - _AROUND, 0), min(i + 2 + _AROUND, t)
+        unexplained = neighbour_motion(_levelled(small[first:last].clone()), layout)[1].median(1).values
+        here = float(unexplained[i - first])
+        beside = torch.cat((unexplained[: i - first], unexplained[i - first + 1 :]))
+        if here > _CUT and (not len(beside) or here > _OUTSTANDING * float(beside.median())):
+            cuts.append(i + 1)
+    return cuts
 
 
 def _levelled(small: Tensor) -> Tensor:

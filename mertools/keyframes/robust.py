@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mertools.keyframes.motion import Motion, clip_motion
+from mertools.keyframes.motion import Motion, clip_motion, find_cuts, is_picture, picture_motion, small_frames
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
@@ -36,6 +37,7 @@ _SHAPE = 0.05  # of the movement: how far from a trapezoid faces move
 _SAME = 2e-5  # of the movement: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
 _SHARPEN = 5  # frames
+_STRETCH = 8  # frames between two cuts that are searched
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
@@ -58,7 +60,36 @@ def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> F
     part = clip[reach.start : reach.stop]
     if all(torch.equal(frame, part[0]) for frame in part[1:]):
         return nothing_moves(len(clip), keys)
+    if is_picture(part.shape[1:]) and len(part) > 2:
+        return key_frames_of_pictures(small_frames(part), reach, keys)
     return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, reach, keys)
+
+
+def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, int, int] | None = None) -> Found:
+    """Key frames from the small grey pictures of the search range, which are overwritten; never across a hard cut.
+
+    Of the stretches between cuts, it is that of the annotated apex, or the one with the most evidence.
+    """
+    cuts = find_cuts(small)
+    if not cuts:
+        return key_frames_of_motion(picture_motion(small), reach, keys)
+    stretches = list(pairwise([0, *cuts, len(small)]))
+    if keys is not None:
+        apex = keys[1] - reach.start
+        stretches = [(first, stop) for first, stop in stretches if first <= apex < stop]
+    else:
+        stretches = [s for s in stretches if s[1] - s[0] >= _STRETCH] or [max(stretches, key=lambda s: s[1] - s[0])]
+    found = []
+    for first, stop in stretches:
+        part = small[first:stop]
+        inside = keys and (max(keys[0], reach.start + first), keys[1], min(keys[2], reach.start + stop - 1))
+        if len(part) < 3 or all(torch.equal(frame, part[0]) for frame in part[1:]):
+            start = reach.start + first
+            still = nothing_moves(len(part), inside and (inside[0] - start, inside[1] - start, inside[2] - start))
+            found.append(still._replace(**{name: getattr(still, name) + start for name in ("onset", "apex", "offset")}))
+        else:
+            found.append(key_frames_of_motion(picture_motion(part.clone()), reach.within(first, stop), inside))
+    return max(found, key=lambda one: one.evidence)
 
 
 def nothing_moves(t: int, keys: tuple[int, int, int] | None) -> Found:
@@ -73,6 +104,16 @@ class SearchRange(NamedTuple):
     stop: int
     t: int
     windows: Windows | None
+
+    def within(self, first: int, stop: int) -> SearchRange:
+        """Only the frames from ``first`` to before ``stop``, counted from the start of this range."""
+        windows = self.windows and Windows(
+            *(
+                (min(max(a - first, 0), stop - first - 1), min(max(b - first, 0), stop - first - 1))
+                for a, b in self.windows
+            )
+        )
+        return SearchRange(self.start + first, self.start + stop, self.t, windows)
 
 
 def search_range(t: int, keys: tuple[int, int, int] | None) -> SearchRange:

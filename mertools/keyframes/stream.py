@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mertools.clips.read import chosen_frames, clip_frames
 from mertools.keyframes.distance import distance_between
-from mertools.keyframes.motion import is_picture, picture_motion, small_frames
+from mertools.keyframes.motion import is_picture, small_frames
 from mertools.keyframes.records import KeyFrames
-from mertools.keyframes.robust import Found, key_frames_of_motion, nothing_moves, search_range
+from mertools.keyframes.robust import Found, key_frames_of_pictures, nothing_moves, search_range
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 __all__: list[str] = []
@@ -64,7 +64,7 @@ def stream_key_frames(
         return _key_frames(nothing_moves(t, annotation), torch.zeros(()))
     scaled = None if annotation is None else (annotation[0] // stride, annotation[1] // stride, annotation[2] // stride)
     reach = search_range(len(pictures), scaled)
-    found = key_frames_of_motion(picture_motion(pictures[reach.start : reach.stop].clone()), reach, scaled)
+    found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
     found = Found(onset, apex, offset, found.evidence, tuple(stride * width for width in found.spread))
     if not isinstance(source, (str, os.PathLike)):
@@ -75,7 +75,7 @@ def stream_key_frames(
         reach = search_range(t, (onset, apex, offset))
         frames = clip_frames(source, start=reach.start, stop=reach.stop)
         again = torch.cat([small_frames(frame[None]) for frame in frames])
-        found = key_frames_of_motion(picture_motion(again), reach, (onset, apex, offset))
+        found = key_frames_of_pictures(again, reach, (onset, apex, offset))
     pair = [next(clip_frames(source, start=i, stop=i + 1)) for i in (found.onset, found.apex)]
     return _key_frames(found, distance_between(*pair))
 
