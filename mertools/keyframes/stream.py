@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from mertools._checks import channels_first
 from mertools.clips.read import chosen_frames, clip_frames
 from mertools.keyframes.distance import distance_between
 from mertools.keyframes.motion import is_picture, small_frames
@@ -66,7 +67,8 @@ def stream_key_frames(
     reach = search_range(len(pictures), scaled)
     found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
-    found = Found(onset, apex, offset, found.evidence, tuple(stride * width for width in found.spread))
+    first_width, apex_width, last_width = (stride * width for width in found.spread)
+    found = Found(onset, apex, offset, found.evidence, (first_width, apex_width, last_width))
     if not isinstance(source, (str, os.PathLike)):
         change = (pictures[onset // stride] - pictures[apex // stride]).double().norm()
         pixels = first.numel() / pictures[0].numel()
@@ -163,9 +165,13 @@ def _frames(source: Source) -> Iterator[Tensor]:
     first: Tensor | None = None
     for i, frame in enumerate(source):
         if not isinstance(frame, Tensor):
+            mend = ": torch.from_numpy(frame).permute(2, 0, 1) makes one" if hasattr(frame, "shape") else ""
             raise TypeError(
-                f"frames must be a tensor (b, t, ...), a path, or yield tensors, got {type(frame).__name__}"
+                f"frames must be a tensor (b, t, ...), a path, or yield tensors, got {type(frame).__name__}{mend}"
             )
+        if first is None and (frame.ndim > 3 or (turned := channels_first("frame", tuple(frame.shape)))):
+            mend = "search one clip at a time, clip[None]" if frame.ndim > 3 else turned.removeprefix(": ")
+            raise ValueError(f"frames must yield images (c, h, w), got shape {tuple(frame.shape)}: {mend}")
         first = frame if first is None else first
         if frame.shape != first.shape or frame.dtype != first.dtype:
             raise ValueError(

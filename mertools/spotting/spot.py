@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_count, check_number
+from mertools._checks import channels_first, check_count, check_number
 from mertools.clips.read import check_box, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
 from mertools.spotting.framing import watched
@@ -161,6 +161,8 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     if isinstance(source, Tensor):
         if source.ndim < 3:
             raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}")
+        if source.ndim == 4 and (turn := channels_first("frames", tuple(source.shape))):
+            raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}{turn}")
         if source.ndim == 5:
             raise ValueError(
                 f"frames must be one clip (t, c, h, w), got a batch of shape {tuple(source.shape)}: pass frames[0]"
