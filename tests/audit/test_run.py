@@ -290,7 +290,7 @@ def test_repairs_are_said(tmp_path, capsys):
     ("change", "message"),
     [
         ({"--dataset": "casme9"}, "dataset must be one of"),
-        ({"--dataset": "smic"}, "row 1: no column 'OnsetF', 'OffsetF' of smic"),
+        ({"--dataset": "smic"}, "12 of 12 rows are named as those of casme2, and none as those of smic"),
         ({"--frames": "nowhere"}, "frames must be the folder"),
         ({"--out": "nowhere/x.xlsx"}, "existing folder"),
         ({"--out": "x.txt"}, "out must be an .xlsx or .csv"),
