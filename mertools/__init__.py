@@ -4,7 +4,7 @@ Key frames      FrameSelector, select_keyframes, KeyFrames, pairwise_distance   
 Action units    AUPriorLoss, attach_au_head, AUHead, au_prior, au_pos_weight       AU-DFER
                 estimate_au_prior, read_openface, facs_labels, FocalLoss, ...
 Retention       Retention, RetNetTemporal, ManhattanRetention, ManhattanRetNet     TSFmicro, RetNet
-                FramePool, pool_frames, load_torchscale
+                LSTMShape, FramePool, pool_frames, load_torchscale, chunkwise_retention, ...
 Fusion          SpatialTransformer, ParallelFusion                                 TSFmicro
 Models          TSFmicro, TwoBranch, load_published, load_rmt                      TSFmicro, GAMDSS
 Annotations     read_annotations, check_dataset, apply_protocol, ClipDataset       GAMDSS
@@ -56,6 +56,7 @@ from mertools.clips.resample import resample_clip
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
+from mertools.evaluation.meters import UAR, UF1, WAR
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook, Scores
 from mertools.evaluation.score_io import Prediction
@@ -68,14 +69,17 @@ from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
-from mertools.models.pretrained import load_published, load_rmt, load_torchscale
+from mertools.models.pretrained import load_published, load_rmt, load_torchscale, load_yet_another_retnet
 from mertools.models.tsfmicro import TSFmicro
 from mertools.models.two_branch import TwoBranch
 from mertools.plots import plot_au_prior, plot_confusion, plot_keyframes
 from mertools.retention.backbone import ManhattanRetNet
-from mertools.retention.layer import Retention, RetentionState
+from mertools.retention.forms import chunkwise_retention, recurrent_retention, retention_step, two_sided_retention
+from mertools.retention.layer import Retention, RetentionState, default_decay
+from mertools.retention.lstm_shape import LSTMShape
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.landmarks import read_landmarks
 from mertools.spotting.record import Expression
 from mertools.spotting.spot import iter_expressions, spot_expressions
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
@@ -91,6 +95,9 @@ __all__ = [
     "CLASS_SETS",
     "EXPRESSIONS",
     "PROTOCOLS",
+    "UAR",
+    "UF1",
+    "WAR",
     "AUHead",
     "AUPriorLoss",
     "ActionUnitTable",
@@ -116,6 +123,7 @@ __all__ = [
     "FrameSelector",
     "Geometry",
     "KeyFrames",
+    "LSTMShape",
     "LogitAdjustedLoss",
     "ManhattanRetNet",
     "ManhattanRetention",
@@ -152,10 +160,12 @@ __all__ = [
     "audit_table",
     "check_dataset",
     "check_fold",
+    "chunkwise_retention",
     "class_scores",
     "class_weights",
     "clip_au_labels",
     "confusion_matrix",
+    "default_decay",
     "detach_au_head",
     "drawn_portrait",
     "estimate_au_prior",
@@ -176,6 +186,7 @@ __all__ = [
     "load_rmt",
     "load_torchscale",
     "load_weights",
+    "load_yet_another_retnet",
     "lodo_folds",
     "loso_folds",
     "magnify_motion",
@@ -191,9 +202,12 @@ __all__ = [
     "read_au_labels",
     "read_clip",
     "read_facs",
+    "read_landmarks",
     "read_openface",
+    "recurrent_retention",
     "repair_annotations",
     "resample_clip",
+    "retention_step",
     "save_checkpoint",
     "save_model",
     "save_weights",
@@ -205,6 +219,7 @@ __all__ = [
     "synthetic_clip",
     "synthetic_dataset",
     "transform_clip",
+    "two_sided_retention",
     "uar",
     "uf1",
     "war",

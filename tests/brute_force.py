@@ -49,7 +49,7 @@ def brute_clip(clip):
 
 
 def naive_retention(layer, x, causal=True):
-    """REFERENCE §4 written out, weights to output: explicit D, complex rotation, no chunks."""
+    """REFERENCE §4 written out, weights to output: explicit D over the root of its row sums, complex rotation."""
     n, dk = layer.num_heads, layer.dim // layer.num_heads
     b, t, _ = x.shape
     weights = layer.in_proj.weight.split([layer.dim, layer.dim, layer.value_dim] + [layer.value_dim] * layer.gate)
@@ -66,7 +66,8 @@ def naive_retention(layer, x, causal=True):
     apart = step[:, None] - step
     gamma = layer.log_decay.exp() if layer.log_decay is not None else layer.decay_logit.sigmoid()
     mask = gamma.to(x.dtype)[:, None, None] ** apart.abs()
-    y = (scores * (mask * (apart >= 0) if causal else mask)) @ v
+    mask = mask * (apart >= 0) if causal else mask
+    y = (scores * mask / mask.sum(-1, keepdim=True).sqrt()) @ v  # as torchscale does; the RMS takes it out again
     y = y / (y.square().mean(-1, keepdim=True) + 1e-6).sqrt()
     if gate:
         y = y * torch.nn.functional.silu(gate[0])

@@ -157,7 +157,9 @@ def retention_layer(layer, x, valid=None):
     q, k, v = turned(q).transpose(1, 2), turned(k).transpose(1, 2), v.view(b, t, n, -1).transpose(1, 2)
     log_decay = layer.log_decay if layer.decay_logit is None else F.logsigmoid(layer.decay_logit)
     y = retention_of(q, k, v, log_decay, not layer.causal, valid).transpose(1, 2)
-    y = y / (y.square().mean(-1, keepdim=True) + 1e-6 * d).sqrt()
+    ones = x.new_ones(b, n, t, 1)
+    total = retention_of(ones, ones, ones, log_decay, not layer.causal, valid).transpose(1, 2)  # row sums of D
+    y = y / (y.square().mean(-1, keepdim=True) + 1e-6 * d * total.clamp(min=1)).sqrt()
     return (F.silu(gate) * y.flatten(2)) @ layer.out_proj.weight.T
 
 

@@ -1,7 +1,7 @@
 """Weights of others, in the names they were published under, into this library's models.
 
-TSFmicro's and GAMDSS's code names parameters after its own modules (``main_branch``, ``vit_pos``), of which the first is
-RMT's. Each function says where each of our parameters is found, and what of theirs is never used.
+TSFmicro's and GAMDSS's code names parameters after its own modules: ``main_branch``, which is RMT's, and ``vit_pos``.
+Each function says where each of our parameters is found, and what of theirs is never used.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from mertools.models.tsfmicro import TSFmicro
 from mertools.models.two_branch import TwoBranch
 from mertools.retention.backbone import ManhattanRetNet
-from mertools.retention.layer import Retention
+from mertools.retention.layer import Retention, default_decay
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.rotary import rotary_angles
 
-__all__ = ["load_published", "load_rmt", "load_torchscale"]
+__all__ = ["load_published", "load_rmt", "load_torchscale", "load_yet_another_retnet"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
-_TORCHSCALE_PARTS = ("q_proj", "k_proj", "v_proj", "g_proj")  # our in_proj, in this order
+_PROJECTIONS = ("q_proj", "k_proj", "v_proj", "g_proj")  # our in_proj, in this order
 # Present in published checkpoints, read by nothing: a class token, a second head, a mask layer, and what the other
 # structures inherit from the parallel one without using it.
 _UNUSED = {
@@ -185,8 +185,8 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
     """Load the weights of a ``MultiScaleRetention`` of torchscale; the layer then computes what that does.
 
     Our ``in_proj`` is their ``q_proj``, ``k_proj``, ``v_proj`` and ``g_proj`` one above the other, ``out_proj`` keeps
-    its name. Their decays are RetNet's (our default) and no part of their layer's weights. They divide scores by sums
-    that the normalisation of each head takes out again, so that outputs agree up to its epsilon.
+    its name. Their decays are RetNet's (our default) and no part of their layer's weights. Outputs equal those of their
+    recurrent form to rounding. Their parallel form divides large scores once more, which weighs with its epsilon: 1e-5.
 
     Args:
         layer: a layer with a gate, rotary positions and the widths of the weights.
@@ -207,23 +207,87 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
 
     Source: Sun et al., "Retentive Network", 2023; https://github.com/microsoft/torchscale (the names of the weights).
     """
+    weights = _retention_weights(layer, state_dict, prefix)
+    if not layer.rotary:
+        raise ValueError("layer must have gate=True and rotary=True, as torchscale's retention has")
+    _check_decays(layer, default_decay(layer.num_heads), "RetNet's, the default")
+    _set_projections(layer, weights)
+    return layer
+
+
+def load_yet_another_retnet(layer: Retention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Retention:
+    """Load the weights of a ``MultiScaleRetention`` of yet-another-retnet, as far as they can be equal.
+
+    Its group norm subtracts each head's mean, ours does not. The mean of a head's output is the output of its values'
+    mean, so that the rows of ``v_proj`` come here less their mean over the head: an RMS of that is their group norm.
+    What remains is the epsilon, which does not grow with the row sum of D there: 3e-6 of the output at their
+    initialisation, more where a head's output is as small as a thousandth.
+
+    Args:
+        layer: a layer with a gate and their decays, ``Retention(d, n, decay=1 - 2 ** -torch.linspace(5, 9, n))``;
+            ``rotary`` as their ``relative_position``.
+        state_dict: weights of the layer, or of a whole model.
+        prefix: where in the model the layer is.
+
+    Returns:
+        The layer, loaded in place.
+
+    Raises:
+        TypeError: no layer, or no mapping of names to tensors.
+        ValueError: biases that are not 0 (this layer has none), other decays, positions or widths, weights that are
+            missing or left over.
+
+    Examples:
+        >>> theirs = {f"{name}_proj.weight": torch.eye(8) for name in ("q", "k", "v", "g", "out")}
+        >>> layer = Retention(8, 2, rotary=False, decay=1 - 2 ** -torch.linspace(5, 9, 2))
+        >>> load_yet_another_retnet(layer, theirs).in_proj.weight[16:20].sum(0).abs().max().item()
+        0.0
+
+    Source: https://github.com/fkodom/yet-another-retnet (the names of the weights).
+    """
+    biases = tuple(f"{name}.bias" for name in (*_PROJECTIONS, "out_proj"))
+    weights = _retention_weights(layer, state_dict, prefix, (*biases, "thetas"))
+    for name in biases:
+        if name in weights and bool(weights[name].any()):
+            raise ValueError(f"{prefix}{name} must be 0: mertools.Retention has no biases, so it can't be equal")
+    if layer.rotary != ("thetas" in weights):
+        raise ValueError(f"layer must have rotary={not layer.rotary}, as the weights have")
+    if layer.rotary:
+        angle = rotary_angles(layer.dim // layer.num_heads // 2).repeat_interleave(2)
+        if weights["thetas"].shape != angle.shape or not torch.allclose(weights["thetas"].double(), angle, rtol=1e-4):
+            raise ValueError(f"{prefix}thetas must be 1 / 10000^linspace(0, 1, d/2), each twice; got other angles")
+    theirs = 1 - 2 ** -torch.linspace(5, 9, layer.num_heads, dtype=torch.float64)
+    _check_decays(layer, theirs, "theirs: decay=1 - 2 ** -torch.linspace(5, 9, num_heads)")
+    values = weights["v_proj.weight"].view(layer.num_heads, -1, layer.dim)
+    weights["v_proj.weight"] = (values - values.mean(1, keepdim=True)).flatten(0, 1)
+    _set_projections(layer, weights)
+    return layer
+
+
+def _retention_weights(
+    layer: Retention, state_dict: object, prefix: str, optional: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """The weights of one retention layer of others, checked to be there and to fit."""
     if not isinstance(layer, Retention):
         raise TypeError(f"layer must be a Retention, got {type(layer).__name__}")
     if not isinstance(state_dict, Mapping) or not all(isinstance(key, str) for key in state_dict):
         raise TypeError(f"state_dict must map names to tensors, got {type(state_dict).__name__}")
-    if not layer.gate or not layer.rotary:
-        raise ValueError("layer must have gate=True and rotary=True, as torchscale's retention has")
+    if not layer.gate:
+        raise ValueError("layer must have gate=True, as the weights have")
     theirs = {key.removeprefix(prefix): value for key, value in state_dict.items() if key.startswith(prefix)}
-    wanted = [f"{name}.weight" for name in (*_TORCHSCALE_PARTS, "out_proj")]
-    missing, unknown = [key for key in wanted if key not in theirs], [key for key in theirs if key not in wanted]
+    wanted = [f"{name}.weight" for name in (*_PROJECTIONS, "out_proj")]
+    missing, unknown = (
+        [key for key in wanted if key not in theirs],
+        [key for key in theirs if key not in (*wanted, *optional)],
+    )
     if missing or unknown:
         raise ValueError(
             f"state_dict must have just {', '.join(wanted)} under the prefix {prefix!r}: "
             f"missing {missing or 'none'}, not known {unknown or 'none'}"
         )
-    for key in wanted:
-        if not isinstance(theirs[key], Tensor) or not theirs[key].is_floating_point():
-            kind = theirs[key].dtype if isinstance(theirs[key], Tensor) else type(theirs[key]).__name__
+    for key, value in theirs.items():
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"{prefix}{key} must be a floating tensor, got {kind}")
     shapes = [(width, layer.dim) for width in layer.widths] + [(layer.dim, layer.value_dim)]
     for key, shape in zip(wanted, shapes, strict=True):
@@ -232,11 +296,18 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
                 f"{prefix}{key} must be {shape} for this layer, got {tuple(theirs[key].shape)}: "
                 "build it with the weights' dim and value_dim"
             )
-    weights = [theirs[key] for key in wanted]
+    return theirs
+
+
+def _check_decays(layer: Retention, gamma: Tensor, which: str) -> None:
+    if layer.log_decay is None or not torch.allclose(layer.log_decay.exp().double().cpu(), gamma.cpu(), atol=1e-6):
+        raise ValueError(f"layer must have the decays of the weights, which are {which}; got decay={layer.decay}")
+
+
+def _set_projections(layer: Retention, weights: Mapping[str, Tensor]) -> None:
     with torch.no_grad():
-        layer.in_proj.weight.copy_(torch.cat(weights[:-1]))
-        layer.out_proj.weight.copy_(weights[-1])
-    return layer
+        layer.in_proj.weight.copy_(torch.cat([weights[f"{name}.weight"] for name in _PROJECTIONS]))
+        layer.out_proj.weight.copy_(weights["out_proj.weight"])
 
 
 def _published_names(key: str, structure: str) -> list[str]:
