@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_floating
@@ -62,7 +61,7 @@ class FrameEncoder(nn.Module):
             some = self._features(frames[valid])
             features = some.new_zeros(b * t, *some.shape[1:])
             features[valid] = some
-        return features.view(b, t, -1)
+        return features.view(b, t, features.shape[-1])
 
     def _features(self, frames: Tensor) -> Tensor:
         features = self.net(frames)
@@ -79,8 +78,7 @@ def _timm_model(name: str, pretrained: bool) -> nn.Module:
         raise ImportError(f"FrameEncoder({name!r}) needs timm: pip install 'mertools[timm]'") from error
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0].split('.')[0]}*")[:4])
-        raise ValueError(
-            f"net must be one of timm's models, got {name!r}" + (f": did you mean {near}?" if near else "")
-        )
+        hint = f": did you mean {near}?" if near else ""
+        raise ValueError(f"net must be one of timm's models, got {name!r}{hint}")
     net: Any = timm.create_model(name, pretrained=pretrained, num_classes=0)
     return net  # type: ignore[no-any-return]
