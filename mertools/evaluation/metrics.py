@@ -111,7 +111,14 @@ def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
 
 
 def uar(
-    *labels: Any, predicted: Any = None, target: Any = None, num_classes: int | None = None, absent: str = "skip"
+    first: Any = None,
+    second: Any = None,
+    /,
+    *,
+    predicted: Any = None,
+    target: Any = None,
+    num_classes: int | None = None,
+    absent: str = "skip",
 ) -> float:
     """Unweighted average recall: the mean of ``n_ii / Σ_j n_ij``, the share of each class's clips that were found.
 
@@ -120,7 +127,9 @@ def uar(
     precision without a word. (UF1 and WAR are the same in either order.)
 
     Args:
-        *labels: a confusion matrix, or logits and then class indices, which can't be mistaken for each other.
+        first: a confusion matrix; or logits, which can't be mistaken for true classes, or one of the two vectors where
+            the other has its name.
+        second: the true classes beside logits.
         predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix.
         target: class indices.
         num_classes: how many classes there are.
@@ -143,14 +152,14 @@ def uar(
 
     Source: See et al., MEGC 2019.
     """
-    if len(labels) + (predicted is not None) + (target is not None) > 2:
-        raise TypeError(f"uar takes predicted and target, got {len(labels)} values without a name beside them")
-    if len(labels) == 2 and _ndim(labels[0]) != 2:
+    if sum(value is not None for value in (first, second, predicted, target)) > 2:
+        raise TypeError("uar takes predicted and target, or a confusion matrix, got more than two values")
+    if second is not None and _ndim(first) != 2:
         raise TypeError(
             "uar(a, b) does not say which of the two is predicted: scikit-learn has the true classes first, PyTorch "
             "the predicted. Write uar(predicted=..., target=...)"
         )
-    given = list(labels)
+    given = [value for value in (first, second) if value is not None]
     predicted = given.pop(0) if predicted is None and given else predicted
     target = given.pop(0) if given else target
     return macro_mean("uar", *recall_terms(_counts(predicted, target, num_classes)), absent)
