@@ -79,6 +79,7 @@ from mertools.retention.layer import Retention, RetentionState, default_decay
 from mertools.retention.lstm_shape import LSTMShape
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.landmarks import read_landmarks
 from mertools.spotting.record import Expression
 from mertools.spotting.spot import iter_expressions, spot_expressions
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
@@ -201,6 +202,7 @@ __all__ = [
     "read_au_labels",
     "read_clip",
     "read_facs",
+    "read_landmarks",
     "read_openface",
     "recurrent_retention",
     "repair_annotations",
