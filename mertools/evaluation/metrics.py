@@ -103,8 +103,8 @@ def uar(
     would give the mean precision without a word. (UF1 and WAR are the same in either order.)
 
     ``predicted`` (``(n,)``, ``(n, e)`` or counts ``(e, e)``), ``target`` and ``num_classes`` are those of :func:`uf1`;
-    ``first`` and ``second`` take their places. A class without clips is left out of the mean with ``absent="skip"`` (scikit-learn's ``balanced_accuracy_score``),
-    counts 0 with ``"zero"``, and is refused with ``"error"``.
+    ``first`` and ``second`` take their places. A class without clips is left out of the mean with ``absent="skip"``
+    (scikit-learn's ``balanced_accuracy_score``), counts 0 with ``"zero"``, and is refused with ``"error"``.
 
     Examples:
         >>> round(uar(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
