@@ -15,12 +15,7 @@ _BLOCK = 64
 
 
 def rotary_angles(pairs: int, device: torch.device | None = None) -> Tensor:
-    """θ of each pair of channels, radians per frame: 1 down to 1/10000, float64 ``(pairs,)``.
-
-    Examples:
-        >>> rotary_angles(3)
-        tensor([1.0000e+00, 1.0000e-02, 1.0000e-04], dtype=torch.float64)
-    """
+    """θ of each pair of channels, radians per frame: 1 down to 1/10000, float64 ``(pairs,)``."""
     mps = device is not None and device.type == "mps"  # which has no float64
     return torch.logspace(0, -4, pairs, dtype=torch.float32 if mps else torch.float64, device=device)
 
@@ -28,16 +23,8 @@ def rotary_angles(pairs: int, device: torch.device | None = None) -> Tensor:
 def rotary_table(t: int, angle: Tensor, dtype: torch.dtype, *, position: Tensor | None = None) -> Tensor:
     """Rotations of ``t`` frames, the first one at ``position`` (default 0): ``e^(i·(position + n)·θ)``, from float64.
 
-    Args:
-        t: frames.
-        angle: θ of each pair.
-        dtype: type of the channels that :func:`apply_rotary` will rotate.
-        position: frames that went before, clip by clip.
-
-    Shape:
-        - angle: ``(p,)``; position: ``(b,)``
-        - output: ``(t, p)`` complex, or ``(b, t, p)`` with a position; under a compiler, which does not know complex
-          numbers, cosine and sine on one more axis
+    Of angles ``(p,)`` a complex ``(t, p)``, or ``(b, t, p)`` with a position ``(b,)``, for channels of ``dtype``; under
+    a compiler, which does not know complex numbers, cosine and sine on one more axis.
     """
     compiling = torch.compiler.is_compiling()
     if compiling or t <= 2 * _BLOCK:
@@ -62,11 +49,7 @@ def _unit(theta: Tensor) -> Tensor:
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring pairs: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``.
-
-    Shape:
-        - x: ``(..., 2p)``; table: ``(..., p)`` from :func:`rotary_table`; output: that of x
-    """
+    """Rotate neighbouring pairs of ``x`` ``(..., 2p)``: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``."""
     if not table.is_complex():
         even, odd = x[..., 0::2], x[..., 1::2]
         cos, sin = table[..., 0], table[..., 1]
