@@ -2,7 +2,7 @@
 
 All take ``ax`` (draw into axes of yours), ``figsize`` and ``path`` (write the figure, too). Figures of
 ``figsize="column"`` (3.5 inches) and ``"page"`` (7.16 inches) go into a paper of two columns as they are: text has 7
-points or more, fonts are TrueType, and marks differ in shape as well as in colour.
+points or more, fonts are TrueType, and markers differ in shape as well as in colour.
 """
 
 from __future__ import annotations
@@ -494,7 +494,7 @@ def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, t
     )  # fmt: skip
     first, last = _plateau(change, found, floor)
     axes.axvspan(first - 0.4, last + 0.4, color=COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
-    margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
+    margin = 0.012 * len(change)  # or the markers of the first and last frame are cut in half
     low, high = -margin, len(change) - 1 + margin
     labels = [f"{name} {frame}" for name, frame in zip(COLOURS, found, strict=True)]
     per_point = (high - low) / (72 * _inches(axes)[0] * 0.9)

@@ -48,7 +48,7 @@ def class_weights(
 
 
 class FocalLoss(ConfigurationBuffers):
-    """Cross entropy that looks away from what is already right: ``(1 − p_y)^γ · (−log p_y)``.
+    """Cross entropy that weighs clips less the better they are classified already: ``(1 − p_y)^γ · (−log p_y)``.
 
     Of logits ``(b, e)`` and a target of ``(b,)`` classes or ``(b, e)`` probabilities; values are checked on the CPU
     only.

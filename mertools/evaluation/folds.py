@@ -160,7 +160,7 @@ def inner_split(
 
     Args:
         train: indices of the fold's training clips, in the whole table, as are those of the result.
-        subjects: who is seen in each clip of the whole table; clip names where nobody knows (DFEW).
+        subjects: who is seen in each clip of the whole table; clip names where that is unknown (DFEW).
         targets: class of each clip of the whole table.
         share: share of the subjects that are held out, in (0, 1).
         seed: of the draws.
@@ -238,7 +238,7 @@ def check_fold(
 
     Args:
         fold: indices to train on and to test on.
-        subjects: who is seen in each clip of the table (clip names where nobody knows); ``1``, ``01``, ``sub01`` and
+        subjects: who is seen in each clip of the table (clip names where that is unknown); ``1``, ``01``, ``sub01`` and
             ``S01`` are taken for one subject.
         targets: class of each clip of the table, by index or name.
         classes: names of the classes by index, all of which must be in training; default those that occur in the fold.

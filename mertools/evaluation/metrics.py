@@ -6,7 +6,7 @@ expression papers WAR and UAR. With n_ij the clips of class i that were taken fo
     recall_i = n_ii / Σ_j n_ij         F1_i = 2 n_ii / (Σ_j n_ij + Σ_j n_ji)
     UAR = mean of recall_i             UF1 = mean of F1_i             WAR = Σ_i n_ii / Σ_ij n_ij
 
-A class that nobody shows has a recall of 0/0, and its F1 is 0/0 where nobody predicts it either. What becomes of such a
+A class without clips has a recall of 0/0, and its F1 is 0/0 where it is never predicted either. What becomes of such a
 class changes the mean, so it is an argument: ``absent``.
 """
 
@@ -24,7 +24,7 @@ from mertools._checks import check_choice, check_count
 __all__ = ["ClassScores", "class_scores", "confusion_matrix", "uar", "uf1", "war"]
 
 ABSENT = ("skip", "zero", "error")
-_LARGEST = 2000  # classes that nobody has to announce: the matrix grows with their square
+_LARGEST = 2000  # classes that need no num_classes: the matrix grows with their square
 
 
 class ClassScores(NamedTuple):

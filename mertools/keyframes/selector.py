@@ -250,12 +250,12 @@ def _search_robustly(frames: Tensor, counts: Tensor, keys: tuple[Tensor, Tensor,
     # One opaque operation in a compiled graph: what it does depends on the lengths and on the values.
     operation = _robust_operation if torch.compiler.is_compiling() else _robust
     table = counts.new_zeros(0, 3) if keys is None else torch.stack(keys, 1)
-    found, score = operation(frames, counts, table)
+    found, score, evidence, spread = operation(frames, counts, table)
     onset, apex, offset = found.unbind(1)
-    return KeyFrames(onset, apex, offset, score)
+    return KeyFrames(onset, apex, offset, score, evidence, spread)
 
 
-def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, scores = [], []
     table = keys.tolist()
     for i, n in enumerate(counts.tolist()):
@@ -264,22 +264,27 @@ def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tenso
             low, high = (float(bound) for bound in clip.aminmax())
             if not (low > -_LARGEST and high < _LARGEST):  # NaN too
                 raise not_finite(frames, counts, i)
-        onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
-        rows.append((onset, apex, offset))
-        scores.append(distance_between(clip[onset], clip[apex]))
-    found = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
+        found = find_key_frames(clip, tuple(table[i]) if table else None)
+        rows.append((*found[:3], found.evidence, *found.spread))
+        scores.append(distance_between(clip[found.onset], clip[found.apex]))
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    return found, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+    numbers = torch.tensor(rows, dtype=wide, device=frames.device).view(-1, 7)
+    score = torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+    return numbers[:, :3].long(), score, numbers[:, 3].float(), numbers[:, 4:].float()
 
 
 _robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
 
 
 @_robust_operation.register_fake
-def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b = frames.shape[0]
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    return frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide)
+    number = frames.new_empty(b, dtype=torch.float32)
+    return (
+        frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide), number,
+        frames.new_empty(b, 3, dtype=torch.float32),
+    )  # fmt: skip
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------

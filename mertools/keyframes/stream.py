@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mertools.clips.read import chosen_frames, clip_frames
 from mertools.keyframes.distance import distance_between
-from mertools.keyframes.motion import is_picture, picture_motion, small_frames
+from mertools.keyframes.motion import is_picture, small_frames
 from mertools.keyframes.records import KeyFrames
-from mertools.keyframes.robust import key_frames_of_motion, search_range
+from mertools.keyframes.robust import Found, key_frames_of_pictures, nothing_moves, search_range
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 __all__: list[str] = []
@@ -61,22 +61,23 @@ def stream_key_frames(
     if annotation is not None and not annotation[2] < t:
         raise ValueError(f"onset, apex, offset of clip 0 are out of range: got {annotation} in a clip of {t} frames")
     if not moves:
-        return _key_frames(annotation or (0, t // 2, t - 1), torch.zeros(()))
+        return _key_frames(nothing_moves(t, annotation), torch.zeros(()))
     scaled = None if annotation is None else (annotation[0] // stride, annotation[1] // stride, annotation[2] // stride)
     reach = search_range(len(pictures), scaled)
-    found = key_frames_of_motion(picture_motion(pictures[reach.start : reach.stop].clone()), reach, scaled)
-    onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found)
+    found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
+    onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
+    found = Found(onset, apex, offset, found.evidence, tuple(stride * width for width in found.spread))
     if not isinstance(source, (str, os.PathLike)):
         change = (pictures[onset // stride] - pictures[apex // stride]).double().norm()
         pixels = first.numel() / pictures[0].numel()
-        return _key_frames((onset, apex, offset), change * pixels**0.5)
+        return _key_frames(found, change * pixels**0.5)
     if stride > 1:
         reach = search_range(t, (onset, apex, offset))
         frames = clip_frames(source, start=reach.start, stop=reach.stop)
         again = torch.cat([small_frames(frame[None]) for frame in frames])
-        onset, apex, offset = key_frames_of_motion(picture_motion(again), reach, (onset, apex, offset))
-    pair = [next(clip_frames(source, start=i, stop=i + 1)) for i in (onset, apex)]
-    return _key_frames((onset, apex, offset), distance_between(*pair))
+        found = key_frames_of_pictures(again, reach, (onset, apex, offset))
+    pair = [next(clip_frames(source, start=i, stop=i + 1)) for i in (found.onset, found.apex)]
+    return _key_frames(found, distance_between(*pair))
 
 
 def stream_windows(
@@ -176,9 +177,10 @@ def _frames(source: Source) -> Iterator[Tensor]:
         yield frame
 
 
-def _key_frames(keys: Keys, score: Tensor) -> KeyFrames:
-    onset, apex, offset = (torch.tensor([key], device=score.device) for key in keys)
-    return KeyFrames(onset, apex, offset, score.double()[None])
+def _key_frames(found: Found, score: Tensor) -> KeyFrames:
+    onset, apex, offset = (torch.tensor([key], device=score.device) for key in found[:3])
+    evidence, spread = (torch.tensor([x], dtype=torch.float32, device=score.device) for x in found[3:])
+    return KeyFrames(onset, apex, offset, score.double()[None], evidence, spread)
 
 
 class _SmallFrames:
