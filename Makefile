@@ -5,6 +5,7 @@
 #   make ray                the corpus example on Ray Data, which `make test` leaves out where it is not installed
 #   make coverage           lines and branches that no test reaches
 #   make check              all that CI runs                make clean   remove what was built
+#   make release            checks, builds, and says what is left to do: it uploads nothing
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 OUT ?= demo.png
 
-.PHONY: demo test coverage ray lint types docs notebooks figures wheel check clean
+.PHONY: demo test coverage ray lint types docs notebooks figures wheel check release clean
 
 demo: $(VENV)/.plot
 	@$(BIN)/python examples/demo.py $(if $(CLIP),"$(CLIP)") --out "$(OUT)"
@@ -59,6 +60,11 @@ wheel: $(VENV)/.dev
 	rm -rf build/empty
 
 check: lint types docs wheel test
+
+release: $(VENV)/.dev
+	@$(BIN)/python .ci/release.py
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python .ci/release.py --ready
 
 clean:
 	rm -rf dist build site .pytest_cache .mypy_cache .ruff_cache

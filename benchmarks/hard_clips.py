@@ -89,7 +89,7 @@ def empty_clip(condition: str, number: int, face: Face) -> Tensor:
         parallax=condition == "head turn",
         nod=condition == "nod alone",
         folds=held,
-        blinks=sorted(random.whole(0, t - 11) for _ in range(random.whole(1, 3))) if condition == "blinks alone" else [],
+        blinks=[random.whole(0, t - 11) for _ in range(random.whole(1, 3))] if condition == "blinks alone" else [],
         flicker=random.uniform(0.005, 0.03) if condition == "flicker alone" else 0.0,
         sway=0.4 if held else 0.0,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How much of a result is test-set leakage? The same runs, scored at three epochs: last, chosen honestly, best on the test.
+"""How much of a result is test-set leakage? The same runs, scored at the last, the inner and the best test epoch.
 
     python -m benchmarks.leakage [--quick] [--processes 2] [--out docs/leakage.json]
 

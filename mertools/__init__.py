@@ -56,6 +56,7 @@ from mertools.clips.resample import resample_clip
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
+from mertools.evaluation.meters import UAR, UF1, WAR
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook, Scores
 from mertools.evaluation.score_io import Prediction
@@ -79,6 +80,7 @@ from mertools.retention.layer import Retention, RetentionState, default_decay
 from mertools.retention.lstm_shape import LSTMShape
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.landmarks import read_landmarks
 from mertools.spotting.record import Expression
 from mertools.spotting.spot import iter_expressions, spot_expressions
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
@@ -94,6 +96,9 @@ __all__ = [
     "CLASS_SETS",
     "EXPRESSIONS",
     "PROTOCOLS",
+    "UAR",
+    "UF1",
+    "WAR",
     "AUHead",
     "AUPriorLoss",
     "ActionUnitTable",
@@ -199,6 +204,7 @@ __all__ = [
     "read_au_labels",
     "read_clip",
     "read_facs",
+    "read_landmarks",
     "read_openface",
     "recurrent_retention",
     "repair_annotations",

@@ -1,7 +1,6 @@
 """Files: written atomically, locked for one process, read with an error that names them.
 
-Whoever reads a file that is written here finds what was there before or what is new, whatever happened to the writer.
-A process that is killed on the way leaves ``.NAME-….part`` behind, which nothing reads.
+A process that is killed while it writes leaves the old file whole, and ``.NAME-….part`` beside it, which nothing reads.
 """
 
 from __future__ import annotations
@@ -33,18 +32,6 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``, all of it or nothing: a temporary file, ``fsync``, ``os.replace``.
 
     A file that is there passes on its permissions; a symbolic link is followed.
-
-    Raises:
-        FileNotFoundError: the folder does not exist.
-        IsADirectoryError: ``path`` is a folder.
-        OSError: it can't be written, or is a device or a pipe; what was there before is untouched.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "report.txt"
-        >>> atomic_write(path, b"done")
-        >>> path.read_bytes(), len(list(path.parent.iterdir()))
-        (b'done', 1)
     """
     target, mode = check_target(path)
     temporary = _temporary(target)
@@ -68,20 +55,7 @@ def atomic_write(path: Path, data: bytes) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which is at ``path`` when the block ends well and nowhere when it does not.
-
-    Raises:
-        OSError: ``path`` is there and not empty, or the disk is full.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "synthetic"
-        >>> with atomic_folder(path) as folder:
-        ...     _ = (folder / "a.txt").write_text("1")
-        ...     before = path.exists()
-        >>> before, [file.name for file in path.iterdir()]
-        (False, ['a.txt'])
-    """
+    """A folder to fill, which is at ``path`` when the block ends well and nowhere when it does not."""
     target = Path(os.path.realpath(path))
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = _temporary(target)
@@ -121,15 +95,6 @@ def lock(path: Path, *, shared: bool = False) -> BaseFileLock:
     """Hold a lock file until ``release()``, alone or together with the other parts of this process (``shared``).
 
     The operating system's lock goes with its process, however that ends; the empty file stays.
-
-    Raises:
-        RuntimeError: another process holds it.
-
-    Examples:
-        >>> import tempfile
-        >>> held = lock(Path(tempfile.mkdtemp()) / ".lock")
-        >>> held.is_locked, held.release()
-        (True, None)
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     held = FileLock(path, is_singleton=shared, thread_local=False)
@@ -144,19 +109,7 @@ def lock(path: Path, *, shared: bool = False) -> BaseFileLock:
 
 
 def append_line(file: FileIO, line: str) -> None:
-    r"""Add a line to a file that is open for appending, all of it or nothing.
-
-    Raises:
-        OSError: the disk is full, for instance; the file ends where it did before.
-
-    Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "log"
-        >>> with path.open("ab", buffering=0) as file:
-        ...     append_line(file, "one")
-        >>> path.read_text()
-        'one\n'
-    """
+    """Add a line to a file that is open for appending, all of it or nothing."""
     rest = memoryview(f"{line}\n".encode())
     before = os.fstat(file.fileno()).st_size
     try:
@@ -170,14 +123,7 @@ def append_line(file: FileIO, line: str) -> None:
 
 @contextmanager
 def reading(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Whatever goes wrong with the disk while a file is read names the file, which the system does not tell.
-
-    Examples:
-        >>> with reading("a.txt"):
-        ...     raise OSError(5, "Input/output error")
-        Traceback (most recent call last):
-        OSError: [Errno 5] Input/output error: 'a.txt'
-    """
+    """Whatever goes wrong with the disk while a file is read names the file, which the system does not tell."""
     try:
         yield
     except OSError as error:
@@ -195,12 +141,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> tuple[str, str]:
-    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one, or GB18030 where it is Chinese.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is in another encoding, or too large.
-    """
+    """A text file and its encoding: UTF-8 with or without a mark, UTF-16 with one, or GB18030 where it is Chinese."""
     data = read_bytes(path)
     encoding = (
         "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig" if data[:3] == b"\xef\xbb\xbf" else "utf-8"
@@ -229,18 +170,7 @@ def _chinese(data: bytes) -> str | None:
 
 
 def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
-    """A JSON object out of a file that may be damaged, or not JSON at all.
-
-    Raises:
-        ValueError: it is no object in UTF-8 JSON; the message names ``place``, and the line where it is known.
-
-    Examples:
-        >>> json_object(b'{"epochs": 30}', "settings.json")
-        {'epochs': 30}
-        >>> json_object(b"[1, 2]", "settings.json")
-        Traceback (most recent call last):
-        ValueError: settings.json must hold a JSON object, it holds list
-    """
+    """A JSON object out of a file that may be damaged; a ValueError names ``place``, and the line where it is known."""
     try:
         value = json.loads(data.decode())
     except json.JSONDecodeError as error:
@@ -255,10 +185,7 @@ def json_object(data: bytes, place: str | Path) -> dict[str, Any]:
 
 
 def write_record(path: str | os.PathLike[str], record: Any) -> None:
-    """Write the settings of a dataclass that differ from its defaults as TOML, which has no None: ``"none"``.
-
-    Settings may be text, numbers, sequences and mappings of these, by text.
-    """
+    """Write the settings of a dataclass that differ from its defaults as TOML, which has no None: ``"none"``."""
     values: dict[str, Any] = {}
     for part in fields(record):
         value = getattr(record, part.name)
@@ -269,13 +196,7 @@ def write_record(path: str | os.PathLike[str], record: Any) -> None:
 
 
 def read_record(path: str | os.PathLike[str], record: Callable[..., Record], **change: Callable[[Any], Any]) -> Record:
-    """A dataclass out of a TOML file that names its settings; ``change`` turns single values into what it takes.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: Python 3.10 without ``tomli``.
-        ValueError: no TOML, a setting that the class does not have or refuses; the message names the file.
-    """
+    """A dataclass out of a TOML file that names its settings; ``change`` turns single values into what it takes."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

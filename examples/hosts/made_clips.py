@@ -1,4 +1,4 @@
-"""What the hosts beside this file share: synthetic clips with their annotation, a few training steps, a line of report."""
+"""What the hosts beside this file share: synthetic clips with annotations, a few training steps, a line of report."""
 
 from __future__ import annotations
 

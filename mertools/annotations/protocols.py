@@ -178,7 +178,7 @@ _CASME3_4 = dict.fromkeys(("anger", "disgust", "fear", "sad"), "negative") | {
     "happy": "positive", "surprise": "surprise", "others": "others",
 }  # fmt: skip
 _CASME2_7 = (*CLASS_SETS["CASME2-5"], "sadness", "fear")
-_DFME_7 = ("happiness", "anger", "contempt", "disgust", "fear", "sadness", "surprise")
+_DFME_7 = ("anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")  # the table's EmotionId
 _EDITION = {"casme2": "2014"}  # the one that papers count: 246 and 145 clips
 
 PROTOCOLS: dict[str, Protocol] = {

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
+from mertools.action_units.expressions import canonical
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
-from mertools.annotations.schemas import AnnotationSchema
+from mertools.annotations.schemas import AnnotationSchema, last_name
 from mertools.annotations.tables import normal
 
 __all__ = ["repair_annotations"]
@@ -79,8 +80,11 @@ def _label_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> It
         said = schema.label_names.get(normal(match[1])) if match else None
         if said is not None and said != clip.label:
             yield "label", "label", f"is {clip.label!r} and the clip's name says {said!r}"
-    if clip.dataset == "ferv39k" and clip.labels and f"/{clip.label}/" not in f"/{clip.clip.casefold()}":
+    elif clip.dataset == "ferv39k" and clip.labels and f"/{clip.label}/" not in f"/{clip.clip.casefold()}":
         yield "label", "label", f"is {clip.label!r}, which is not in the clip's path"
+    told = schema.known.get(last_name(clip.clip)) if schema is not None else None
+    if told is not None and told != clip.label and canonical(told) != (canonical(clip.label) or clip.label):
+        yield "label", "label", f"is {clip.label!r}, the clip is known as {told!r}: are the classes in another order?"
 
 
 # --- repairs ---------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from typing import Any
 from mertools._text import plain_subject
 from mertools.annotations.annotation import ClipAnnotation, Problem, Repair
 from mertools.annotations.quality import annotation_problems, repair_annotations
-from mertools.annotations.schemas import SCHEMAS, AnnotationSchema, dataset_schema, edition_labels
+from mertools.annotations.schemas import SCHEMAS, AnnotationSchema, dataset_schema, edition_labels, last_name
 from mertools.annotations.tables import UNCOMPUTED, Sheet, cell_text, column_letter, normal, read_sheet, translation
 
 __all__ = ["Annotations", "read_annotations"]
@@ -131,6 +131,9 @@ def load_annotations(
         if sheet is not None and page.name is None:
             raise ValueError(f"sheet must be left out, {page.path} has no sheets, got {sheet!r}")
         rows, titles = _read(page, schema, problems)
+        for name in ("onset", "apex", "offset"):
+            if name in schema.optional and all(getattr(clip, name) is None for clip in rows):
+                titles.pop(name, None)  # a column that nobody filled is none that a row lacks
         if (edition := _edition(rows, schema)) is not None:
             rows = [replace(clip, edition=edition) for clip in rows]
         clips += rows
@@ -153,12 +156,17 @@ def _tables(path: Any, schema: AnnotationSchema) -> list[Any]:
     tables = [
         file
         for file in sorted(folder.rglob("*"))
-        for place in [f"/{folder.absolute().name}/{file.relative_to(folder).as_posix()}".casefold()]
-        if any(fnmatch.fnmatchcase(place, f"*/{pattern.casefold()}") for pattern in patterns) and file.is_file()
+        if any(_fits(file.absolute(), pattern.casefold()) for pattern in patterns) and file.is_file()
     ]
     if not tables:
         raise FileNotFoundError(f"path holds no list of {schema.name} ({', '.join(patterns)}): {folder}")
     return list(tables)
+
+
+def _fits(file: Path, pattern: str) -> bool:
+    if "/" in pattern:
+        return fnmatch.fnmatchcase(file.as_posix().casefold(), f"*/{pattern}")
+    return fnmatch.fnmatchcase(file.name.casefold(), pattern)
 
 
 def _read(
@@ -168,6 +176,9 @@ def _read(
         page = replace(page, rows=[(i, [*c[:1], None, *c[1:]] if len(c) == 2 else c) for i, c in page.rows])
     start, where, titles = locate_columns(page, schema)
     rows = [(number, cells) for number, cells in page.rows if number >= start]
+    if schema.orders:
+        labels = {last_name(cell_text(_at(c, where["clip"]))): cell_text(_at(c, where.get("label"))) for _, c in rows}
+        schema = schema.with_order(Path(page.path).as_posix(), labels)
     codes = _codes(page, schema, rows, where)
     fixed = _path_fields(page.path, schema)
     clips: list[ClipAnnotation] = []
@@ -267,6 +278,8 @@ def locate_columns(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str
             best = (number, len(cells), where)
     assert best is not None
     number, _, where = best
+    if schema.positions and set(schema.columns) - set(schema.optional) - set(where) and _without_header(page, schema):
+        return page.rows[0][0], dict(schema.positions), {name: name for name in schema.positions}
     cells = dict(page.rows)[number]
     missing = [
         name for name in schema.columns if name not in where and name not in schema.optional and
@@ -286,6 +299,12 @@ def locate_columns(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str
                 f"{page.place(number, column, cell_text(cells[column]))}: there are two columns of this name"
             )
     return number + 1, where, {name: cell_text(cells[column]) for name, column in where.items()}
+
+
+def _without_header(page: Sheet, schema: AnnotationSchema) -> bool:
+    """Whether the first row is one of data, in the order of ``positions``: it has a label where labels stand."""
+    label = cell_text(_at(page.rows[0][1], schema.positions.get("label")))
+    return normal(label) in schema.label_names
 
 
 def _positional(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str, int], dict[str, str]]:
@@ -400,7 +419,7 @@ class Row:
             words = {name: str(value) for name, value in (values | extra).items() if value is not None}
             values["key"] = tuple(words.get(name, "") for name in self.schema.key)
             values["folders"] = tuple(self._folders(words, own))
-            values["unplaced"] = self._unplaced()
+            values["unplaced"] = self._unplaced(values["folders"])
             found.append(values)
         return found
 
@@ -446,7 +465,7 @@ class Row:
             text = match[1] if match else words.get(name, "")
             table = self.codes.get(name)
             if table is None:
-                return []
+                continue  # patterns that need its code can't be filled in
             if _code_key(name, text) not in table:
                 have = ", ".join(list(table)[:8]) + (", ..." if len(table) > 8 else "")
                 self.issues.append((name, f"holds {text!r}, which the naming sheet does not translate (it has {have})"))
@@ -461,9 +480,9 @@ class Row:
                 folders.append(pattern.format(**escaped))
         return folders
 
-    def _unplaced(self) -> str:
+    def _unplaced(self, folders: Sequence[str]) -> str:
         lacking = [name for name in self.schema.naming if self.codes.get(name) is None]
-        if not lacking:
+        if folders or not lacking:
             return ""
         return (
             f"the folders of {self.schema.name} are named by codes, and no sheet of {self.page.path} translates "

@@ -7,8 +7,10 @@ of a row lie. :func:`read_annotations` does the rest, so a dataset of your own i
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from mertools._checks import as_integer, check_count, check_number
@@ -56,11 +58,16 @@ class AnnotationSchema:
         video: regular expression whose first group is the recording within the clip's name.
         path_fields: regular expression on the table's own path whose named groups are ``split`` and ``fold``
             (``fold2`` where it may stand in two places).
-        files: patterns of the tables below a folder, for sets that come in several files.
+        files: patterns of the tables below a folder, for sets that come in several files: of a file's name, or of its
+            path where there is a ``/`` in the pattern.
         longest: seconds that no expression lasts; longer ones are reported.
         row_names: regular expression that the dataset's rows are known by, as ``subject/clip``: a table whose rows are
             named as those of another dataset, and not so, is refused.
         editions: where editions of the table differ: edition to ``"subject/clip"`` to label.
+        positions: field to 0-based position, for copies that have lost their header.
+        orders: orders in which lists with integers number the classes, by a regular expression on the list's path.
+        known: label of some clips by the last part of their names: they tell which of the orders a list has, whatever
+            its name, and a list that says otherwise is reported.
 
     Raises:
         TypeError: a setting is of the wrong kind.
@@ -98,11 +105,14 @@ class AnnotationSchema:
     longest: float | None = 4.0  # macro-expressions last up to four seconds, micro-expressions half a second
     row_names: str | None = None
     editions: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    positions: Mapping[str, int] = field(default_factory=dict)
+    orders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    known: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.name or not isinstance(self.name, str):
             raise ValueError(f"name must be the dataset's name, got {self.name!r}")
-        for name in ("columns", "naming", "editions"):
+        for name in ("columns", "naming", "editions", "positions", "orders", "known"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         if "clip" not in self.columns:
@@ -129,11 +139,33 @@ class AnnotationSchema:
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, float(check_number(name, value, 0)))
 
-    @property
+    @cached_property
     def label_names(self) -> dict[str, str]:
         """Label by normalised spelling."""
         pairs = self.labels.items() if isinstance(self.labels, Mapping) else ((name, name) for name in self.labels)
         return {normal(spelling): name for spelling, name in pairs}
+
+    def with_order(self, path: str, labels: Mapping[str, str]) -> AnnotationSchema:
+        """The schema that reads the integers of one list.
+
+        Args:
+            path: of the list.
+            labels: its integers (or names) by clip.
+        """
+        if not self.orders:
+            return self
+        seen = {clip: labels[clip] for clip in self.known if labels.get(clip, "").isdigit()}
+        fitting = [
+            order
+            for order in self.orders.values()
+            if all(int(i) < len(order) and order[int(i)] == self.known[clip] for clip, i in seen.items())
+        ]
+        named = [order for pattern, order in self.orders.items() if re.search(pattern, path, re.IGNORECASE)]
+        found = fitting if len(seen) > 1 and len(fitting) == 1 else named
+        if not found:
+            return self
+        numbered = {str(i): name for i, name in enumerate(found[0])}
+        return replace(self, labels={**self.label_names, **numbered}, orders={})
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -183,6 +215,16 @@ _LIST_PATH = (
 )
 
 
+# Three clips of each test list, to tell by in which order a list of bare integers numbers its classes.
+_KNOWN = {
+    "mafw": {
+        "01744": "happiness", "01938": "neutral", "03642": "sadness", "03742": "anger", "04417": "happiness",
+        "05847": "neutral", "07391": "disgust", "07719": "surprise", "09109": "anger", "09877": "fear",
+        "09897": "disgust", "10861": "sadness", "10906": "surprise", "20063": "fear", "20093": "happiness",
+    },
+}  # fmt: skip
+
+
 def frame_list_schema(dataset: str, classes: str | Sequence[str]) -> AnnotationSchema:
     """The schema of a derived list with integer classes, ``path num_frames class`` or ``path class``.
 
@@ -206,7 +248,8 @@ def frame_list_schema(dataset: str, classes: str | Sequence[str]) -> AnnotationS
         'angry'
     """
     names = class_names(classes)
-    return _list_schema(dataset, {str(i): name for i, name in enumerate(names)} | _labels(*names))
+    labels = {str(i): name for i, name in enumerate(names)} | _labels(*names)
+    return _list_schema(dataset, labels, known=_KNOWN.get(dataset, {}))
 
 
 def _list_schema(dataset: str, labels: Mapping[str, str], **more: Any) -> AnnotationSchema:
@@ -272,7 +315,12 @@ _CASME3 = _labels("happy", "sad", "anger", "disgust", "fear", "surprise", "other
 _THREE = _labels("negative", "positive", "surprise") | {"ne": "negative", "po": "positive", "sur": "surprise"}
 _DFEW = ("happy", "sad", "neutral", "angry", "surprise", "disgust", "fear")
 _AS_DFEW = _labels(*_DFEW)
+_IN_PATH = r"(?:^|/)(angry|disgust|fear|happy|neutral|sad|surprise)/"
 _MAFW = CLASS_SETS["MAFW"]
+_MAFW_ORDERS = {  # lists of the one kind number the classes as MAFW does, of the other as DFEW does, then the last four
+    r"MAFW_set_\d+_": ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", *_MAFW[7:]),
+    r"split0*\d+/[^/]*$": _MAFW,
+}
 _TYPES = {
     "macro": "macro", "macro-expression": "macro", "macro expression": "macro", "micro": "micro",
     "micro-expression": "micro", "micro expression": "micro", "micro - 1/2": "micro",
@@ -432,18 +480,18 @@ SCHEMAS: dict[str, AnnotationSchema] = {
             name="dfme",
             columns=_columns(
                 subject="Subject", clip="Filename", onset="OnsetFrame", apex="ApexFrame", offset="OffsetFrame",
-                label="Emotion", action_units="AU",
+                label="Emotion", action_units="AU", fps="Fps",
             ),
-            optional=("action_units",),
+            optional=("action_units", "fps"),
             labels=_labels("happiness", "anger", "contempt", "disgust", "fear", "sadness", "surprise", "others"),
             row_names=r"[^/]*/sub\d{4}_\d+",
-            fps=None,  # 200, 300 and 500 in its three parts, and nothing in the table says which
         ),
         AnnotationSchema(
             name="megc2019",
             columns=_columns(dataset=("dataset", "data", "database"), subject="sub", clip="filename_o", label="label",
                              apex="apex"),
             optional=("apex",),
+            positions={"dataset": 0, "subject": 1, "clip": 2, "label": 3},
             labels={"0": "negative", "1": "positive", "2": "surprise"} | _labels("negative", "positive", "surprise"),
             key=("dataset", "subject", "clip"),
         ),
@@ -458,12 +506,14 @@ SCHEMAS: dict[str, AnnotationSchema] = {
             files="*(single-labeled)/set_*.csv",
         ),
         _list_schema("dfew-list", {str(i): name for i, name in enumerate(_DFEW)} | _AS_DFEW),
-        # By name only: two orders of the classes are in use.
-        _list_schema("ferv39k", _AS_DFEW, files=("*_All.csv", "*ferv39k*_t*.txt", "*ferv39k*/t*.csv")),
-        _list_schema("mafw", {str(i): name for i, name in enumerate(_MAFW)} | _labels(*_MAFW)),
+        # By name, or by the path where there are integers: two orders of the classes are in use.
         _list_schema(
-            "afew", _AS_DFEW, label_in_clip=r"(?:^|/)(angry|disgust|fear|happy|neutral|sad|surprise)/",
-            files=("*afew*train*", "*afew*val*"),
+            "ferv39k", _AS_DFEW, label_in_clip=_IN_PATH,
+            files=("*_All.csv", "*ferv39k*_t*.txt", "*ferv39k*/t*.csv"),
+        ),
+        _list_schema("mafw", _labels(*_MAFW), orders=_MAFW_ORDERS, known=_KNOWN["mafw"]),
+        _list_schema(
+            "afew", _AS_DFEW, label_in_clip=_IN_PATH, files=("*afew*train*", "*afew*val*"),
         ),
     )
 }  # fmt: skip
@@ -510,6 +560,11 @@ def dataset_schema(dataset: str | os.PathLike[str] | AnnotationSchema) -> Annota
 def clip_key(subject: str, clip: str) -> tuple[str, str]:
     """What a clip is known by where editions, protocols and exceptions name it, however its subject is spelt."""
     return plain_subject(subject), clip.strip().casefold()
+
+
+def last_name(clip: str) -> str:
+    """The last part of a path, without the suffix of a file: what lists of another machine have in common."""
+    return re.sub(r"\.[a-z0-9]{2,4}$", "", clip.rpartition("/")[2], flags=re.IGNORECASE)
 
 
 def edition_labels(editions: Mapping[str, Mapping[str, str]], subject: str, clip: str) -> dict[str, str]:

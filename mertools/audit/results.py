@@ -120,14 +120,11 @@ class AnnotationAudit:
         return found
 
     def shifts(self, search: str | None = None, *, unit: str = "frames") -> dict[str, np.ndarray]:
-        """Shift of each key frame, clip by clip (those of ``searched``).
+        """Shift of each key frame of the ``searched`` clips, float64; NaN for an apex that the table does not have.
 
         Args:
             search: ``"annotated"`` or ``"robust"``; default the last that was run.
             unit: ``"frames"``, ``"phase"`` (phase lengths, see :meth:`ClipAudit.relative`) or ``"ms"``.
-
-        Returns:
-            float64 arrays by ``"onset"``, ``"apex"``, ``"offset"``; NaN for an apex that the table does not have.
         """
         name = self._search(search)
         check_choice("unit", unit, ("frames", "phase", "ms"))
@@ -228,9 +225,6 @@ class AnnotationAudit:
             search: the search whose shifts are tested; default the last that was run.
             title: heading of the page.
             worst: how many clips to show.
-
-        Raises:
-            ImportError: matplotlib is missing (extra ``plot``).
         """
         folders = FrameFolders(frames) if frames is not None and not isinstance(frames, FrameFolders) else frames
         count = check_count("worst", worst, least=0)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_count, check_number
+from mertools._checks import channels_first, check_count, check_number
 
 __all__ = ["magnify_motion"]
 
@@ -36,7 +36,8 @@ def magnify_motion(
     """Amplify the movements of a clip within a band of temporal frequencies.
 
     Args:
-        clip: frames, uint8, or floating in any range.
+        clip: at least 4 frames ``(t, c, h, w)``, uint8 (the result is rounded and kept within 0 to 255), or floating in
+            any range.
         factor: α; a movement of δ pixels becomes about (1 + α) δ. 0 returns the clip.
         fps: frames per second.
         low: lowest frequency to amplify, in Hz.
@@ -44,17 +45,6 @@ def magnify_motion(
         displacement: the largest movement δ to expect, in pixels: spatial bands of a wavelength λ below
             ``8 (1 + α) δ`` are amplified by ``λ / (8 δ) − 1`` only.
         levels: spatial bands beside the coarsest one, which is left alone; fewer for small frames.
-
-    Shape:
-        - clip: ``(t, c, h, w)``
-        - output: the same shape and type
-
-    Returns:
-        The magnified clip; uint8 is rounded and kept within 0 to 255.
-
-    Raises:
-        TypeError: clip is no tensor of images.
-        ValueError: fewer than 4 frames, or frequencies that the clip cannot resolve.
 
     Examples:
         >>> from mertools import synthetic_clip
@@ -70,8 +60,9 @@ def magnify_motion(
     if not isinstance(clip, Tensor) or not (clip.dtype == torch.uint8 or clip.is_floating_point()):
         got = clip.dtype if isinstance(clip, Tensor) else type(clip).__name__
         raise TypeError(f"clip must be a uint8 or floating torch.Tensor (t, c, h, w), got {got}")
-    if clip.ndim != 4 or clip.shape[0] < 4 or 0 in clip.shape:
-        raise ValueError(f"clip must be (t, c, h, w) with at least 4 frames, got shape {tuple(clip.shape)}")
+    turn = channels_first("clip", tuple(clip.shape))
+    if clip.ndim != 4 or clip.shape[0] < 4 or 0 in clip.shape or turn:
+        raise ValueError(f"clip must be (t, c, h, w) with at least 4 frames, got shape {tuple(clip.shape)}{turn}")
     factor, fps = check_number("factor", factor, 0), check_number("fps", fps, 1e-6)
     low, high = check_number("low", low, 0), check_number("high", high, 0)
     displacement, levels = check_number("displacement", displacement, 1e-6), check_count("levels", levels)
@@ -81,14 +72,13 @@ def magnify_motion(
             f"fps / t = {fps / len(clip):g} Hz, which {len(clip)} frames resolve, got {low} and {high}"
         )
     work = clip.double() if clip.dtype == torch.float64 else clip.float()
-    rest, added = work, torch.zeros_like(work)
-    sizes, bands = [], []
+    rest = work
+    bands = []
     for level in range(levels):
         if min(rest.shape[-2:]) < 8:
             break
         smaller = _down(rest)
         bands.append((level, rest - _up(smaller, rest.shape[-2:])))
-        sizes.append(rest.shape[-2:])
         rest = smaller
     added = torch.zeros_like(rest)
     for level, band in reversed(bands):

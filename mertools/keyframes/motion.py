@@ -32,6 +32,7 @@ _PART = 256  # frames at a time: beside the small frames, memory does not grow w
 _TOGETHER = 32  # frames that are warped at a time
 _HALF_SIDE = 8  # pixels of a block at half the size, where neighbouring frames are compared
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
+_JUMP, _CUT, _OUTSTANDING, _AROUND = 0.3, 0.5, 4.0, 5  # of the contrast; times what is usual within so many frames
 _MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
 _TOLERANCE = 0.05  # of the gradient: a remainder below it says nothing
@@ -47,6 +48,7 @@ class Motion(NamedTuple):
     Shape:
         - values: ``(t, d)``, in units of their error
         - trust: ``(t, d)``, 0 to 1
+        - explained: ``(t, d)``, 0 to 1: how far displacement explains what changed, whatever time it takes
         - scale: ``(d,)``, units per pixel
         - global_motion: ``(t, m)``, motion of the whole face in pixels; m may be 0
         - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
@@ -54,6 +56,7 @@ class Motion(NamedTuple):
 
     values: Tensor
     trust: Tensor
+    explained: Tensor
     scale: Tensor
     global_motion: Tensor
     grid: tuple[int, int]
@@ -141,17 +144,44 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
     energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    usual = blocks.noise + _lasting(blocks.remainder) - blocks.usual
-    excess = ((blocks.remainder - bent * energy) / usual - 1).clamp(min=0)
-    trust = _spread(excess, blocks.grid) / (1 + _beyond(whole, layout)).square()
+    beside = blocks.remainder - bent * energy
+    lasting = blocks.noise + _lasting(blocks.remainder) - blocks.usual
+    trust = _spread((beside / lasting - 1).clamp(min=0), blocks.grid)
+    explained = _spread((blocks.remainder / blocks.noise - 1).clamp(min=0), blocks.grid)
+    trust /= (1 + _beyond(whole, layout)).square()
     trust = trust * _central(layout.places(frames.device))
     return Motion(
         values.flatten(1),
         trust.unsqueeze(-1).expand_as(values).flatten(1),
+        explained.unsqueeze(-1).expand_as(values).flatten(1),
         whiten.diagonal(dim1=-2, dim2=-1).flatten(),
         whole + remaining,
         blocks.grid,
     )
+
+
+def find_cuts(small: Tensor) -> list[int]:
+    """First frames after a hard cut, in small grey frames ``(t, h, w)``.
+
+    At a cut most blocks change in a way that neither motion nor light explains, and do not in the frames around it.
+    """
+    t = len(small)
+    if t < 2:
+        return []
+    coarse = F.adaptive_avg_pool2d(small.unsqueeze(1), 14).flatten(1)
+    jump = (coarse[1:] - coarse[:-1]).square().mean(1)
+    contrast = torch.minimum(coarse.var(1)[1:], coarse.var(1)[:-1])
+    suspect = (jump > _JUMP * contrast) & (jump > _OUTSTANDING * jump.median())
+    layout = _Layout.of((small.shape[1] // 2, small.shape[2] // 2), _HALF_SIDE, 1)
+    cuts = []
+    for i in suspect.nonzero().flatten().tolist():
+        first, last = max(i - _AROUND, 0), min(i + 2 + _AROUND, t)
+        unexplained = neighbour_motion(_levelled(small[first:last].clone()), layout)[1].median(1).values
+        here = float(unexplained[i - first])
+        beside = torch.cat((unexplained[: i - first], unexplained[i - first + 1 :]))
+        if here > _CUT and (not len(beside) or here > _OUTSTANDING * float(beside.median())):
+            cuts.append(i + 1)
+    return cuts
 
 
 def _levelled(small: Tensor) -> Tensor:
@@ -238,7 +268,7 @@ def neighbour_motion(frames: Tensor, layout: _Layout) -> tuple[Tensor, Tensor]:
     remainder = (dd + moved[..., 0] * xd + moved[..., 1] * yd).clamp(min=0)
     usual = remainder.median(0).values
     floor = usual + usual.median() / 4 + _BLACK
-    precision = torch.stack((xx, xy, xy, yy), -1).unflatten(-1, (2, 2)) / floor[:, None, None]
+    precision = torch.stack((xx, xy, xy, yy), -1).view(*xx.shape, 2, 2) / floor[:, None, None]
     places = layout.places(frames.device)
     basis = _affine_basis(places)
     trust = _central(places) / (1 + (remainder / floor - 1).clamp(min=0))
@@ -465,4 +495,5 @@ def _scaled(values: Tensor, grid: tuple[int, int]) -> Motion:
     noise = (bend.abs().median(0).values / (0.6745 * 6**0.5)).square().mean().sqrt()
     unit = torch.maximum(noise, values.abs().amax() / 50).clamp(min=1e-30)
     d = values.shape[1]
-    return Motion(values / unit, torch.ones_like(values), values.new_ones(d), values.new_zeros(len(values), 0), grid)
+    ones = torch.ones_like(values)
+    return Motion(values / unit, ones, ones, values.new_ones(d), values.new_zeros(len(values), 0), grid)

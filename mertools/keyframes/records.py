@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mertools._checks import check_count
+
 __all__ = ["KeyFrames"]
 
 
@@ -16,6 +18,11 @@ class KeyFrames(NamedTuple):
     Shape:
         - onset, apex, offset: ``(b,)`` int64
         - score: ``(b,)`` floating, the distance between apex and onset (0 when nothing moves)
+        - evidence: ``(b,)`` in [0, 1], how sure it is that a face moves there at all: from 0.5 on, a movement is
+          found. Comparable between clips of any size, contrast, noise and length. None from the windowed search and
+          from one with a distance of your own, which do not ask.
+        - spread: ``(b, 3)`` frames, half-width of the interval around onset, apex and offset that holds the true frame
+          nine times in ten (for the apex: some frame of the true plateau). None like evidence.
 
     Examples:
         >>> keys = KeyFrames(*torch.tensor([[2], [5], [7]]), score=torch.ones(1))
@@ -27,6 +34,27 @@ class KeyFrames(NamedTuple):
     apex: Tensor
     offset: Tensor
     score: Tensor
+    evidence: Tensor | None = None
+    spread: Tensor | None = None
+
+    def sample(self, n: int) -> Tensor:
+        """``n`` frames evenly from onset to offset, both included: for a loader that feeds n frames a clip.
+
+        Args:
+            n: how many, at least 2. Where the movement is shorter, frames repeat.
+
+        Returns:
+            ``(b, n)`` int64 positions, in order.
+
+        Examples:
+            >>> KeyFrames(*torch.tensor([[2], [5], [8]]), score=torch.ones(1)).sample(4).tolist()
+            [[2, 4, 6, 8]]
+        """
+        n = check_count("n", n, least=2)
+        step = torch.arange(n, device=self.onset.device)
+        length = (self.offset - self.onset).unsqueeze(1)
+        # Rounded half up, in integers.
+        return self.onset.unsqueeze(1) + (2 * step * length + n - 1) // (2 * (n - 1))
 
     def gather(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Take the three key frames out of ``frames``.

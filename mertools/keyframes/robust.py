@@ -13,12 +13,14 @@ Nothing is trained and there is nothing to set.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from mertools.keyframes.motion import Motion, clip_motion
+from mertools.keyframes.motion import Motion, clip_motion, find_cuts, is_picture, picture_motion, small_frames
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
@@ -26,24 +28,99 @@ _ALIKE = 0.85  # correlation of two starts above which they are one
 _TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
+_FOLLOWS_AT_MOST = 1.8  # times that: a background that stays, where the question is if anything else moves at all
 _RIDGE = 0.03
+_EVIDENCE = 0.9  # drop of the robust error per trajectory that is as likely a movement as not
+_NINE_IN_TEN = 1.645  # standard deviations
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
-_SAME = 2e-5  # of the movement: frames without noise that show the same
+_SHAPE = 0.05  # of the movement: how far from a trapezoid faces move
+_SAME = 1e-3  # of the error: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
 _SHARPEN = 5  # frames
+_SHORT = 32  # frames
+_STRETCH = 8  # frames between two cuts that are searched
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
-def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
-    """Onset, apex and offset of one clip ``(t, ...)`` of finite frames, anywhere or around an annotation.
+class Found(NamedTuple):
+    """Key frames of one clip, how sure it is that there is a movement, and half-widths of their intervals in frames."""
+
+    onset: int
+    apex: int
+    offset: int
+    evidence: float
+    spread: tuple[float, float, float]
+
+
+def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> Found:
+    """Key frames of one clip ``(t, ...)`` of finite frames, anywhere or around an annotation.
 
     Frames that are all equal give the annotation, or the first, middle and last frame.
     """
     reach = search_range(len(clip), keys)
     part = clip[reach.start : reach.stop]
     if all(torch.equal(frame, part[0]) for frame in part[1:]):
-        return keys or (0, len(clip) // 2, len(clip) - 1)
+        return nothing_moves(len(clip), keys)
+    if is_picture(part.shape[1:]) and len(part) > 2:
+        return key_frames_of_pictures(small_frames(part), reach, keys)
     return key_frames_of_motion(clip_motion(part) if len(part) > 2 else None, reach, keys)
+
+
+def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, int, int] | None = None) -> Found:
+    """Key frames from the small grey pictures of the search range, which are overwritten; never across a hard cut.
+
+    Of the stretches between cuts, it is that of the annotated apex, or the one with the most evidence.
+    """
+    cuts = find_cuts(small)
+    if not cuts:
+        return key_frames_of_motion(picture_motion(small), reach, keys)
+    stretches = list(pairwise([0, *cuts, len(small)]))
+    if keys is not None:
+        apex = keys[1] - reach.start
+        stretches = [(first, stop) for first, stop in stretches if first <= apex < stop]
+    else:
+        stretches = [s for s in stretches if s[1] - s[0] >= _STRETCH] or [max(stretches, key=lambda s: s[1] - s[0])]
+    found = []
+    for first, stop in stretches:
+        part = small[first:stop]
+        inside = keys and (max(keys[0], reach.start + first), keys[1], min(keys[2], reach.start + stop - 1))
+        if len(part) < 3 or all(torch.equal(frame, part[0]) for frame in part[1:]):
+            start = reach.start + first
+            still = nothing_moves(len(part), inside and (inside[0] - start, inside[1] - start, inside[2] - start))
+            found.append(still._replace(**{name: getattr(still, name) + start for name in ("onset", "apex", "offset")}))
+        else:
+            found.append(key_frames_of_motion(picture_motion(part.clone()), reach.within(first, stop), inside))
+    return max(found, key=lambda one: one.evidence)
+
+
+def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
+    """How far the movement with these key frames has gone in each frame of a clip, ``(t,)``: 0 at rest, 1 at the apex.
+
+    NaN beyond a hard cut, and everywhere when nothing moves.
+    """
+    t, (onset, apex, offset) = len(clip), keys
+    extent = torch.full((t,), math.nan)
+    first, stop = 0, t
+    if is_picture(clip.shape[1:]):
+        small = small_frames(clip)
+        stretches = pairwise([0, *find_cuts(small), t])
+        first, stop = next((a, b) for a, b in stretches if a <= apex < b)
+        clip = small[first:stop].clone()
+    if not (first <= onset < apex <= offset < stop) or stop - first < 3 or bool((clip == clip[:1]).all()):
+        return extent
+    motion = picture_motion(clip) if is_picture(clip.shape[1:]) else clip_motion(clip)
+    near = ((max(key - first - 1, 0), min(key - first + 1, stop - first - 1)) for key in (onset, offset))
+    around_onset, around_offset = near
+    windows = Windows(around_onset, (apex - first, apex - first), around_offset)
+    if float(motion.values.abs().amax()) >= _MOTIONLESS:
+        signal = _search(motion, windows).signal.cpu()
+        extent[first:stop] = signal if bool(torch.isfinite(signal).all()) else math.nan
+    return extent
+
+
+def nothing_moves(t: int, keys: tuple[int, int, int] | None) -> Found:
+    """The annotation, or the first, middle and last frame: any frame would do as well."""
+    return Found(*(keys or (0, t // 2, t - 1)), 0.0, (float(t - 1),) * 3)
 
 
 class SearchRange(NamedTuple):
@@ -53,6 +130,16 @@ class SearchRange(NamedTuple):
     stop: int
     t: int
     windows: Windows | None
+
+    def within(self, first: int, stop: int) -> SearchRange:
+        """Only the frames from ``first`` to before ``stop``, counted from the start of this range."""
+        windows = self.windows and Windows(
+            *(
+                (min(max(a - first, 0), stop - first - 1), min(max(b - first, 0), stop - first - 1))
+                for a, b in self.windows
+            )
+        )
+        return SearchRange(self.start + first, self.start + stop, self.t, windows)
 
 
 def search_range(t: int, keys: tuple[int, int, int] | None) -> SearchRange:
@@ -68,26 +155,116 @@ def search_range(t: int, keys: tuple[int, int, int] | None) -> SearchRange:
     return SearchRange(start, stop, t, Windows(onset, apex, offset))
 
 
-def key_frames_of_motion(
-    motion: Motion | None, reach: SearchRange, keys: tuple[int, int, int] | None = None
-) -> tuple[int, int, int]:
+def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[int, int, int] | None = None) -> Found:
     """Onset, apex (the middle of its plateau) and offset.
 
     ``motion`` is that of the frames of the search range, None for two frames.
     """
     start, stop, t, windows = reach
     if motion is None:
-        return start, stop - 1, stop - 1
+        return Found(start, stop - 1, stop - 1, 0.0, (1.0, 1.0, 1.0))
     if float(motion.values.abs().amax()) < _MOTIONLESS:
-        return keys or (0, t // 2, t - 1)
+        return nothing_moves(t, keys)
     fit = _search(motion, windows)
     onset, apex, offset = _sharpened(fit.cut, fit.signal.cpu())
+    # Of frames that are the same, the first is the apex.
+    same = ((motion.values[1:] - motion.values[:-1]).abs().amax(1) < _SAME).tolist()
+    while onset + 1 < apex < len(same) and same[apex - 1]:
+        apex -= 1
     if windows is not None:
         apex = min(max(apex, windows.apex[0]), windows.apex[1])
     last = stop - 1 - start
     onset = min(max(onset, 0), last - 1)
     apex = min(max(apex, onset + 1), last)
-    return start + onset, start + apex, start + min(max(offset, apex), last)
+    offset = min(max(offset, apex), last)
+    spread = _spread(motion, fit, windows, (onset, apex, offset))
+    return Found(start + onset, start + apex, start + offset, _evidence(motion, fit), spread)
+
+
+def _evidence(motion: Motion, fit: _Fit) -> float:
+    """How sure it is that there is a movement, 0 to 1.
+
+    The robust error without the movement, less that with it, per trajectory. Without it, blocks may follow the head as
+    a background that stays does, or twice as far as the rest of the face; and change counts only as far as displacement
+    explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their error: the
+    same number at any size, contrast and noise. More frames at rest do not add to it.
+    """
+    clear = torch.minimum(motion.trust, motion.explained)
+    values, weight = motion.values.unsqueeze(0), (clear * fit.robust).unsqueeze(0)
+    profile = trapezoid(fit.cut, len(motion.values)).unsqueeze(0)
+    without, _ = fit.nuisance.removed(values, weight, reach=_FOLLOWS_AT_MOST)
+    rest, extent = fit.nuisance.removed(values, weight, profile, reach=_FOLLOWS_AT_MOST)
+    left = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+    drop = torch.log1p(without.square()) - torch.log1p(left)
+    drop = (clear * drop).sum() / values.shape[2]
+    return float(drop.clamp(min=0) / (drop.clamp(min=0) + _EVIDENCE))
+
+
+def _spread(
+    motion: Motion, fit: _Fit, windows: Windows | None, found: tuple[int, int, int]
+) -> tuple[float, float, float]:
+    """Half-widths of the intervals that hold the true onset, apex and offset nine times in ten.
+
+    Two errors, which add up in quadrature: that of the extent, from the error that other corners would leave (its
+    residuals follow one another, so that they count for fewer); and that of the face not moving as one, from the key
+    frames that are found without one ninth of the picture, in turn (jackknife).
+    """
+    t, d = motion.values.shape
+    search = TrapezoidFit(t, motion.values.device, windows)
+    signal, power = fit.signal.unsqueeze(0), fit.power.unsqueeze(0)
+    residual = (signal - trapezoid(fit.cut, t)) * power.sqrt()
+    variance = residual.square().mean()
+    alike = ((residual[:, 1:] * residual[:, :-1]).sum() / residual.square().sum().clamp(min=1e-12)).clamp(0, 0.9)
+    limit = _NINE_IN_TEN**2 * variance * (1 + alike) / (1 - alike)
+    errors = search.profiles(signal, power)
+    within = [(error[0] <= error[0].amin() + limit).cpu() for error in errors]
+
+    rows, columns = motion.grid
+    if rows:
+        row, column = torch.arange(rows) * 3 // rows, torch.arange(columns) * 3 // columns
+        part = (3 * row.unsqueeze(1) + column).flatten().repeat_interleave(2)
+    else:
+        part = torch.arange(d) * 9 // d
+    kept = (part != torch.arange(9).unsqueeze(1)).to(motion.values)  # (9, d)
+    weight = motion.trust * fit.robust
+    power = (weight * fit.extent.square()) @ kept.mT  # (t, 9)
+    signal = (weight * fit.rest * fit.extent) @ kept.mT / power.clamp(min=1e-12)
+    power = power / power.mean(0).clamp(min=1e-12)
+    level = signal.new_zeros(9)
+    cuts = torch.stack(search.from_levels(signal.mT, power.mT, level, level + 1)).float()
+    deviation = (8 * cuts.var(1, unbiased=False)).sqrt().cpu()
+    corners = torch.stack(fit.cut).clamp(max=t - 1).tolist()
+    return (
+        _half_width(within[0], found[0], corners[0], float(deviation[0])),
+        _half_width_of_apex(within[1], within[2], found[1], corners[1:3], deviation[1:3].tolist()),
+        _half_width(within[3], found[2], corners[3], float(deviation[3])),
+    )
+
+
+def _half_width(within: Tensor, found: int, corner: int, deviation: float) -> float:
+    low, high = _run(within.tolist(), corner)
+    return max(math.hypot(max(high - found, found - low), _NINE_IN_TEN * deviation), 1.0)
+
+
+def _half_width_of_apex(
+    start: Tensor, end: Tensor, found: int, corners: Sequence[int], deviation: Sequence[float]
+) -> float:
+    """So wide that the interval meets the plateau even if that begins later, or ends earlier, than it seems to."""
+    late = (
+        math.hypot(_run(start.tolist(), corners[0])[1] - corners[0], _NINE_IN_TEN * deviation[0]) + corners[0] - found
+    )
+    early = math.hypot(corners[1] - _run(end.tolist(), corners[1])[0], _NINE_IN_TEN * deviation[1]) + found - corners[1]
+    return max(late, early, 0.0)
+
+
+def _run(within: Sequence[bool], at: int) -> tuple[int, int]:
+    """First and last of the frames around ``at`` that are within."""
+    low = high = at
+    while low > 0 and within[low - 1]:
+        low -= 1
+    while high + 1 < len(within) and within[high + 1]:
+        high += 1
+    return low, high
 
 
 def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
@@ -97,24 +274,23 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     at rest is so still that the first frame of the movement stands out, that frame counts.
     """
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
-    t = len(extent)
-    frame = torch.arange(t)
-    at_rest = (frame < onset - 1) | (frame > offset + 1)
-    middle = (apex + end) // 2
-    if not bool(at_rest.any()):
+    t, middle = len(extent), (apex + end) // 2
+    before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :]
+    if len(before) + len(after) == 0:
         return onset, middle, offset
-    away = (extent - extent[at_rest].median()).abs()
+    # Rest on either side by itself: a face need not come back to where it was.
+    rest = [side.median() for side in (before if len(before) else after, after if len(after) else before)]
+    unsteady = torch.cat(((before - rest[0]).abs(), (after - rest[1]).abs())).median()
+    rest_at = torch.where(torch.arange(t) <= middle, rest[0], rest[1])
+    away = (extent - rest_at).abs()
     peak = float(away[middle])
-    still = 3 * float(away[at_rest].median()) + _STILL
+    still = 3 * float(unsteady) + _STILL
     if peak <= 0 or still > _CLEAR * peak:
         return onset, middle, offset
     moving = (away > still).tolist()
     low, high = max(onset - _SHARPEN, 0), min(offset + _SHARPEN, t - 1)
     first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
     last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
-    # Of frames that are the same, the first is the apex.
-    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _SAME * peak:
-        middle -= 1
     return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
 
 
@@ -139,7 +315,7 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
             left = (trust * torch.log1p(error)).sum((1, 2)).nan_to_num(float("inf"))
             best = left.topk(min(_KEPT[turn - _ALL_TURNS], len(left)), largest=False).indices
             rest, extent, error = rest[best], extent[best], error[best]
-        scale = 2 * error.median(1, keepdim=True).values + noise**2
+        scale = 2 * error.median(1, keepdim=True).values + noise**2 + (_SHAPE * extent.unsqueeze(1)).square()
         robust = 1 / (1 + error / (4 * scale))
         weight = trust * robust
         power = weight @ extent.square().unsqueeze(-1)
@@ -147,9 +323,12 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
         power = power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
         signal = signal.squeeze(-1)  # 0 at rest, 1 at the apex
         level = signal.new_zeros(len(signal))
-        cut = fit.from_levels(signal, power, level, level + 1)
+        if turn == 0 and t <= _SHORT:  # too short for the coarse starts to hold the answer
+            cut = fit.anywhere(signal, power)
+        else:
+            cut = fit.from_levels(signal, power, level, level + 1)
         profile = trapezoid(cut, t)
-    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], extent[0], robust[0], nuisance)
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance)
 
 
 class _Fit(NamedTuple):
@@ -157,12 +336,13 @@ class _Fit(NamedTuple):
 
     Shape:
         - signal: ``(t,)``, its measured extent, 0 at rest and 1 at the apex; power: how well that is known
-        - extent: ``(d,)`` of the trajectories; robust: their weights ``(t, d)``
+        - rest: ``(t, d)``, trajectories without nuisance; extent: ``(d,)``, of each; robust: their weights ``(t, d)``
     """
 
     cut: Cut
     signal: Tensor
     power: Tensor
+    rest: Tensor
     extent: Tensor
     robust: Tensor
     nuisance: _Nuisance
@@ -216,7 +396,9 @@ class _Nuisance:
         coefficient = _least_squares(values.unsqueeze(0), trust.unsqueeze(0), self.slow.unsqueeze(0), self.ridge)
         return values - self.slow @ coefficient[0].mT
 
-    def removed(self, values: Tensor, weight: Tensor, profile: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def removed(
+        self, values: Tensor, weight: Tensor, profile: Tensor | None = None, *, reach: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Values ``(s, t, d)`` without the nuisance, and the extents ``(s, d)`` of each of ``s`` profiles."""
         s = len(weight)
         slow = self.slow.expand(s, -1, -1)
@@ -226,7 +408,8 @@ class _Nuisance:
         if m:
             design = torch.cat((slow, self.of_global.expand(s, -1, -1), *shape), -1)
             follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[..., q : q + m]
-            follows = torch.maximum(torch.minimum(follows, self.limit), -self.limit)
+            limit = reach * self.limit
+            follows = torch.maximum(torch.minimum(follows, limit), -limit)
             values = values - self.of_global @ follows.mT
         design = torch.cat((slow, *shape), -1)
         coefficient = _least_squares(values, weight, design, (*self.ridge, *ridge))

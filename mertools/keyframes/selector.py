@@ -19,14 +19,15 @@ of once per pair, and a tie keeps the annotation.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_number
+from mertools.clips.read import boxed
 from mertools.keyframes.distance import check_frames, distance_between, frame_distances
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import find_key_frames
@@ -63,6 +64,7 @@ def select_keyframes(
     apex_window: tuple[float, float] = (0.1, 0.0),
     offset_window: float = 0.1,
     distance: Distance = "l2",
+    box: Sequence[int] | None = None,
     memory: int = _MEMORY,
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
@@ -86,6 +88,7 @@ def select_keyframes(
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances. Without an annotation
             a callable gets a plain search instead, of the onset < apex ≤ offset that maximise
             ``d(onset, apex) + d(apex, offset)``: the robust one looks at the frames' motion.
+        box: ``(x, y, width, height)`` of the face in pictures ``(..., h, w)``; :func:`face_box` finds it.
         memory: bytes that a clip may take that is read frame by frame. It changes no key frame as long as a quarter of
             it holds about 110 × 110 floats a frame (2 800 frames by default); an iterator beyond it gets a score from
             small pictures.
@@ -112,10 +115,9 @@ def select_keyframes(
     if refine and callable(distance):
         raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
     windows = onset_window, apex_window, offset_window
-    if isinstance(frames, Tensor) or not isinstance(frames, (str, os.PathLike, Iterable)):
-        check_frames(frames)
-        _warn_of_one_clip(frames)
-        return _select(frames, (onset, apex, offset), lengths, refine, windows, distance)
+    if not _one_by_one(frames):
+        clips = check_frames(frames) if box is None else boxed(check_frames(frames), box)
+        return _select(clips, (onset, apex, offset), lengths, refine, windows, distance)
     if lengths is not None:
         raise ValueError("lengths must be None for a clip that is read frame by frame")
     memory = check_count("memory", memory)
@@ -123,12 +125,18 @@ def select_keyframes(
     known = None if keys is None else (int(keys[0]), int(keys[1]), -1 if offset is None else int(keys[2]))
 
     def search(clip: Tensor) -> KeyFrames:
-        check_frames(clip)
-        return _select(clip, (onset, apex, offset), None, refine, windows, distance)
+        return _select(check_frames(clip), (onset, apex, offset), None, refine, windows, distance)
 
     if not callable(distance) and (refine or keys is None):
-        return stream_key_frames(frames, search, known, memory)
-    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
+        return stream_key_frames(frames, search, known, memory, box)
+    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory, box)
+
+
+def _one_by_one(frames: object) -> TypeGuard[str | os.PathLike[str] | Iterable[Tensor]]:
+    """Whether frames are read one by one: a path, an iterator, or a list of tensors ``(c, h, w)``."""
+    if isinstance(frames, (list, tuple)) and len(frames):
+        return isinstance(frames[0], Tensor) and frames[0].ndim <= 3
+    return isinstance(frames, (str, os.PathLike, Iterable)) and not isinstance(frames, (Tensor, np.ndarray))
 
 
 def _select(
@@ -250,12 +258,12 @@ def _search_robustly(frames: Tensor, counts: Tensor, keys: tuple[Tensor, Tensor,
     # One opaque operation in a compiled graph: what it does depends on the lengths and on the values.
     operation = _robust_operation if torch.compiler.is_compiling() else _robust
     table = counts.new_zeros(0, 3) if keys is None else torch.stack(keys, 1)
-    found, score = operation(frames, counts, table)
+    found, score, evidence, spread = operation(frames, counts, table)
     onset, apex, offset = found.unbind(1)
-    return KeyFrames(onset, apex, offset, score)
+    return KeyFrames(onset, apex, offset, score, evidence, spread)
 
 
-def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows, scores = [], []
     table = keys.tolist()
     for i, n in enumerate(counts.tolist()):
@@ -264,22 +272,27 @@ def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tenso
             low, high = (float(bound) for bound in clip.aminmax())
             if not (low > -_LARGEST and high < _LARGEST):  # NaN too
                 raise not_finite(frames, counts, i)
-        onset, apex, offset = find_key_frames(clip, tuple(table[i]) if table else None)
-        rows.append((onset, apex, offset))
-        scores.append(distance_between(clip[onset], clip[apex]))
-    found = torch.tensor(rows, device=frames.device, dtype=torch.int64).view(-1, 3)
+        found = find_key_frames(clip, tuple(table[i]) if table else None)
+        rows.append((*found[:3], found.evidence, *found.spread))
+        scores.append(distance_between(clip[found.onset], clip[found.apex]))
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    return found, torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+    numbers = torch.tensor(rows, dtype=wide, device=frames.device).view(-1, 7)
+    score = torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
+    return numbers[:, :3].long(), score, numbers[:, 3].float(), numbers[:, 4:].float()
 
 
 _robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
 
 
 @_robust_operation.register_fake
-def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b = frames.shape[0]
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    return frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide)
+    number = frames.new_empty(b, dtype=torch.float32)
+    return (
+        frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide), number,
+        frames.new_empty(b, 3, dtype=torch.float32),
+    )  # fmt: skip
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------
@@ -301,16 +314,6 @@ def _check_distance(distance: object) -> None:
     if not callable(distance) and not (isinstance(distance, str) and distance == "l2"):
         kind = ValueError if isinstance(distance, str) else TypeError
         raise kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
-
-
-def _warn_of_one_clip(frames: Tensor) -> None:
-    b, t = frames.shape[:2]
-    if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
-        warnings.warn(
-            f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
-            "one RGB clip needs a batch axis: frames[None]",
-            stacklevel=4,
-        )
 
 
 def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:

@@ -29,6 +29,15 @@ class Cut(NamedTuple):
     offset: Tensor
 
 
+class Profiles(NamedTuple):
+    """Least error ``(s, t)`` with a corner in each frame."""
+
+    onset: Tensor
+    apex: Tensor
+    end: Tensor
+    offset: Tensor
+
+
 class Windows(NamedTuple):
     """First and last frame in which each key frame may lie."""
 
@@ -134,9 +143,9 @@ class TrapezoidFit:
         y = (signal - rest.unsqueeze(-1)) / height.unsqueeze(-1)
         weight = weight.expand_as(y)
         windows, last = self.windows, self.t - 1
-        rise, rise_length = self._edges(y, weight, windows.onset)
+        rise, rise_length = self._edges(y, weight, windows.onset).min(-1)
         mirrored = last - windows.offset[1], last - windows.offset[0]
-        fall, fall_length = (x.flip(-1) for x in self._edges(y.flip(-1), weight.flip(-1), mirrored))
+        fall, fall_length = (x.flip(-1) for x in self._edges(y.flip(-1), weight.flip(-1), mirrored).min(-1))
         fall_length = self.lengths[fall_length]
         held = weight * (1 - 2 * y)
         total = held.cumsum(-1)
@@ -157,13 +166,8 @@ class TrapezoidFit:
         offset = end + fall_length.gather(-1, end)
         return Cut(*(key.squeeze(-1) for key in (onset, apex, end, offset)))
 
-    def _edges(self, y: Tensor, weight: Tensor, window: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """The best rise that ends at each frame.
-
-        Returns:
-            The error over the frames up to each frame, with a rise that ends there, minus the error of a model that is
-            at rest throughout; and the index of that rise's length.
-        """
+    def _edges(self, y: Tensor, weight: Tensor, window: tuple[int, int]) -> Tensor:
+        """Error of every rise, ``(..., t, lengths)``: over the frames up to its last, less that of rest throughout."""
         longest = int(self.bank.shape[0])
         space = y.new_zeros(*y.shape[:-1], longest - 1)
         both = torch.cat((torch.cat((space, weight * y), -1), torch.cat((space, weight), -1)), 0)
@@ -172,6 +176,32 @@ class TrapezoidFit:
         signal, weights = windows[: len(y)], windows[len(y) :]
         error = signal @ self.bank[:, :n] + weights @ self.bank[:, n:]
         start = torch.arange(self.t, device=y.device).unsqueeze(-1) - self.lengths
-        error = error.masked_fill((start < window[0]) | (start > window[1]), math.inf)
-        best = error.min(-1)
-        return best.values, best.indices
+        return error.masked_fill((start < window[0]) | (start > window[1]), math.inf)
+
+    def profiles(self, y: Tensor, weight: Tensor) -> Profiles:
+        """The least error that a trapezoid from 0 to 1 leaves of ``y`` ``(s, t)``, given each of its corners."""
+        windows, last = self.windows, self.t - 1
+        rises = self._edges(y, weight, windows.onset)
+        falls = self._edges(y.flip(-1), weight.flip(-1), (last - windows.offset[1], last - windows.offset[0]))
+        held = weight * (1 - 2 * y)
+        total = held.cumsum(-1)
+        rise, fall = rises.amin(-1), falls.amin(-1).flip(-1)
+        if windows.offset[1] == last:
+            fall = torch.cat((fall[..., :-1], torch.minimum(fall, held)[..., -1:]), -1)
+        before, after = rise - total, fall + total - held
+        frame = torch.arange(self.t, device=y.device)
+        before = before.masked_fill(frame > windows.apex[1], math.inf)
+        after = after.masked_fill(frame < windows.apex[0], math.inf)
+        since = after.flip(-1).cummin(-1).values.flip(-1)  # of all ends from an apex on
+        until = before.cummin(-1).values  # of all apexes up to an end
+        rest = (weight * y.square()).sum(-1, keepdim=True)
+
+        def by_start(table: Tensor, beside: Tensor) -> Tensor:
+            start = (frame.unsqueeze(-1) - self.lengths).clamp(min=0).expand_as(table).flatten(-2)
+            out = torch.full_like(beside, math.inf)
+            return out.scatter_reduce(-1, start, (table + beside.unsqueeze(-1)).flatten(-2), "amin")
+
+        may_peak, may_end = frame <= windows.apex[1], frame >= windows.apex[0]
+        onset = by_start(rises, (since - total).masked_fill(~may_peak, math.inf))
+        offset = by_start(falls, (until + total - held).masked_fill(~may_end, math.inf).flip(-1)).flip(-1)
+        return Profiles(rest + onset, rest + before + since, rest + until + after, rest + offset)

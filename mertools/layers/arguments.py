@@ -20,14 +20,6 @@ def records_arguments(cls: type[Module]) -> type[Module]:
     """Class decorator: each instance remembers the arguments of its constructor for :func:`recorded_arguments`.
 
     A subclass with a constructor of its own records nothing.
-
-    Examples:
-        >>> @records_arguments
-        ... class Layer(nn.Module):
-        ...     def __init__(self, dim, *, heads=2):
-        ...         super().__init__()
-        >>> recorded_arguments(Layer(8))
-        {'class': 'Layer', 'dim': 8, 'heads': 2}
     """
     init = cls.__init__
     signature = inspect.signature(init)
@@ -49,10 +41,8 @@ def records_arguments(cls: type[Module]) -> type[Module]:
 def recorded_arguments(module: nn.Module) -> dict[str, Any] | None:
     """The arguments that build a module, defaults and the name of its class included; None where nothing was recorded.
 
-    A part that was given as a module is described likewise, as it is now under the argument's name.
-
-    Raises:
-        TypeError: an argument is nothing that JSON can write, or a part records nothing.
+    A part that was given as a module is described likewise, as it is now under the argument's name. A TypeError where
+    an argument is nothing that JSON can write.
     """
     arguments = vars(module).get("_arguments")
     if arguments is None:

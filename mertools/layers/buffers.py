@@ -16,27 +16,13 @@ __all__ = ["ConfigurationBuffers", "real_device"]
 
 
 def real_device() -> torch.device:
-    """Where to make numbers that must have values: the default device, or the CPU where that is ``meta``.
-
-    Examples:
-        >>> with torch.device("meta"):
-        ...     print(real_device())
-        cpu
-    """
+    """Where to make numbers that must have values: the default device, or the CPU where that is ``meta``."""
     device = torch.empty(0).device  # torch.get_default_device() of PyTorch 2.5 does not see `with torch.device(...)`
     return torch.device("cpu") if device.type == "meta" else device
 
 
 class ConfigurationBuffers(nn.Module):
-    """A module that holds numbers as buffers outside of its state dict, and has them again when it leaves ``meta``.
-
-    Examples:
-        >>> with torch.device("meta"):
-        ...     module = ConfigurationBuffers()
-        ...     module.register_configuration("weight", torch.ones(2, device=real_device()))
-        >>> module.weight.device, module.to_empty(device="cpu").weight
-        (device(type='meta'), tensor([1., 1.]))
-    """
+    """A module that holds numbers as buffers outside of its state dict, and has them again when it leaves ``meta``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -10,21 +10,7 @@ from mertools._checks import check_number
 class DropPath(nn.Module):
     """Zero a whole sample's branch with probability ``rate`` in training and scale the others by ``1 / (1 − rate)``.
 
-    Args:
-        rate: in [0, 1).
-
-    Shape:
-        - input and output: ``(b, ...)``
-
-    Raises:
-        ValueError: a rate outside [0, 1).
-
-    Examples:
-        >>> import torch
-        >>> DropPath(0.5).eval()(torch.ones(2, 3)).sum()
-        tensor(6.)
-
-    Source: Huang et al., "Deep Networks with Stochastic Depth", 2016.
+    ``x`` is ``(b, ...)`` (Huang et al., "Deep Networks with Stochastic Depth", 2016).
     """
 
     def __init__(self, rate: float = 0.0) -> None:

@@ -19,18 +19,12 @@ __all__ = ["ParallelFusion"]
 
 @records_arguments
 class ParallelFusion(nn.Module):
-    """Fuse a temporal and a spatial map into one vector, or into class logits.
+    """Fuse a temporal and a spatial map ``(b, dim, h, w)`` into one vector ``(b, hidden)``, or class logits.
 
     Args:
         dim: channels of both maps.
         hidden: width of the fused vector.
-        num_classes: add a linear classifier; None returns the vector.
-
-    Shape:
-        - temporal, spatial: ``(b, dim, h, w)``; output: ``(b, hidden)``, or ``(b, num_classes)``
-
-    Raises:
-        ValueError: a width is not positive, or the maps differ in shape.
+        num_classes: add a linear classifier, output ``(b, num_classes)``; None returns the vector.
 
     Examples:
         >>> import torch

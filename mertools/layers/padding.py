@@ -9,12 +9,7 @@ from torch import Tensor
 
 
 def check_lengths(lengths: Tensor | Sequence[int] | None, b: int, t: int, *, least: int = 1) -> Tensor:
-    """Valid frames per clip as an int64 tensor ``(b,)``; all ``t`` when nothing was given.
-
-    Raises:
-        TypeError: lengths are not integers.
-        ValueError: not one per clip, or one outside ``least..t``.
-    """
+    """Valid frames per clip as an int64 tensor ``(b,)``, each within ``least..t``; all ``t`` when nothing was given."""
     if lengths is None:
         return torch.full((b,), t)
     try:

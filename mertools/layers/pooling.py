@@ -26,28 +26,20 @@ def pool_frames(
     how: Pooling = "mean",
     scores: Tensor | None = None,
 ) -> Tensor:
-    """One vector (or map) per clip; padding has no part in it.
+    """One vector (or map) ``(b, ...)`` per clip; padding has no part in it.
 
     Args:
-        x: what an encoder made of each frame.
-        lengths: valid frames of each clip, at least 1.
+        x: what an encoder made of each frame, ``(b, t, ...)``.
+        lengths: valid frames of each clip ``(b,)``, within 1..t.
         how: ``"mean"`` over the valid frames; ``"last"`` valid frame, which is what a causal encoder knows of the whole
-            clip; ``"attention"``, the mean weighted with ``softmax(scores)``.
-        scores: for ``"attention"``.
-
-    Shape:
-        - x: ``(b, t, ...)``; lengths: ``(b,)``; scores: ``(b, t)``; output: ``(b, ...)``
-
-    Raises:
-        ValueError: no frames, lengths outside 1..t, or scores that are missing, not needed or of another shape.
+            clip; ``"attention"``, the mean weighted with ``softmax(scores)`` (Ilse et al., "Attention-based Deep
+            Multiple Instance Learning", 2018).
+        scores: for ``"attention"``, ``(b, t)``.
 
     Examples:
         >>> x = torch.arange(6.0).view(1, 3, 2)
         >>> pool_frames(x, [2]), pool_frames(x, [2], how="last")
         (tensor([[1., 2.]]), tensor([[2., 3.]]))
-
-    Source: common practice; attention pooling is that of Ilse et al., "Attention-based Deep Multiple Instance
-    Learning", 2018.
     """
     check_floating("x", x, "(b, t, ...)")
     check_choice("how", how, POOLINGS)
@@ -78,25 +70,18 @@ def pool_frames(
 class FramePool(nn.Module):
     """:func:`pool_frames` as a layer; with ``how="attention"`` it learns the scores, one linear layer over features.
 
+    ``x`` is ``(b, t, ...)``, for ``"attention"`` ``(b, t, d)``. Formula and sources are those of ``pool_frames(x)``.
+
     Args:
-        how: see :func:`pool_frames`.
-        dim: width of the features, needed for ``"attention"``.
+        how: ``"mean"``, ``"last"`` or ``"attention"``.
+        dim: width ``d`` of the features, needed for ``"attention"`` and only then.
         device: where to create the parameters.
         dtype: their type.
-
-    Shape:
-        - x: ``(b, t, d)`` (for ``"mean"`` and ``"last"`` any ``(b, t, ...)``); output: ``(b, d)``
-
-    Raises:
-        TypeError: x is no floating tensor.
-        ValueError: an unknown ``how``, ``dim`` missing or not needed, or features of another width.
 
     Examples:
         >>> pool = FramePool("attention", dim=8)
         >>> pool(torch.zeros(2, 5, 8), lengths=[5, 3]).shape
         torch.Size([2, 8])
-
-    Source: as for :func:`pool_frames`.
     """
 
     def __init__(

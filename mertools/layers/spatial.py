@@ -27,7 +27,9 @@ _LAYER_NORM_EPS = 1e-6
 class SpatialTransformer(nn.Module):
     """A pre-norm transformer over a grid of face positions.
 
-    Bilinear resize to ``grid × grid`` (half-pixel centres), 1×1 embedding, learned position, ``depth`` blocks, norm.
+    Bilinear resize to ``grid × grid`` (half-pixel centres), 1×1 embedding, learned position, ``depth`` blocks, norm: a
+    floating image ``(b, in_channels, H, W)`` of any size to a map ``(b, dim, grid, grid)``. A state dict from another
+    ``grid`` loads: its position embedding is interpolated (bicubic).
 
     Args:
         dim: width of the tokens and of the output map.
@@ -40,16 +42,6 @@ class SpatialTransformer(nn.Module):
             grid is made of 4 pixels of the image and the rest is not seen.
         drop_path: stochastic depth of the last block; it rises to that linearly.
         norm: norm layer, a callable from width to module; default LayerNorm with eps 1e-6.
-
-    Shape:
-        - input: ``(b, in_channels, H, W)`` floating, any size and aspect; output: ``(b, dim, grid, grid)``
-
-    Raises:
-        TypeError: the image is not floating.
-        ValueError: sizes that do not fit.
-
-    Note:
-        A state dict from another ``grid`` loads: its position embedding is interpolated (bicubic).
 
     Examples:
         >>> SpatialTransformer(32, 1, grid=4)(torch.zeros(2, 3, 90, 60)).shape

@@ -39,12 +39,8 @@ _SEGMENT_TOKENS = {"cpu": 1024, "cuda": 65536}
 class RetentionState(NamedTuple):
     """What retention remembers of a stream: its size does not depend on how long the stream is.
 
-    Both fields have a batch axis, so states of different streams can be joined and split like batches. Treat the
-    content as opaque: the memory holds keys rotated by their position.
-
-    Shape:
-        - memory: ``(b, n, dk, dv)``, at least float32
-        - position: ``(b,)`` int64, the frames seen
+    ``memory`` is ``(b, n, dk, dv)``, the ``S`` of Sun et al. with keys rotated by their position, ``position`` ``(b,)``
+    int64, the frames seen. States of different streams can be joined and split like batches.
 
     Examples:
         >>> layer, frame = Retention(8, 2), torch.zeros(1, 8)
@@ -53,8 +49,6 @@ class RetentionState(NamedTuple):
         >>> both = RetentionState(*map(torch.cat, zip(first, second)))  # two streams in one batch
         >>> both.position
         tensor([1, 2])
-
-    Source: ``S`` of Sun et al., "Retentive Network", 2023; the position is ours.
     """
 
     memory: Tensor
@@ -80,6 +74,9 @@ def default_decay(num_heads: int) -> Tensor:
 class Retention(nn.Module):
     """Multi-scale retention over frames: a causal (or two-sided) mixing layer with a decaying memory.
 
+    ``x`` and the output are ``(b, t, d)``; what is carried on is a :class:`RetentionState`, at least float32 whatever
+    the autocast type.
+
     Args:
         dim: width of the tokens, ``d``.
         num_heads: heads ``n``; head h remembers about ``1 / (1 − γ_h)`` frames.
@@ -92,23 +89,12 @@ class Retention(nn.Module):
         device: where to create the parameters.
         dtype: their type.
 
-    Shape:
-        - x: ``(b, t, d)``; output: ``(b, t, d)``
-        - state: :class:`RetentionState`, a memory ``(b, n, d/n, value_dim/n)`` in at least float32 whatever the
-          autocast type, and the frames seen ``(b,)``
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: widths that the heads do not divide, a decay outside (0, 1], an unknown mode, a state or lengths
-            that do not fit, or streaming asked of a two-sided layer.
-
     Examples:
         >>> layer = Retention(32, 4).eval()
         >>> x = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(0))
-        >>> whole = layer(x)
-        >>> first, state = layer(x[:, :7], return_state=True)  # the same clip in two pieces
+        >>> first, state = layer(x[:, :7], return_state=True)  # a clip in two pieces
         >>> rest = layer(x[:, 7:], state=state)
-        >>> torch.allclose(whole, torch.cat([first, rest], 1), atol=1e-5)
+        >>> torch.allclose(layer(x), torch.cat([first, rest], 1), atol=1e-5)
         True
 
     Source: Sun et al., "Retentive Network", 2023. The paper's W_Q, W_K, W_V and W_G are one matrix here
@@ -219,15 +205,8 @@ class Retention(nn.Module):
     def step(self, x_t: Tensor, state: RetentionState | None = None) -> tuple[Tensor, RetentionState]:
         """One frame of a stream: work and memory do not grow with what came before.
 
-        Args:
-            x_t: the newest token, ``(b, d)``.
-            state: what the last step returned; None at the start.
-
-        Returns:
-            Output ``(b, d)`` and the new state.
-
-        Raises:
-            ValueError: the layer is two-sided, or a shape does not fit.
+        ``x_t`` is the newest token ``(b, d)``, ``state`` what the last step returned, None at the start. Returns the
+        output ``(b, d)`` and the new state.
         """
         check_floating("x_t", x_t, f"(b, {self.dim})")
         if x_t.ndim != 2 or x_t.shape[1] != self.dim:

@@ -9,6 +9,7 @@ A hard cut ends all stretches: nothing spans it.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -19,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_count, check_number
-from mertools.clips.read import check_box, clip_frames
+from mertools._checks import channels_first, check_count, check_number
+from mertools.clips.read import boxed, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
 from mertools.spotting.framing import watched
+from mertools.spotting.landmarks import landmark_fps, read_landmarks
 from mertools.spotting.movements import FOUND, LONGEST, MARGIN, Movement, best_disjoint, find_movements
 from mertools.spotting.record import Expression
 
@@ -59,8 +61,8 @@ def spot_expressions(
 
     Args:
         frames: one clip ``(t, c, h, w)`` (or landmarks ``(t, n, 2)``, flow ``(t, 2, h, w)``), a video file, a folder
-            of frames, or an iterable of frames ``(c, h, w)``. A face fills most of the picture, or of its middle
-            square.
+            of frames, a table of landmarks (csv of OpenFace or py-feat), or an iterable of frames ``(c, h, w)``. A face
+            fills most of the picture, or of its middle square.
         fps: frames per second; a video file knows its own.
         shortest: seconds from onset to offset, both included, that an expression lasts at least.
         longest: seconds that it lasts at most.
@@ -121,9 +123,13 @@ def iter_expressions(
 
 
 def video_fps(path: str | os.PathLike[str]) -> float | None:
-    """Frames per second that a video file states; None for a folder, or where it states none."""
+    """Frames per second that a video file or a table of landmarks states; None for a folder, or without."""
     if not Path(path).is_file():
         return None
+    if _is_table(path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are told when the frames are read
+            return landmark_fps(path)
     import cv2
 
     capture = cv2.VideoCapture(str(Path(path).absolute()))
@@ -134,6 +140,19 @@ def video_fps(path: str | os.PathLike[str]) -> float | None:
     return stated if 0 < stated < 10_000 else None
 
 
+def video_frames(path: str | os.PathLike[str], box: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """The frames of a video file or a folder, or the landmarks of a table."""
+    if not _is_table(path):
+        return clip_frames(path, box=box)
+    if box is not None:
+        raise ValueError("box must be None for landmarks")
+    return iter(read_landmarks(path))
+
+
+def _is_table(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".csv"
+
+
 # --- frames ---------------------------------------------------------------------------------------------------------
 
 
@@ -142,6 +161,8 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     if isinstance(source, Tensor):
         if source.ndim < 3:
             raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}")
+        if source.ndim == 4 and (turn := channels_first("frames", tuple(source.shape))):
+            raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}{turn}")
         if source.ndim == 5:
             raise ValueError(
                 f"frames must be one clip (t, c, h, w), got a batch of shape {tuple(source.shape)}: pass frames[0]"
@@ -150,23 +171,13 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
             raise TypeError(f"frames must be uint8 or floating, got {source.dtype}: convert them with frames.float()")
         if 0 in source.shape[1:]:
             raise ValueError(f"frames must not be empty, got shape {tuple(source.shape)}")
-        return _boxed(_alike(iter(source)), box)
+        return _alike(iter(source if box is None else boxed(source, box)))
     if isinstance(source, (str, os.PathLike)):
-        return _alike(clip_frames(source, box=box))
+        return _alike(video_frames(source, box))
     if not isinstance(source, Iterable):
         raise TypeError(f"frames must be a tensor (t, c, h, w), a path, or yield tensors, got {type(source).__name__}")
-    return _boxed(_alike(iter(source)), box)
-
-
-def _boxed(frames: Iterator[Tensor], box: Sequence[int] | None) -> Iterator[Tensor]:
-    for frame in frames:
-        if box is None:
-            yield frame
-            continue
-        if not is_picture(frame.shape):
-            raise ValueError(f"box must be None for frames that are no pictures, got frames {tuple(frame.shape)}")
-        x, y, w, h = check_box(box, *frame.shape[-2:])
-        yield frame[..., y : y + h, x : x + w]
+    frames = _alike(iter(source))
+    return frames if box is None else (boxed(frame, box) for frame in frames)
 
 
 def _alike(frames: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -31,8 +31,7 @@ class ClipBatches(Sampler[list[int]]):
         seed: of the order.
 
     Examples:
-        >>> batches = ClipBatches(17, 8, shuffle=False)
-        >>> batches.sizes
+        >>> ClipBatches(17, 8, shuffle=False).sizes
         [6, 6, 5]
         >>> list(ClipBatches(17, 8, rank=1, world=2, shuffle=False))[0]
         [1, 3, 5]

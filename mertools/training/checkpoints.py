@@ -1,4 +1,4 @@
-"""Checkpoints and weights that survive what happens to long runs: written whole, read without running anybody's code.
+"""Checkpoints and weights that survive what happens to long runs: written atomically, read without running any code.
 
 A checkpoint is a plain mapping of state dicts, numbers and names. The random state of PyTorch, NumPy and Python goes
 along, so that a run that was killed goes on as if it had not been.
@@ -27,21 +27,15 @@ _RANDOM = "random_state"
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> None:
-    """Write the state of a run, and the random state with it; the last one is replaced only when the new one is whole.
+    """Write the state of a run and the random state to ``path``; the last one is replaced when the new one is whole.
 
-    Args:
-        path: the file.
-        state: state dicts, tensors, numbers, strings, and lists and dicts of them.
-
-    Raises:
-        OSError: it can't be written, the disk is full for instance; what was there before is untouched.
-        TypeError: ``state`` holds something that could not be read back without running code.
+    ``state`` holds state dicts, tensors, numbers, strings, and lists and dicts of them; a TypeError where it holds
+    something that could not be read back without running code.
 
     Examples:
         >>> import tempfile
-        >>> model = torch.nn.Linear(2, 3)
         >>> path = Path(tempfile.mkdtemp()) / "checkpoint.pt"
-        >>> save_checkpoint(path, {"model": model.state_dict(), "epoch": 7})
+        >>> save_checkpoint(path, {"model": torch.nn.Linear(2, 3).state_dict(), "epoch": 7})
         >>> before = torch.rand(1)
         >>> state = load_checkpoint(path)
         >>> state["epoch"], torch.equal(torch.rand(1), before)
@@ -62,13 +56,10 @@ def load_checkpoint(
     """Read what :func:`save_checkpoint` wrote, and set the random state to what it was then.
 
     Args:
-        path: the file. Nothing in it is run: it is read with ``weights_only=True``.
+        path: the file. Nothing in it is run: it is read with ``weights_only=True``. A ValueError says that it is
+            damaged or no checkpoint; the random generators are then as they were before.
         map_location: device of the tensors.
         restore_random: False leaves the random generators alone.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or not a checkpoint of this kind; the random generators are as they were before.
 
     Examples:
         >>> import tempfile
@@ -95,15 +86,9 @@ def load_checkpoint(
 
 
 def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
-    """Write a model's ``state_dict``: as safetensors (extra ``train``) where the name ends so, else by ``torch.save``.
+    """Write a ``model``'s ``state_dict`` to ``path``, all of it or nothing, from whatever device.
 
-    Args:
-        path: the file; replaced only when the new one is whole.
-        model: its parameters and buffers are written, from whatever device.
-
-    Raises:
-        ImportError: safetensors is not installed.
-        OSError: it can't be written; what was there before is untouched.
+    As safetensors (extra ``train``) where the name ends so, else by ``torch.save``.
 
     Examples:
         >>> import tempfile
@@ -123,18 +108,10 @@ def save_weights(path: str | os.PathLike[str], model: torch.nn.Module) -> None:
 
 
 def load_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote.
+    """Read what :func:`save_weights`, safetensors, or ``torch.save(model.state_dict(), path)`` wrote; nothing is run.
 
-    Args:
-        path: the file; nothing in it is run.
-
-    Returns:
-        Tensors by name, for ``load_state_dict``; each ``(...)`` as it was saved, on the CPU.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: safetensors is not installed.
-        ValueError: the file is damaged or holds something else than weights.
+    Tensors ``(...)`` by name, as they were saved, on the CPU. A ValueError where ``path`` is damaged or holds something
+    else than weights.
 
     Examples:
         >>> import tempfile

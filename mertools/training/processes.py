@@ -18,12 +18,7 @@ __all__ = ["Processes", "join_processes"]
 
 
 class Processes(NamedTuple):
-    """Where this process stands among the others.
-
-    Args:
-        rank: number of this process.
-        world: how many there are.
-        device: what this one computes on.
+    """Where this process stands: its ``rank`` among ``world`` processes, and the ``device`` it computes on.
 
     Examples:
         >>> Processes(0, 1, torch.device("cpu")).main
@@ -45,7 +40,7 @@ class Processes(NamedTuple):
             dist.barrier()
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on each of them."""
+        """The sum over all processes of ``values`` ``(...)``, on each of them."""
         total = values.clone()
         if self.world > 1:
             dist.all_reduce(total)
@@ -63,9 +58,6 @@ def join_processes(device: str = "auto", *, timeout_minutes: float = 10.0) -> It
     Args:
         device: ``"cpu"``, ``"cuda"``, or ``"auto"``: a GPU of this process's own where there is one.
         timeout_minutes: how long to wait for another process in one exchange, in minutes; positive.
-
-    Raises:
-        ValueError: an unknown device, fewer GPUs than processes on this machine, or half of torchrun's variables.
 
     Examples:
         >>> with join_processes("cpu") as here:

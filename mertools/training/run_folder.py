@@ -3,18 +3,13 @@
     run/
       .lock                       while a process works on the run: a second one is refused
       settings.json               what the run was started with; another run may not continue it
-      folds/<name>/
-        log.jsonl                 a line per epoch
-        checkpoint.pt             while the fold is trained
-        predictions.json          when it is done: a ScoreBook
-        weights.safetensors       if wanted
+      folds/<name>/               log.jsonl (a line per epoch), checkpoint.pt (while the fold is trained),
+                                  predictions.json (when it is done: a ScoreBook), weights.safetensors (if wanted)
       scores.json                 when all folds are done: pooled, with intervals
       predictions.csv             a row per clip
       subjects.csv                a row per subject
 
-A fold is done when its predictions are there, and they are written whole. A run that was killed continues with the
-folds that are missing, and within a fold with the epoch after the last checkpoint. The lock goes with its process,
-however that ends.
+A run that was killed continues with the folds without predictions, and within one after its last checkpoint.
 """
 
 from __future__ import annotations
@@ -40,10 +35,7 @@ _sync = getattr(os, "fdatasync", os.fsync)
 
 
 class RunFolder:
-    """Where a run keeps what it needs to be continued and what it ends in.
-
-    Args:
-        path: the folder; made by :meth:`begin`.
+    """Where a run keeps what it needs to be continued and what it ends in: the folder ``path``, made by :meth:`begin`.
 
     Examples:
         >>> import tempfile
@@ -69,14 +61,8 @@ class RunFolder:
         Where several processes train one run, the first of them begins it.
 
         Args:
-            settings: all that decides the outcome, as plain values.
-            resume: continue what is here; in an empty folder, start.
-
-        Raises:
-            FileExistsError: there is a run here and it is not to be continued, or folds of one without its settings.
-            RuntimeError: another process is at work on the run here.
-            TypeError: a setting is no plain value.
-            ValueError: the run here was started with other settings, which are named.
+            settings: all that decides the outcome, as plain values; a ValueError names what differs from the run here.
+            resume: continue what is here; in an empty folder, start. Without it, a run here is a FileExistsError.
         """
         wanted = json.loads(_json(settings))
         file = self.path / "settings.json"
@@ -113,25 +99,18 @@ class RunFolder:
                 (folder / "checkpoint.pt").unlink(missing_ok=True)
 
     def fold(self, name: str) -> FoldFolder:
-        """The folder of a fold, by its name (a subject, a dataset, a number).
-
-        Raises:
-            ValueError: the name is empty.
-        """
+        """The folder of a fold, by its name (a subject, a dataset, a number)."""
         if not name:
             raise ValueError("the name of a fold must not be empty")
         file = quote(name, safe=" ()")
         return FoldFolder(self.path / "folds" / (file.replace(".", "%2E") if not file.strip(".") else file))
 
     def finish(self, book: ScoreBook, *, notes: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Write pooled scores, predictions and the table of subjects.
+        """Write pooled scores, predictions and the table of subjects; returns what is in ``scores.json``.
 
         Args:
             book: the predictions of all folds.
             notes: goes into ``scores.json`` as well.
-
-        Returns:
-            What is in ``scores.json``.
         """
         summary: dict[str, Any] = json.loads(_json({**book.summary(), **(notes or {})}))
         book.write_csv(self.path / "predictions.csv")
@@ -150,10 +129,7 @@ class RunFolder:
 
 
 class FoldFolder:
-    r"""The folder of one fold of a run.
-
-    Args:
-        path: the folder; made when something is written.
+    r"""The folder ``path`` of one fold of a run; made when something is written.
 
     Examples:
         >>> import tempfile
@@ -183,11 +159,7 @@ class FoldFolder:
         return load_checkpoint(file) if file.exists() else None
 
     def log(self, **entry: Any) -> None:
-        """Append a line to the log, all of it or nothing.
-
-        Raises:
-            ValueError: a number is not finite.
-        """
+        """Append a line to the log, all of it or nothing; numbers must be finite."""
         self.path.mkdir(parents=True, exist_ok=True)
         line = _json(entry).rstrip()
         with (self.path / "log.jsonl").open("ab", buffering=0) as file:
@@ -195,11 +167,7 @@ class FoldFolder:
             _sync(file.fileno())  # a checkpoint that outlives a power cut finds its epochs in the log
 
     def rewind(self, epoch: int) -> None:
-        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off.
-
-        Raises:
-            ValueError: the log is damaged.
-        """
+        """Drop what the log has of ``epoch`` and later, and a line that a kill cut off."""
         file = self.path / "log.jsonl"
         if not file.exists():
             return

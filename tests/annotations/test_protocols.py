@@ -183,6 +183,14 @@ def test_the_combined_list_of_megc2019_and_mixes_of_it(tmp_path):
     assert (clips[0].dataset, clips[0].subject, clips[0].folders, clips[0].fps) == (
         "casme2", "01", ("sub01/EP01_0",), 200.0,
     )  # fmt: skip
+    assert clips.problems == []
+    bare = [line.split(",")[:4] for line in (tmp_path / "combined_3_class.csv").read_text().splitlines()[1:]]
+    without = mt.read_annotations(write_csv(tmp_path / "gt.csv", bare), "megc2019")
+    assert [(c.dataset, c.key, c.label, c.row + 1) for c in without] == [
+        (c.dataset, c.key, c.label, c.row) for c in clips
+    ]
+    with pytest.raises(ValueError, match=r"row 3, column A \('dataset'\) holds 'casme9'"):
+        mt.read_annotations(write_csv(tmp_path / "gt.csv", [*bare[:2], ["casme9", *bare[2][1:]]]), "megc2019")
     (one,) = (clip for clip in clips if clip.clip == "s01_ne_00")
     assert (one.dataset, one.folders) == ("smic", ("s01_ne_00", "s1_ne_00", "s01_ne_00"))
     mixed = [*(clip for clip in clips if clip.dataset == "samm"), *casme2(tmp_path), *smic(tmp_path)]
@@ -194,14 +202,15 @@ def test_the_combined_list_of_megc2019_and_mixes_of_it(tmp_path):
 def test_more_sets_of_classes(tmp_path):
     found = mt.apply_protocol(casme2(tmp_path), "casme2-7")
     assert len(found.clips) == 255
-    rows = [["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Emotion", "AU"]]
+    rows = [["Subject", "Filename", "OnsetFrame", "ApexFrame", "OffsetFrame", "Emotion", "AU", "Fps"]]
     labels = ["Happiness", "anger", "Contempt", "disgust", "fear", "sadness", "surprise", "Others"]
-    rows += [[f"sub{i:04d}", f"sub{i:04d}_01", 3, 9, 20, label, "4+7"] for i, label in enumerate(labels)]
+    rows += [[f"sub{i:04d}", f"sub{i:04d}_01", 3, 9, 20, label, "4+7", 500] for i, label in enumerate(labels)]
     clips = mt.read_annotations(write_csv(tmp_path / "dfme.csv", rows), "DFME")
-    assert clips[3].folders == ("sub0003_01",)
+    assert (clips[3].folders, clips[3].fps) == (("sub0003_01",), 500.0)
     seven = mt.apply_protocol(clips, "dfme-7")
     assert list(seven.counts.values()) == [1] * 7
-    assert seven.classes[seven.targets[0]] == "happiness"
+    assert [seven.classes[target] for target in seven.targets] == [label.casefold() for label in labels[:7]]
+    assert list(seven.classes) == sorted(seven.classes)  # as the table numbers them
 
 
 def test_smic_3(tmp_path):
@@ -252,14 +261,14 @@ def test_derived_lists_have_their_folds(tmp_path):
         assert (len(train.clips), len(test.clips), train.clips[0].fold) == (8, 3, 4)
         assert list(mt.fixed_folds(found)) == ["1", "2", "3", "4", "5"]
     third = {found.classes[t] for c, t in zip(found.clips, found.targets, strict=True) if c.clip.endswith("/00003")}
-    assert third == {"happiness"}  # MAFW's own order
+    assert third == {"anger"}  # these lists begin in DFEW's order, see test_read
     clips = mt.read_annotations(lists, mt.frame_list_schema("ferv39k", "FERV39K-alphabetical"))
     train, test = mt.apply_protocol(clips, "ferv39k").split(1)
     assert (len(train.clips), len(test.clips)) == (5, 2)
     assert [clip.label for clip in train.clips[:3]] == ["angry", "disgust", "fear"]
-    with pytest.raises(
-        ValueError, match=r"Integers say nothing about their order: .*frame_list_schema\('ferv39k', classes"
-    ):
+    assert {clip.label for clip in mt.read_annotations(lists, "ferv39k")} == {"happy"}  # as the paths say
+    (lists / "FERV39K_test.txt").write_text("/data/0001 30 2\n")
+    with pytest.raises(ValueError, match=r"Integers say nothing about their order: .*frame_list_schema\('ferv39k', "):
         mt.read_annotations(lists, "ferv39k")
     one = mt.read_annotations(lists / "DFEW_set_2_test.txt", "dfew-list")
     both = mt.apply_protocol([*one, *mt.read_annotations(lists / "DFEW_set_2_train.txt", "dfew-list")], "dfew")

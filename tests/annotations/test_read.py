@@ -20,7 +20,7 @@ from annotation_tables import (
 )
 
 import mertools as mt
-from mertools.annotations.schemas import dataset_schema
+from mertools.annotations.schemas import SCHEMAS, dataset_schema
 
 
 def read(tmp_path, dataset, suffix="xlsx", **options):
@@ -342,6 +342,13 @@ def test_without_a_naming_sheet_nobody_gets_the_frames_of_another(tmp_path, kind
     assert report.counts == {"folder": 2, "folder without row": 1}
 
 
+def test_a_naming_sheet_of_subjects_alone(tmp_path):
+    rows = [[15, "anger1_1", 1, 2, 3, "4", "negative", "macro", "anger"]]
+    path = write_xlsx(tmp_path / "t.xlsx", rows, {"naming rule1": [[15, "s15", 1], [32, "s32", 15]]})
+    (clip,) = mt.read_annotations(path, "cas(me)2")
+    assert (clip.folders, clip.unplaced) == (("s32/anger1_1",), "")
+
+
 def test_samm_long_videos(tmp_path):
     rows = [["SAMM Long Videos"], *[[None]] * 8, ["Subject", "Filename", "Inducement Code", "Onset", "Apex", "Offset", "Duration", "Type", "Action Units", "Notes"],
             ["006", "006_1_1", 1, 100, 400, 1500, 1401, "Macro", "4+7", None], [6, "006_1_2", 1, 562, -1, 622, 61, "Micro - 1/2", "4", "x"]]  # fmt: skip
@@ -382,6 +389,37 @@ def test_derived_layouts_of_smic(tmp_path, rows):
     assert (clip.subject, clip.clip, clip.onset, clip.offset, clip.label) == ("s01", "s1_ne_01", 3, 12, "negative")
     make_frames(tmp_path / "HS" / "s01" / "micro" / "s01_ne_01", [3, 12])
     assert mt.find_frames(clip, tmp_path).numbers == (3, 12)
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("name", ["MAFW_set_1_train.txt", "split01/train.csv", "list.txt"])
+def test_the_clips_tell_the_order_of_a_list_of_mafw(tmp_path, own, name):
+    """Two orders are in use, and nothing else in a list says which is its own."""
+    classes = mt.CLASS_SETS["MAFW"]
+    order = (
+        classes if own else ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear", *classes[7:])
+    )
+    known = SCHEMAS["mafw"].known
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(
+        "".join(f"/data/MAFW/{clip}.mp4 {order.index(label)}\n" for clip, label in known.items())
+    )
+    clips = mt.read_annotations(tmp_path / name, "mafw")
+    assert [clip.label for clip in clips] == list(known.values())
+    assert clips.problems == []
+    wrong = mt.read_annotations(tmp_path / name, mt.frame_list_schema("mafw", (*classes[1:], classes[0])))
+    assert len(wrong.problems) == len(known)
+    assert "the clip is known as 'happiness': are the classes in another order?" in str(wrong.problems[0])
+
+
+def test_lists_of_mafw_without_clips_that_are_known(tmp_path):
+    for name, label in (("MAFW_set_1_train.txt", "happiness"), ("split01.csv", None), ("names.txt", "anger")):
+        (tmp_path / name).write_text("/data/00001 anger\n" if name == "names.txt" else "/data/00001 0\n")
+        if label is None:
+            with pytest.raises(ValueError, match="Integers say nothing about their order"):
+                mt.read_annotations(tmp_path / name, "mafw")
+        else:
+            assert mt.read_annotations(tmp_path / name, "mafw")[0].label == label
 
 
 # --- kinds of files -------------------------------------------------------------------------------------------------
