@@ -38,10 +38,6 @@ class LSTMShape(nn.Module):
         - x: ``(b, t, input_size)``, or a ``PackedSequence``
         - output: ``(b, t, output_size)``; h: ``(1, b, output_size)``, bidirectional ``(2, b, output_size / 2)``
 
-    Raises:
-        TypeError: encoder is no RetNetTemporal, or x no floating tensor.
-        ValueError: an encoder of images, a shape that does not fit, or a state for a bidirectional one.
-
     Examples:
         >>> net = LSTMShape(RetNetTemporal(64, depth=1, num_heads=4), output_size=128).eval()
         >>> output, (h, state) = net(torch.zeros(2, 16, 64))
