@@ -33,6 +33,9 @@ class SpottingScores(NamedTuple):
 
     A hit counts where its true interval belongs, a false alarm by its own length.
 
+    Shape:
+        - tp, fp, fn: hits, false alarms, misses
+
     Examples:
         >>> scores = SpottingScores(tp=3, fp=1, fn=2)
         >>> scores.precision, scores.recall, round(scores.f1, 4)
@@ -167,6 +170,11 @@ def spot_then_recognize(
     Raises:
         TypeError: not a list of labelled intervals per video.
         ValueError: as for :func:`spotting_scores`, or no classes.
+
+    Examples:
+        >>> scores = spot_then_recognize([[(0, 9, "sad"), (20, 29, "sad")]], [[(0, 9, "sad"), (21, 29, "happy")]])
+        >>> scores.spotting.f1, scores.classes, scores.precision, scores.recall, round(scores.strs, 4)
+        (1.0, ('happy', 'sad'), 0.25, 0.5, 0.3333)
 
     Source: Liong, See and Chan (2023), Spot-then-recognize, Signal Processing: Image Communication 110.
     """

@@ -35,7 +35,17 @@ _BLINK = 8  # frames
 
 
 class SyntheticExpression(NamedTuple):
-    """One movement: the last frame at rest, the first and last of full extent, the first frame at rest after it."""
+    """One movement of a :class:`SyntheticVideo`.
+
+    Shape:
+        - onset: the last frame at rest before it; apex, apex_end: the first and last of full extent; offset: the first
+          at rest after it
+        - movement: as in :func:`synthetic_clip`; amplitude: its largest displacement, in pixels
+
+    Examples:
+        >>> SyntheticExpression(10, 16, 20, 28, "brow-raise").offset
+        28
+    """
 
     onset: int
     apex: int
