@@ -36,8 +36,8 @@ def make(folder: Path, clips: int) -> None:
     rows: list[list[object]] = [HEADER]
     encoded = []
     for seed in range(10):
-        made = mt.synthetic_clip(num_frames=FRAMES, onset=24, apex=44, offset=76, noise=2, amplitude=1.5, seed=seed)
-        images = made.frames.permute(0, 2, 3, 1).numpy()[..., ::-1]
+        smile = mt.synthetic_clip(num_frames=FRAMES, onset=24, apex=44, offset=76, noise=2, amplitude=1.5, seed=seed)
+        images = smile.frames.permute(0, 2, 3, 1).numpy()[..., ::-1]
         encoded.append([cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1].tobytes() for image in images])
     for i in range(clips):
         place = folder / f"sub{i % 26 + 1:02d}" / f"EP{i:04d}"

@@ -14,16 +14,21 @@ a frame and that of 12 frames earlier. Both get, in every condition, the thresho
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise, product
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 import mertools as mt
 from benchmarks.keyframes import draw_face
+from mertools.clips.read import clip_frames
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
 
 ARGUMENTS = ("--videos", "4")
@@ -51,7 +56,9 @@ def draw_video(
     everything = condition == "everything"
     wanted = whole(3, 12) if expressions else 0
     made: list[SyntheticExpression] = []
-    while len(made) < wanted:  # by rejection: at least a quarter of a second of rest between any two
+    for _ in range(40 * wanted):  # by rejection: at least a quarter of a second of rest between any two
+        if len(made) == wanted:
+            break
         length = round(FPS * math.exp(uniform(math.log(0.2), math.log(3))))
         onset = whole(8, t - length - 9)
         if any(onset <= one.offset + 8 and one.onset <= onset + length + 8 for one in made):
@@ -164,3 +171,138 @@ def peer_intervals(name: str, feature: list[np.ndarray], share: float) -> list[I
     if name == "MDMD":
         return [*above(feature[0], share, 7, 16), *above(feature[1], share, 17, 120)]
     return above(feature[0], share, 4, 120)
+
+
+# --- the study ------------------------------------------------------------------------------------------------------
+
+SHARES = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
+COMPARED = ("plain", "everything")  # conditions in which the peers run: they take longer than all else
+
+
+def one_video(job: tuple[str, int, bool, tuple[float, float]]) -> dict[str, object]:
+    """Everything about one video: the truth, what each method finds, minutes."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    condition, number, expressions, seconds = job
+    video = draw_video(condition, number, expressions=expressions, seconds=seconds)
+    found = {"mertools": [spotted(video)]}
+    if expressions and condition in COMPARED:
+        for name, feature in features(video).items():
+            found[name] = [peer_intervals(name, feature, share) for share in SHARES]
+    return {
+        "condition": condition, "expressions": expressions, "true": video.intervals, "found": found,
+        "minutes": video.num_frames / FPS / 60,
+    }  # fmt: skip
+
+
+def best_f1(videos: list[dict], method: str, iou: float) -> mt.SpottingScores:
+    """The scores of a method, for a peer at the threshold that is best here."""
+    tried = [
+        mt.spotting_scores([v["found"][method][i] for v in videos], [v["true"] for v in videos], iou=iou, fps=FPS)
+        for i in range(len(videos[0]["found"][method]))
+    ]
+    return max(tried, key=lambda scores: scores.f1)
+
+
+def report(videos: list[dict]) -> None:
+    """The tables."""
+    print("| condition | method | F1 at IoU 0.3 | 0.5 | 0.7 | micro at 0.5 | macro at 0.5 | goal at 0.5 |")
+    print("|---|---|---|---|---|---|---|---|")
+    for condition in CONDITIONS:
+        these = [v for v in videos if v["condition"] == condition and v["expressions"]]
+        for method in these[0]["found"] if these else ():
+            scores = {iou: best_f1(these, method, iou) for iou in (0.3, 0.5, 0.7)}
+            goal = f"{TARGETS[condition]:.2f}" if condition in TARGETS and method == "mertools" else ""
+            f1s = " | ".join(f"{scores[iou].f1:.3f}" for iou in (0.3, 0.5, 0.7))
+            half = scores[0.5]
+            print(f"| {condition} | {method} | {f1s} | {half.micro.f1:.2f} | {half.macro.f1:.2f} | {goal} |")
+    print()
+    print("| without expressions | false alarms | minutes | a minute |")
+    print("|---|---|---|---|")
+    for condition in CONDITIONS:
+        these = [v for v in videos if v["condition"] == condition and not v["expressions"]]
+        if these:
+            alarms = sum(len(v["found"]["mertools"][0]) for v in these)
+            minutes = sum(v["minutes"] for v in these)
+            print(f"| {condition} | {alarms} | {minutes:.1f} | {alarms / minutes:.2f} |")
+
+
+def speed(frames: int) -> None:
+    """Frames per second of a 640x480 video file, decode included, with two threads."""
+    import tempfile
+    from pathlib import Path
+
+    torch.set_num_threads(2)
+    cv2.setNumThreads(2)
+    source = draw_video("everything", 1)
+    with tempfile.TemporaryDirectory() as folder:
+        file = str(Path(folder) / "video.avi")
+        writer = cv2.VideoWriter(file, cv2.VideoWriter_fourcc(*"MJPG"), FPS, (640, 480))
+        for _, frame in zip(range(frames), source, strict=False):
+            picture = cv2.resize(frame.permute(1, 2, 0).numpy()[..., ::-1].copy(), (480, 480))
+            writer.write(cv2.copyMakeBorder(picture, 0, 0, 80, 80, cv2.BORDER_REPLICATE))
+        writer.release()
+        times = []
+        for _ in range(2):
+            begin = time.perf_counter()
+            mt.spot_expressions(file)
+            times.append(time.perf_counter() - begin)
+        decode = time.perf_counter()
+        for _ in clip_frames(file):
+            pass
+        decode = time.perf_counter() - decode
+    rate = frames / min(times)
+    print()
+    print("| 640x480 | frames a second | times real time at 30 fps | of it decoding |")
+    print("|---|---|---|---|")
+    print(f"| {frames} frames, two threads | {rate:.0f} | {rate / FPS:.1f} | {decode / min(times):.0%} |")
+
+
+def memory(minutes: tuple[int, ...]) -> None:
+    """Peak memory of the process after videos of different length."""
+    import resource
+
+    print()
+    print("| minutes of 640x480 at 30 fps | peak memory of the process, MiB |")
+    print("|---|---|")
+    clip = [frame for _, frame in zip(range(300), draw_video("plain", 1), strict=False)]
+    clip = [torch.nn.functional.interpolate(frame[None].float(), (480, 640))[0].byte() for frame in clip]
+
+    def frames(count: int) -> Iterator[Tensor]:
+        for i in range(count):
+            yield clip[i % len(clip)]
+
+    for length in minutes:
+        mt.spot_expressions(frames(length * 60 * FPS), box=(80, 0, 480, 480))
+        print(f"| {length} | {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} |")
+
+
+def main() -> None:
+    """Run, print."""
+    parser = argparse.ArgumentParser(description="The expressions of long videos.")
+    parser.add_argument("--quick", action="store_true", help="small and few, to see that all of it runs")
+    parser.add_argument("--videos", type=int, default=4, help="of each condition")
+    parser.add_argument("--first", type=int, default=1000, help="number of the first video")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--part", choices=("all", "scores", "speed", "memory"), default="all")
+    args = parser.parse_args()
+    videos, seconds = (1, (20.0, 22.0)) if args.quick else (args.videos, (60.0, 120.0))
+    if args.part in ("all", "scores"):
+        numbers = range(args.first, args.first + videos)
+        jobs = [(c, n, True, seconds) for c in CONDITIONS for n in numbers]
+        jobs += [(c, n, False, seconds) for c in CONDITIONS for n in numbers]
+        if args.quick:
+            jobs = [job for job in jobs if job[0] == "everything"]
+            done = [one_video(job) for job in jobs]
+        else:
+            with ProcessPoolExecutor(args.workers) as pool:
+                done = list(pool.map(one_video, jobs))
+        report(done)
+    if args.part in ("all", "speed"):
+        speed(300 if args.quick else 1800)
+    if args.part in ("all", "memory"):
+        memory((1,) if args.quick else (1, 10))
+
+
+if __name__ == "__main__":
+    main()

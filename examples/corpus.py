@@ -30,6 +30,8 @@ from typing import Any, TypeAlias, TypedDict
 
 import mertools as mt
 from mertools._files import atomic_write
+from mertools.cli import VIDEOS
+from mertools.clips.read import IMAGES
 
 Row: TypeAlias = dict[str, Any]
 
@@ -43,8 +45,6 @@ COLUMNS = {
     "remark": "string",  # warnings, such as a video that ends early
     "error": "string",  # why there are no key frames
 }
-VIDEOS = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
-IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 # Readers of Parquet folders pass over names that begin so.
 IDENTITY = "_corpus.json"  # what ROWS holds
 WORK = "_unfinished"  # journals of shards under way
@@ -71,7 +71,7 @@ def find_clips(source: Path) -> tuple[Path, list[str]]:
     if source.is_dir():
         clips = sorted(path.relative_to(source).as_posix() for path in _below(source))
         if not clips:
-            raise ValueError(f"{source} holds neither videos ({', '.join(sorted(VIDEOS))}) nor folders of images")
+            raise ValueError(f"{source} holds neither videos ({', '.join(VIDEOS)}) nor folders of images")
         return source, clips
     clips = [line for line in source.read_text(encoding="utf-8").splitlines() if line.strip()]
     twice = [clip for clip, times in Counter(clips).items() if times > 1]
@@ -86,7 +86,7 @@ def _below(folder: Path) -> Iterator[Path]:
     for place, _, names in os.walk(folder):
         suffixes = {name: Path(name).suffix.lower() for name in names if not name.startswith(".")}
         yield from (Path(place, name) for name, suffix in suffixes.items() if suffix in VIDEOS)
-        if IMAGES.intersection(suffixes.values()):
+        if {*IMAGES}.intersection(suffixes.values()):
             yield Path(place)
 
 

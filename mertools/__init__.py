@@ -56,6 +56,7 @@ from mertools.clips.resample import resample_clip
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 from mertools.clips.synthetic_dataset import SyntheticDataset, synthetic_dataset
 from mertools.evaluation.folds import Fold, check_fold, fixed_folds, group_folds, inner_split, lodo_folds, loso_folds
+from mertools.evaluation.meters import UAR, UF1, WAR
 from mertools.evaluation.metrics import ClassScores, class_scores, confusion_matrix, uar, uf1, war
 from mertools.evaluation.score_book import ScoreBook, Scores
 from mertools.evaluation.score_io import Prediction
@@ -66,6 +67,7 @@ from mertools.keyframes.selector import FrameSelector, select_keyframes
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
+from mertools.models.frame_encoder import FrameEncoder
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
 from mertools.models.pretrained import load_published, load_rmt, load_torchscale, load_yet_another_retnet
@@ -78,6 +80,7 @@ from mertools.retention.layer import Retention, RetentionState, default_decay
 from mertools.retention.lstm_shape import LSTMShape
 from mertools.retention.manhattan import ManhattanRetention
 from mertools.retention.temporal import RetNetTemporal
+from mertools.spotting.landmarks import read_landmarks
 from mertools.spotting.record import Expression
 from mertools.spotting.spot import iter_expressions, spot_expressions
 from mertools.spotting.synthetic import SyntheticExpression, SyntheticVideo
@@ -93,6 +96,9 @@ __all__ = [
     "CLASS_SETS",
     "EXPRESSIONS",
     "PROTOCOLS",
+    "UAR",
+    "UF1",
+    "WAR",
     "AUHead",
     "AUPriorLoss",
     "ActionUnitTable",
@@ -112,6 +118,7 @@ __all__ = [
     "FocalLoss",
     "Fold",
     "FoldFolder",
+    "FrameEncoder",
     "FrameFolder",
     "FrameFolders",
     "FramePool",
@@ -197,6 +204,7 @@ __all__ = [
     "read_au_labels",
     "read_clip",
     "read_facs",
+    "read_landmarks",
     "read_openface",
     "recurrent_retention",
     "repair_annotations",

@@ -15,10 +15,11 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,11 +31,11 @@ from mertools.audit.search import SEARCHES
 from mertools.clips.read import IMAGES, clip_frames
 from mertools.keyframes.motion import find_cuts, is_picture, small_frames
 from mertools.plots import check_figure_path, save_figure
-from mertools.spotting.spot import video_fps
+from mertools.spotting.spot import video_fps, video_frames
 from mertools.spotting.timeline import MotionCurve, plot_timeline, thumbnail, wanted_frames
 
 _PATIENCE = 2.0  # seconds before what is being done is told
-_VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".webm", ".wmv")
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -105,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
         "falls, with its key frames. Frames are counted from 0 (in a folder, from its first image). A folder of "
         "videos stands for the videos in it.",
     )
-    spot.add_argument("videos", nargs="+", metavar="VIDEO", help="a video file, a folder of frames or of videos")
+    spot.add_argument(
+        "videos", nargs="+", metavar="VIDEO", help="a video file, a folder of frames or of videos, a csv of landmarks"
+    )
     spot.add_argument("--json", action="store_true", help="print one JSON object per video and line")
     spot.add_argument(
         "--csv", type=Path, metavar="FILE", help="write a table of all videos: video, onset, offset (as for MEGC)"
@@ -275,7 +278,7 @@ def _spot(args: argparse.Namespace) -> int:
         status = max(status, found)
     if args.csv is not None:
         try:
-            atomic_write(args.csv, csv_text(rows).encode())
+            write_intervals(args.csv, rows)
         except OSError as error:
             status = _fail(f"--csv {args.csv}: {error.strerror or error}")
     return status
@@ -291,7 +294,7 @@ def _spot_one(args: argparse.Namespace, video: str, rows: list[list[str]]) -> in
             box = _box_of(args, video)
 
             def frames() -> Iterator[Tensor]:
-                for i, frame in enumerate(curve.noting(clip_frames(video, box=box))):
+                for i, frame in enumerate(curve.noting(video_frames(video, box))):
                     if i % 30 == 29:
                         tell(f"spotting, frame {i + 1}, {(i + 1) / (time.monotonic() - start):.0f} frames/s")
                     yield frame
@@ -312,7 +315,7 @@ def _spot_one(args: argparse.Namespace, video: str, rows: list[list[str]]) -> in
         warnings.simplefilter("ignore")  # what the first pass said
         cut = [] if args.clips is None else found
         pieces = {one: _Piece(args.clips / f"{name}_{one.onset}-{one.offset}") for one in cut}
-        for i, frame in enumerate(clip_frames(video, box=box)):
+        for i, frame in enumerate(video_frames(video, box)):
             if i in wanted:
                 pictures[i] = thumbnail(frame)
             for one, piece in pieces.items():
@@ -325,24 +328,37 @@ def _spot_one(args: argparse.Namespace, video: str, rows: list[list[str]]) -> in
 
 
 class _Piece:
-    """The frames of an expression on their way into a folder, which is there with all of them or not at all."""
+    """The frames of an expression on their way into a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.images = folder, {}  # type: Path, dict[str, bytes]
+        self.folder = folder
+        self.images: dict[str, bytes] = {}
         if folder.exists():
             raise ValueError(f"--clips would write into {folder}, which is there already: name another folder")
 
     def add(self, number: int, frame: Tensor, *, last: bool) -> None:
         import cv2
 
-        image = frame.permute(1, 2, 0).numpy()[..., ::-1]
-        self.images[f"img{number:06d}.png"] = cv2.imencode(".png", image.copy())[1].tobytes()
+        if frame.ndim != 3:
+            raise ValueError("--clips needs pictures, landmarks have none")
+        image = np.ascontiguousarray(frame.permute(1, 2, 0).numpy()[..., ::-1])
+        self.images[f"img{number:06d}.png"] = cv2.imencode(".png", image)[1].tobytes()
         if last:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_folder(self.folder) as place:
-                for name, data in self.images.items():
-                    (place / name).write_bytes(data)
+            cut_out(self.folder, self.images)
             self.images = {}
+
+
+def cut_out(folder: Path, images: Mapping[str, bytes]) -> None:
+    """Write image files into a new folder, which is there with all of them or not at all."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as place:
+        for name, data in images.items():
+            (place / name).write_bytes(data)
+
+
+def write_intervals(path: Path, rows: Sequence[Sequence[str]]) -> None:
+    """Write the table of spotted intervals, whole or not at all."""
+    atomic_write(path, csv_text(rows).encode())
 
 
 def _print_found(
@@ -369,7 +385,7 @@ def _videos_inside(folder: Path) -> list[Path]:
     inside = sorted(folder.iterdir()) if folder.is_dir() else []
     if any(path.name.lower().endswith(IMAGES) for path in inside):
         return []
-    return [path for path in inside if path.suffix.lower() in _VIDEOS]
+    return [path for path in inside if path.suffix.lower() in VIDEOS]
 
 
 def _in_the_way(plot: Path, clip: Path) -> str:
@@ -408,7 +424,7 @@ def _read(clip: str, size: int | None, box: Sequence[int] | None = None) -> Tens
 def _videos(folder: Path) -> str:
     """The videos of a folder that holds no images, as they would be named."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    videos = [name for name in names if Path(name).suffix.lower() in _VIDEOS]
+    videos = [name for name in names if Path(name).suffix.lower() in VIDEOS]
     images = any(name.lower().endswith(IMAGES) for name in names)
     if images or not videos:
         return ""

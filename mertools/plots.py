@@ -2,13 +2,14 @@
 
 All take ``ax`` (draw into axes of yours), ``figsize`` and ``path`` (write the figure, too). Figures of
 ``figsize="column"`` (3.5 inches) and ``"page"`` (7.16 inches) go into a paper of two columns as they are: text has 7
-points or more, fonts are TrueType, and marks differ in shape as well as in colour.
+points or more, fonts are TrueType, and markers differ in shape as well as in colour.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +113,10 @@ def plot_keyframes(
         tall = clip.shape[2] / clip.shape[3]
 
         def size(width: float) -> tuple[float, float]:
-            return 0.18 * width + 1.4, rows * (tall * width / (columns + 0.2) + 0.034 * _text(width))
+            text = _text(width)
+            lines = 2 + (truth is not None) + (_intervals(keys) is not None)  # below the curve; a column breaks them
+            words = 0.018 * max(text - 2, 7) * (lines if columns == 6 else 2 * lines - 1)
+            return 0.18 * width + 1.15 + words, rows * (tall * width / (columns + 0.2) + 0.034 * text)
 
         figure, text = _prepared("plot_keyframes", None, figsize, path, size, default=12)
         above, below = size(figure.get_figwidth())
@@ -505,7 +509,7 @@ def _draw_curve(
             axes.axvspan(low, high, ymax=0.035, color=colour, alpha=0.45, lw=0, zorder=4)
     first, last = _plateau(curve, found, 0.0)
     axes.axvspan(first - 0.4, last + 0.4, color=COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
-    margin = 0.012 * len(change)  # or the marks of the first and last frame are cut in half
+    margin = 0.012 * len(change)  # or the markers of the first and last frame are cut in half
     low, high = -margin, len(change) - 1 + margin
     labels = [f"{name} {frame}" for name, frame in zip(COLOURS, found, strict=True)]
     per_point = (high - low) / (72 * _inches(axes)[0] * 0.9)
@@ -546,8 +550,10 @@ def _draw_curve(
             )  # fmt: skip
         o, a, k = annotation
         words.insert(0, f"hollow, {escape_unprintable(truth_name, 60)}: onset {o}, apex {a}, offset {k}")
+    room = int(_inches(axes)[0] * 72 * 0.86 / (0.52 * small))  # characters
+    lines = [line for word in words for line in textwrap.wrap(word, room)]
     axes.annotate(
-        "\n".join(words), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
+        "\n".join(lines), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
         ha="right", va="top", fontsize=small, color=MUTED, parse_math=False,
     )  # fmt: skip
     axes.set(xlim=(low, high), ylim=(min(0, float(np.nanmin(curve))), height * 1.12))

@@ -6,12 +6,14 @@ address has one place, ``[project.urls]`` in pyproject.toml; the cell is written
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from traitlets.config import Config
 
 HERE = Path(__file__).parent
 SETUP = '''# Installs mertools where it is missing, as on Colab.
@@ -50,7 +52,9 @@ def executed(path: Path) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-    NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
+    # Not over TCP where there is something else: on a busy machine another process may take the port first.
+    config = Config(KernelManager={"transport": "tcp" if os.name == "nt" else "ipc"})
+    NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3", config=config).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran
     notebook.metadata = {

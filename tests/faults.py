@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 import mertools as mt
-from mertools import plots
+from mertools import cli, plots
 from mertools._files import append_line, atomic_folder, atomic_write, read_record, write_record
 from mertools.annotations.schemas import dataset_schema
 from mertools.audit.corrected_table import Correction, write_corrected
@@ -355,6 +355,13 @@ WRITERS = {
     "plot_confusion": Writer(confusion, ("plots._written",)),
     "mertools select --plot": Writer(
         lambda folder, version: plots.save_figure(Drawn(version), folder / "keys.png"), ("plots.save_figure",)
+    ),
+    "mertools spot --clips": Writer(
+        lambda folder, version: cli.cut_out(folder / f"clip{version}", {"img1.png": b"x" * (50 + version)}),
+        ("cli.cut_out",),
+    ),
+    "mertools spot --csv": Writer(
+        lambda folder, version: cli.write_intervals(folder / "found.csv", [["a", str(version)]]), ("cli.write_intervals",)
     ),
     "synthetic_dataset": Writer(
         synthetic,

@@ -43,16 +43,7 @@ _CANONICAL = {alias: name for name, aliases in _SYNONYMS.items() for alias in (n
 
 
 def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
-    """The names of a class set, or a sequence of names as it is.
-
-    Raises:
-        TypeError: not a name of a set and not a sequence of strings.
-        ValueError: there is no such set, or a class is named twice.
-
-    Examples:
-        >>> class_names("MEGC2019")
-        ('negative', 'positive', 'surprise')
-    """
+    """The names of a class set, or a sequence of names as it is, each once."""
     if isinstance(classes, str):
         if classes not in CLASS_SETS:
             raise ValueError(
@@ -72,22 +63,12 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def canonical(name: str) -> str | None:
-    """The name that the tables know an expression by, or None.
-
-    Examples:
-        >>> canonical("Happiness"), canonical("contempt")
-        ('happy', None)
-    """
+    """The name that the tables know an expression by, or None."""
     return _CANONICAL.get(name.strip().casefold())
 
 
 def class_key(name: str) -> str:
-    """What the spellings of one class have in common.
-
-    Examples:
-        >>> class_key("Happiness") == class_key("joy"), class_key(" Contempt")
-        (True, 'contempt')
-    """
+    """What the spellings of one class have in common."""
     return canonical(name) or name.strip().casefold()
 
 

@@ -25,28 +25,20 @@ Reduction: TypeAlias = Literal["mean", "sum", "none"]
 def class_weights(
     counts: Tensor | Sequence[int], *, method: Literal["inverse", "effective"] = "inverse", beta: float = 0.999
 ) -> Tensor:
-    """Weights of the classes from how often each occurs, with mean 1.
+    """Weights of the classes from how often each occurs, ``(e,)`` float32 with mean 1.
 
     ``"inverse"``: ``1 / n_e``. ``"effective"``: ``(1 − β) / (1 − β^n_e)``, the inverse of the effective number of
-    samples, which grows less and less with n.
+    samples, which grows less and less with n (Cui et al., "Class-Balanced Loss Based on Effective Number of Samples",
+    2019).
 
     Args:
         counts: clips of each class in the training set, all positive.
         method: which of the two.
         beta: β of ``"effective"``, in [0, 1).
 
-    Shape:
-        - output: ``(e,)`` float32
-
-    Raises:
-        TypeError: counts or beta are no numbers.
-        ValueError: a class without clips, an unknown method, or a β out of range.
-
     Examples:
         >>> class_weights([30, 10])
         tensor([0.5000, 1.5000])
-
-    Source: effective number: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", 2019.
     """
     n = _counts(counts)
     check_choice("method", method, ("inverse", "effective"))
@@ -56,20 +48,16 @@ def class_weights(
 
 
 class FocalLoss(ConfigurationBuffers):
-    """Cross entropy that looks away from what is already right: ``(1 − p_y)^γ · (−log p_y)``.
+    """Cross entropy that weighs clips less the better they are classified already: ``(1 − p_y)^γ · (−log p_y)``.
+
+    Of logits ``(b, e)`` and a target of ``(b,)`` classes or ``(b, e)`` probabilities; values are checked on the CPU
+    only.
 
     Args:
         gamma: γ, 0 for cross entropy.
         class_weight: ``(e,)`` weight of each class; the mean is over clips, not over weights.
         ignore_index: a class index whose clips do not count.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Shape:
-        - logits: ``(b, e)``; target: ``(b,)`` classes or ``(b, e)`` probabilities; output: scalar or ``(b,)``
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: γ is negative, shapes disagree, or a class is out of range (looked at on the CPU only).
 
     Examples:
         >>> logits, target = torch.tensor([[2.0, 0.0]]), torch.tensor([0])
@@ -122,20 +110,14 @@ class FocalLoss(ConfigurationBuffers):
 class LogitAdjustedLoss(ConfigurationBuffers):
     """Cross entropy of ``logits + τ·log π`` with π the class frequencies: rare classes must win by a margin.
 
-    Training only; predictions are made from the plain logits.
+    Training only; predictions are made from the plain logits. Shapes as for :class:`FocalLoss`, ``(b, e)`` and
+    ``(b,)``.
 
     Args:
         counts: clips of each class in the training set, all positive.
         tau: τ, the scale of the adjustment; 0 for cross entropy, 1 in the paper.
         ignore_index: a class index whose clips do not count.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-
-    Shape:
-        - logits: ``(b, e)``; target: ``(b,)`` classes or ``(b, e)`` probabilities; output: scalar or ``(b,)``
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: a class without clips, shapes disagree, or a class is out of range (looked at on the CPU only).
 
     Examples:
         >>> logits = torch.zeros(1, 2)

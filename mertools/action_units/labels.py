@@ -20,19 +20,9 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
 def read_au_labels(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Read a compact cache of clip labels: a line per clip, its name and 18 values.
+    """Read a compact cache of clip labels, in AU-DFER's layout: a line per clip, its name and 18 values in [0, 1].
 
-    The layout is that of AU-DFER's own cache: `` 00001.csv/1 0 1 0 ...``.
-
-    Args:
-        path: the text file.
-
-    Returns:
-        Labels ``(18,)`` float32 by name, in the order of the file.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: a line that has not a name and 18 values in [0, 1], or a name that comes twice.
+    Returns labels ``(18,)`` float32 by name, in the order of the file at ``path``; an error names the line.
 
     Examples:
         >>> import pathlib, tempfile
@@ -73,20 +63,12 @@ def write_au_labels(path: str | os.PathLike[str], labels: Mapping[str, Tensor]) 
         path: the text file; one that is there is replaced when the new one is complete.
         labels: values ``(18,)`` in [0, 1] (or NaN, no face) by name; names without blanks.
 
-    Raises:
-        FileNotFoundError: there is no folder for the file.
-        OSError: it can't be written; what was there before is untouched.
-        TypeError: labels is no mapping of names to tensors.
-        ValueError: a name with blanks, or values that do not fit.
-
     Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "AU_train.txt"
         >>> write_au_labels(path, {"00001": torch.ones(18)})
         >>> read_au_labels(path)["00001"].sum()
         tensor(18.)
-
-    Source: the cache ``AU_DFEW.txt`` of AU-DFER's published code.
     """
     if not isinstance(labels, Mapping):
         raise TypeError(f"labels must map clip names to tensors, got {type(labels).__name__}")

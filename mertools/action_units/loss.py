@@ -52,8 +52,6 @@ def au_prior_loss(
         >>> loss = au_prior_loss(logits, target, prior=au_prior(), au_ratio=0.0)
         >>> torch.equal(loss, F.cross_entropy(logits, target))
         True
-
-    Source: AU-DFER (arXiv 2507.07678).
     """
     settings = _Settings(au_ratio, prior_scale, label_smoothing, ignore_index, expression_loss, reduction)
     settings = _checked_settings(settings, prior, pos_weight, class_weight)
@@ -68,14 +66,14 @@ class AUPriorLoss(ConfigurationBuffers):
     Without ``au_target`` the prior rows ``W[y]`` are the soft AU targets. Without ``au_logits`` too, the AU term is the
     divergence between the profile that the predicted probabilities imply and the target's row,
     ``s·W[y, a]·KL(W[y, a] ‖ (softmax(logits) @ W)[a])``, which is 0 for a confident correct prediction; ``pos_weight``
-    plays no part in it.
+    plays no part in it. Values are checked on the CPU only: on other devices that would wait for them.
 
     Args:
         prior: ``(e, a)`` in [0, 1], a row per class; a row of NaN leaves its class out of the AU term. Default
             :func:`au_prior`, for 7 classes in the order happy, sad, neutral, angry, surprise, disgust, fear. Another
             order or other classes: ``au_prior(["anger", "happiness", ...])``.
-        au_ratio: ``r`` in [0, 1], share of the AU term. With 0 the loss is cross entropy.
-        prior_scale: ``s``, scale of the prior as a weight.
+        au_ratio: ``r`` in [0, 1], share of the AU term (the paper's λ). With 0 the loss is cross entropy.
+        prior_scale: ``s``, scale of the prior as a weight; the paper's weight matrix is ``prior_scale * prior``.
         pos_weight: weight of a present unit against an absent one, ``(a,)`` or ``(e, a)``; see :func:`au_pos_weight`.
         class_weight: ``(e,)`` weights of the cross entropy.
         label_smoothing: of the cross entropy, in [0, 1]; the AU term uses the target as it is.
@@ -86,16 +84,9 @@ class AUPriorLoss(ConfigurationBuffers):
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value per clip).
 
     Shape:
-        - logits: ``(b, e)``
-        - target: ``(b,)`` class indices, or ``(b, e)`` probabilities (mixup): the AU term is then the same mixture
-        - au_logits: ``(b, a)``
-        - au_target: ``(b, a)`` in [0, 1], any dtype
+        - logits: ``(b, e)``; target: ``(b,)`` class indices, or ``(b, e)`` probabilities (mixup): then the same mixture
+        - au_logits: ``(b, a)``; au_target: ``(b, a)`` in [0, 1], any dtype
         - output: scalar, or ``(b,)`` for ``reduction="none"``; float32 for 16-bit inputs
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: shapes or widths disagree, or values are out of range (looked at on the CPU only: on other devices
-            that would wait for them).
 
     Examples:
         >>> criterion = AUPriorLoss()  # was: nn.CrossEntropyLoss()
@@ -106,7 +97,7 @@ class AUPriorLoss(ConfigurationBuffers):
         >>> criterion(logits, target, au_logits, au_target)  # the paper's loss
         tensor(1.7661)
 
-    Source: AU-DFER (arXiv 2507.07678). Its λ is ``au_ratio``, its weight matrix ``prior_scale * prior``.
+    Source: AU-DFER (arXiv 2507.07678).
     """
 
     rows: Tensor

@@ -2,16 +2,13 @@
 
 An action unit (AU) is a visible movement of a facial muscle: AU12 pulls the lip corners, AU04 lowers the brow. AU-DFER
 quantifies, from large DFER sets, how much each unit contributes to each expression and puts the table as a weight ``W``
-(e, a) in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training and is
-dropped afterwards, so inference costs nothing::
+(e, a) in the loss. A second linear head ``au_logits = AUHead(features)`` predicts the units during training only::
 
     L = (1 − r)·CE(logits, y) + r·mean over b, a of [ s·W[y_b, a] · BCE(au_logits[b, a], au_target[b, a]; pos_weight) ]
 
 with ``r = au_ratio`` (0.25) and ``s = prior_scale`` (5). BCE is on logits; ``pos_weight`` multiplies its positive term
-only.
-
-Departures from the published code: its scripts for three base models disagree on the rows of the tables. Here a row is
-looked up by the name of its expression, and what stays doubtful in the numbers is remarked in ``au_tables.json``.
+only. The published scripts for three base models disagree on the rows of the tables: here a row is looked up by the
+name of its expression, and what stays doubtful in the numbers is remarked in ``au_tables.json``.
 """
 
 from __future__ import annotations
@@ -54,8 +51,9 @@ def au_prior(
 ) -> Tensor:
     """How strongly each action unit goes with each expression: the prior ``W`` of AU-DFER, rows by name.
 
-    The table knows happy, sad, neutral, angry, surprise, disgust and fear. A class it does not know (contempt,
-    repression, others, ...) gets a row from ``rows``, or what ``missing`` says; never silently some other row.
+    The table ``(e, a)`` float32 in [0, 1] knows happy, sad, neutral, angry, surprise, disgust and fear. A class it does
+    not know (contempt, repression, others, ...) gets a row from ``rows``, or what ``missing`` says; never silently some
+    other row.
 
     Args:
         classes: your class names in the order of your labels, or a set of :data:`CLASS_SETS` such as ``"SAMM-5"``.
@@ -67,16 +65,7 @@ def au_prior(
         missing: for a class without a row: ``"error"``; ``"mean"``, the average of the table's rows; ``"ignore"``, a
             row of NaN, which leaves the class out of the AU term of :class:`AUPriorLoss`.
 
-    Shape:
-        - output: ``(e, a)`` float32, values in [0, 1] (or rows of NaN)
-
-    Raises:
-        TypeError: classes or action_units are not names, or rows is no mapping.
-        ValueError: a class has no row, is named twice, or a unit is unknown; the message lists them.
-
     Examples:
-        >>> au_prior(["anger", "happiness"]).shape
-        torch.Size([2, 18])
         >>> au_prior(["happy"], action_units=["AU12", "AU04"])  # a smile pulls the lip corners
         tensor([[0.8883, 0.2964]])
         >>> au_prior("MEGC2019", rows={"positive": "happy", "negative": ["angry", "disgust", "fear", "sad"]}).shape
@@ -114,31 +103,24 @@ def au_pos_weight(
     classes: str | Sequence[str] = EXPRESSIONS,
     missing: Literal["error", "ones"] = "error",
 ) -> Tensor:
-    """Weight of a present action unit against an absent one, as published for DFEW and FERV39K.
+    """Weight of a present action unit against an absent one, positive float32, as published for DFEW and FERV39K.
+
+    FERV39K's ``"global"`` row is kept as published: it equals the *surprise* row of the distinct table and is no
+    statistic of the whole training set. :func:`estimate_pos_weight` computes that from your own AU labels.
 
     Args:
         dataset: ``"DFEW"`` or ``"FERV39K"``.
-        mode: ``"global"``, one row for all expressions; ``"distinct"``, a row per expression; ``"minor"``, the distinct
-            rows for the rare expressions disgust, fear and surprise and ones for the others.
+        mode: ``"global"``, one row ``(18,)`` for all expressions; ``"distinct"``, a row per expression, ``(e, 18)``;
+            ``"minor"``, the distinct rows for the rare expressions disgust, fear and surprise and ones for the others.
         classes: your class names in the order of your labels, or a set's name (not used by ``"global"``).
         missing: for a class that the table does not know: ``"error"``, or ``"ones"`` (no weight).
-
-    Shape:
-        - output: ``(a,)`` for ``"global"``, else ``(e, a)``; float32, positive, a = 18
-
-    Raises:
-        TypeError: classes are no names.
-        ValueError: unknown dataset, mode or class.
-
-    Note:
-        FERV39K's ``"global"`` row is kept as published: it equals the *surprise* row of the distinct table and is no
-        statistic of the whole training set. :func:`estimate_pos_weight` computes that from your own AU labels.
 
     Examples:
         >>> au_pos_weight("DFEW", "minor", classes=["happy", "fear"])[0].unique()
         tensor([1.])
 
-    Source: AU-DFER (arXiv 2507.07678), study of label imbalance.
+    Source: AU-DFER (arXiv 2507.07678), study of label imbalance; the weights are negatives / positives of each unit
+    (``(n − n₊) / n₊``).
     """
     tables: dict[str, Any] = _tables()["pos_weight"]
     check_choice("dataset", dataset, tuple(tables))
@@ -160,30 +142,20 @@ def au_pos_weight(
 
 
 def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, smoothing: float = 1.0) -> Tensor:
-    """A prior from your own labels: how often each unit is present in the clips of each class.
+    """A prior ``(e, a)`` in [0, 1] from your own labels: how often each unit is present in the clips of each class.
 
     ``W[e, a] = (clips of e with a + smoothing) / (clips of e + 2·smoothing)``, which keeps a unit that is never or
     always seen away from 0 and 1, and gives a class without clips 0.5 throughout.
 
     Args:
-        au_target: AU labels of the clips, 0 or 1 (or probabilities).
-        target: class of each clip.
+        au_target: AU labels of the clips ``(n, a)``, 0 or 1 (or probabilities).
+        target: class of each clip, ``(n,)`` integers.
         num_classes: number of classes.
-        smoothing: pseudo-count, not negative; 0 for the plain share of clips.
-
-    Shape:
-        - au_target: ``(n, a)``; target: ``(n,)`` integers; output: ``(e, a)`` in [0, 1]
-
-    Raises:
-        TypeError: target is not an integer tensor.
-        ValueError: shapes disagree, a class is out of range, labels leave [0, 1], or ``smoothing=0``
-            with an empty class.
+        smoothing: pseudo-count, not negative; 0 for the plain share of clips, which needs a clip of every class.
 
     Examples:
         >>> estimate_au_prior(torch.tensor([[1.0, 0], [1, 1]]), torch.tensor([0, 0]), num_classes=1)
         tensor([[0.7500, 0.5000]])
-
-    Source: AU-DFER (arXiv 2507.07678) gives the table of DFEW.
     """
     smoothing = check_number("smoothing", smoothing, 0)
     positive, total = _count(au_target, target, num_classes)
@@ -194,27 +166,18 @@ def estimate_au_prior(au_target: Tensor, target: Tensor, *, num_classes: int, sm
 
 
 def estimate_pos_weight(au_target: Tensor, target: Tensor | None = None, *, num_classes: int | None = None) -> Tensor:
-    """Negatives over positives of each action unit, over all clips or per class.
+    """Negatives over positives of each action unit, ``(a,)`` over all clips, or ``(e, a)`` per class.
 
-    One is added to both counts, so that a unit that is never or always present keeps a finite, positive weight.
+    ``(n − n₊ + 1) / (n₊ + 1)``: a unit that is never or always present keeps a finite, positive weight.
 
     Args:
-        au_target: AU labels of the clips, 0 or 1 (or probabilities).
-        target: class of each clip, for a row per class; needs ``num_classes``.
+        au_target: AU labels of the clips ``(n, a)``, 0 or 1 (or probabilities).
+        target: class of each clip, ``(n,)`` integers, for a row per class; needs ``num_classes``.
         num_classes: number of classes.
-
-    Shape:
-        - au_target: ``(n, a)``; target: ``(n,)`` integers; output: ``(a,)``, or ``(e, a)`` with target
-
-    Raises:
-        TypeError: target is not an integer tensor.
-        ValueError: shapes disagree, a class is out of range, or labels leave [0, 1].
 
     Examples:
         >>> estimate_pos_weight(torch.tensor([[1.0], [0], [0], [0], [0]]))  # 4 negatives, 1 positive: (4 + 1) / (1 + 1)
         tensor([2.5000])
-
-    Source: AU-DFER (arXiv 2507.07678), whose weights are negatives over positives, without the added counts.
     """
     if (target is None) != (num_classes is None):
         raise ValueError("target and num_classes must be given together (a row per class) or not at all (one row)")
@@ -230,22 +193,16 @@ def estimate_pos_weight(au_target: Tensor, target: Tensor | None = None, *, num_
 def clip_au_labels(presence: Tensor, *, threshold: float = 0.5) -> Tensor:
     """AU labels of a clip from those of its frames: present when present in at least ``threshold`` of them.
 
+    ``label = Σ_t presence ≥ threshold·t``, AU-DFER's majority vote.
+
     Args:
-        presence: 0/1 per frame. NaN marks a frame without a face; it counts neither way.
+        presence: 0/1 per frame, ``(..., t, a)``. NaN marks a frame without a face; it counts neither way, and where no
+            frame had a face the label ``(..., a)`` is NaN.
         threshold: share of the frames, in (0, 1].
-
-    Shape:
-        - presence: ``(..., t, a)``; output: ``(..., a)`` of 0 and 1, floating (NaN where no frame had a face)
-
-    Raises:
-        TypeError: presence is no tensor.
-        ValueError: no time axis, no frames, or a threshold outside (0, 1].
 
     Examples:
         >>> clip_au_labels(torch.tensor([[1, 0], [0, 0], [1, 1], [0, 0]]))  # two of four is enough, one of four is not
         tensor([1., 0.])
-
-    Source: AU-DFER (arXiv 2507.07678): majority vote over the frames of a clip.
     """
     _require_tensor("presence", presence)
     threshold = check_number("threshold", threshold, 0, 1)

@@ -42,13 +42,7 @@ class _Edit(NamedTuple):
 
 
 def check_output(source: str | Path, out: str | Path) -> None:
-    """Refuse an output that could not be written, before hours of work.
-
-    Raises:
-        FileNotFoundError: its folder does not exist.
-        OSError: it is a folder, a device or a pipe.
-        ValueError: not xlsx or csv, or the input itself.
-    """
+    """Refuse an output that could not be written, before hours of work: not xlsx or csv, no folder, the input."""
     out, source = Path(out), Path(source)
     if out.suffix.lower() not in (".xlsx", ".csv"):
         raise ValueError(f"out must be an .xlsx or .csv file, got {out}")
@@ -67,12 +61,7 @@ def write_corrected(
     *,
     sheet: str | None = None,
 ) -> None:
-    """Write a copy of a table with new key frames, whole or not at all; see :func:`corrected_table`.
-
-    Raises:
-        FileNotFoundError: the folder of ``out`` does not exist.
-        ValueError: as :func:`corrected_table`.
-    """
+    """Write a copy of a table with new key frames, whole or not at all; see :func:`corrected_table`."""
     check_output(source, out)
     atomic_write(Path(out), corrected_table(source, schema, corrections, out, sheet=sheet))
 
@@ -97,9 +86,6 @@ def corrected_table(
         out: ``.xlsx`` or ``.csv``. Of an xlsx table into xlsx all sheets, formulas and formats stay (what openpyxl does
             not know, such as charts, does not); an xls table becomes xlsx with its values.
         sheet: another sheet than the schema's.
-
-    Raises:
-        ValueError: ``out`` is the table itself, or neither xlsx nor csv; a cell that an xlsx file can't hold.
     """
     source, out = Path(source), Path(out)
     page = read_sheet(source, sheet=sheet or schema.sheet, whitespace=schema.whitespace)
@@ -169,7 +155,7 @@ def _same_workbook(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:
     target = book[page.name]
     for row, column, value in edits:
         _set(target.cell(row, column + 1), value)
-    return _same_every_time(_saved(book), modified)
+    return _saved(book, modified)
 
 
 def _set(cell: Any, value: Any) -> None:
@@ -192,26 +178,34 @@ def _new_workbook(page: Sheet, edits: list[_Edit], sheet: str | None) -> bytes:
             for j, value in enumerate(row, start=1):
                 if value is not None:
                     _set(other.cell(i, j), value)
-    return _same_every_time(_saved(book), None)
+    return _saved(book, None)
 
 
 class _Undated(zipfile.ZipFile):
-    """An archive that can be written whatever the clock says: zip knows no time before 1980."""
+    """An xlsx archive without the time it was written at: two runs write the same bytes, whatever the clock says."""
 
-    def writestr(self, zinfo_or_arcname: Any, data: Any, *options: Any, **more: Any) -> None:
-        entry = zinfo_or_arcname
-        if not isinstance(entry, zipfile.ZipInfo):
-            entry = zipfile.ZipInfo(entry, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-        super().writestr(entry, data, *options, **more)
+    modified: Any = None  # when the table was changed last; None for one that is new
+
+    def writestr(self, zinfo_or_arcname: Any, data: Any, *_: Any, **__: Any) -> None:
+        if zinfo_or_arcname == "docProps/core.xml":
+            when = "2000-01-01T00:00:00Z" if self.modified is None else self.modified.strftime("%Y-%m-%dT%H:%M:%SZ")
+            fields = rb"\w+" if self.modified is None else rb"modified"
+            data = re.sub(rb"(<dcterms:" + fields + rb"[^>]*>)[^<]*(?=</)", rb"\g<1>" + when.encode(), data)
+        entry = zipfile.ZipInfo(zinfo_or_arcname, (1980, 1, 1, 0, 0, 0))
+        entry.compress_type = zipfile.ZIP_DEFLATED
+        super().writestr(entry, data)
+
+    def write(self, filename: Any, arcname: Any = None, *_: Any, **__: Any) -> None:
+        self.writestr(arcname, Path(filename).read_bytes())
 
 
-def _saved(book: Any) -> bytes:
-    """What ``book.save`` would write."""
+def _saved(book: Any, modified: Any) -> bytes:
+    """What ``book.save`` would write, undated."""
     from openpyxl.writer.excel import ExcelWriter
 
     data = io.BytesIO()
-    with _Undated(data, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
+    with _Undated(data, "w") as archive:
+        archive.modified = modified
         ExcelWriter(book, archive).save()
     return data.getvalue()
 
@@ -232,21 +226,3 @@ def _by_row(edits: list[_Edit]) -> dict[int, dict[int, Any]]:
 def _changed(cells: list[Any], changes: Mapping[int, Any]) -> list[Any]:
     width = max([len(cells), *(column + 1 for column in changes)]) if changes else len(cells)
     return [changes.get(i, cells[i] if i < len(cells) else None) for i in range(width)]
-
-
-def _same_every_time(data: bytes, modified: Any) -> bytes:
-    """An xlsx file without the time it was written at, so that two runs write the same bytes."""
-    when = modified.strftime("%Y-%m-%dT%H:%M:%SZ") if modified is not None else "2000-01-01T00:00:00Z"
-    out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
-        for name in old.namelist():
-            content = old.read(name)
-            if name == "docProps/core.xml":
-                pattern = (
-                    rb"(<dcterms:modified[^>]*>)[^<]*" if modified is not None else rb"(<dcterms:\w+[^>]*>)[^<]*(?=</)"
-                )
-                content = re.sub(pattern, rb"\g<1>" + when.encode(), content)
-            entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            new.writestr(entry, content)
-    return out.getvalue()

@@ -19,13 +19,7 @@ from mertools.annotations.annotation import ClipAnnotation
 
 
 def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str, version: str) -> str:
-    """A digest of what a run depends on.
-
-    Examples:
-        >>> a = fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 20)], "frames", "margin 0.5", "0.1.0")
-        >>> a == fingerprint([ClipAnnotation("samm", "006", "006_1_2", 5, 9, 21)], "frames", "margin 0.5", "0.1.0")
-        False
-    """
+    """A digest of what a run depends on."""
     digest = hashlib.sha256(f"{version}\n{root}\n{options}\n".encode())
     for clip in clips:
         digest.update(repr((clip.key, clip.row, clip.onset, clip.apex, clip.offset, clip.folders)).encode())
@@ -33,16 +27,10 @@ def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str, versio
 
 
 class Journal:
-    """The journal in a work folder, held by one process at a time; use as a context manager.
+    """The journal in the work folder ``folder``, held by one process at a time; use as a context manager.
 
-    Args:
-        folder: the work folder; made if need be.
-        identity: the run's :func:`fingerprint`.
-        restart: forget what an unfinished run has left, whatever it was.
-
-    Raises:
-        RuntimeError: another process holds the folder.
-        ValueError: it holds the journal of a run with another fingerprint, or a link in the place of a file.
+    ``identity`` is the run's :func:`fingerprint`: the journal of another run is a ValueError, unless ``restart``
+    forgets it.
     """
 
     def __init__(self, folder: Path, identity: str, *, restart: bool = False) -> None:
@@ -85,11 +73,7 @@ class Journal:
                 self.folder.rmdir()
 
     def add(self, index: int, result: Mapping[str, Any]) -> None:
-        """Note that a clip is done.
-
-        Raises:
-            OSError: the disk is full, for instance; the journal is as it was before.
-        """
+        """Note that a clip is done, or leave the journal as it was before."""
         append_line(self._file, json.dumps({"clip": index, **result}))
         self.done[index] = result
 

@@ -21,14 +21,7 @@ INK, MUTED, GRID = "#22262b", "#6b737c", "#e4e7ea"
 
 
 def plot_shifts(shifts: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
-    """Histograms of the shifts: a row per search, a column per key frame, one scale of frames for all.
-
-    Args:
-        shifts: by search, then by key frame, in frames.
-
-    Returns:
-        The figure.
-    """
+    """Histograms of the shifts by search, then key frame, in frames: a row per search, one scale of frames for all."""
     everything = np.concatenate([x[np.isfinite(x)] for row in shifts.values() for x in row.values()] or [np.zeros(1)])
     reach = max(int(np.ceil(np.quantile(np.abs(everything), 0.99))) if everything.size else 0, 3)
     step = -(-reach // 20)  # whole frames a bar, so that a bar stands on zero
@@ -54,15 +47,7 @@ def plot_shifts(shifts: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
 
 
 def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
-    """Share of clips with an uncertain onset, apex and offset, with 95 % intervals, one row per group.
-
-    Args:
-        groups: at most a dozen or two are legible.
-        title: what the groups are.
-
-    Returns:
-        The figure.
-    """
+    """Share of clips with an uncertain onset, apex and offset, with 95 % intervals, a row per group."""
     figure = figure_of((9, 0.5 * len(groups) + 1.1))
     axes = figure.subplots()
     for i, group in enumerate(groups):
@@ -90,9 +75,6 @@ def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence
         numbers: first and last file number that was looked at.
         old: annotated file numbers.
         new: found file numbers.
-
-    Returns:
-        The figure.
     """
     figure = figure_of((6, 3.9 * images.shape[1] / images.shape[2] + 1.0))
     grid = figure.add_gridspec(3, 3, height_ratios=(1, 1, 0.16), hspace=0.16, wspace=0.04)

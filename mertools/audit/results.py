@@ -1,10 +1,8 @@
 """What an audit finds: the shift of every key frame, clip by clip, and what they come to.
 
-GAMDSS finds that annotators differ in where they put key frames, the offset most of all in multicultural sets. The
-audit asks that of any table: each clip is searched near its annotation, by the paper's windowed search
-(``"annotated"``: onset later, apex and offset earlier, by at most a tenth of the phase) and by the robust search
-(``"robust"``: each key frame either way), and the shift of every key frame is put in relation to the phase it belongs
-to.
+Each clip is searched near its annotation, by GAMDSS's windowed search (``"annotated"``: onset later, apex and offset
+earlier, by at most a tenth of the phase) and by the robust search (``"robust"``: each key frame either way), and the
+shift of every key frame is put in relation to the phase it belongs to.
 """
 
 from __future__ import annotations
@@ -120,14 +118,11 @@ class AnnotationAudit:
         return found
 
     def shifts(self, search: str | None = None, *, unit: str = "frames") -> dict[str, np.ndarray]:
-        """Shift of each key frame, clip by clip (those of ``searched``).
+        """Shift of each key frame of the ``searched`` clips, float64; NaN for an apex that the table does not have.
 
         Args:
             search: ``"annotated"`` or ``"robust"``; default the last that was run.
             unit: ``"frames"``, ``"phase"`` (phase lengths, see :meth:`ClipAudit.relative`) or ``"ms"``.
-
-        Returns:
-            float64 arrays by ``"onset"``, ``"apex"``, ``"offset"``; NaN for an apex that the table does not have.
         """
         name = self._search(search)
         check_choice("unit", unit, ("frames", "phase", "ms"))
@@ -228,9 +223,6 @@ class AnnotationAudit:
             search: the search whose shifts are tested; default the last that was run.
             title: heading of the page.
             worst: how many clips to show.
-
-        Raises:
-            ImportError: matplotlib is missing (extra ``plot``).
         """
         folders = FrameFolders(frames) if frames is not None and not isinstance(frames, FrameFolders) else frames
         count = check_count("worst", worst, least=0)

@@ -68,23 +68,12 @@ def audit_annotations(
             called again with the same table, frames and options; the folder is removed at the end of a full run.
         restart: forget an unfinished run in ``work`` instead of going on from it.
 
-    Raises:
-        FileNotFoundError: there is no such table or folder.
-        RuntimeError: another run is using ``work``.
-        ValueError: an option is out of range, nothing to audit, or ``work`` holds the journal of another run.
-
     Examples:
-        >>> import cv2, pathlib, tempfile
-        >>> from mertools import synthetic_clip
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> folder = pathlib.Path(tempfile.mkdtemp()) / "sub01" / "EP01"
-        >>> folder.mkdir(parents=True)
-        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
-        ...     _ = cv2.imwrite(str(folder / f"img{number}.png"), image)
-        >>> clip = ClipAnnotation("casme2", "01", "EP01", 11, 19, 37, "disgust", folders=("sub01/EP01",))
-        >>> audit = audit_annotations([clip], folder.parent.parent, searches=["annotated"])
-        >>> audit.clips[0].found["annotated"][2]  # one of the last 10 % of the fall
-        37
+        >>> import tempfile
+        >>> from mertools import synthetic_dataset
+        >>> made = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=32, num_frames=32)
+        >>> audit_annotations(made.table, made.frames, made.dataset, searches=["annotated"])
+        AnnotationAudit(6 clips, 0 skipped, searches=('annotated',))
 
     Source: GAMDSS (arXiv 2603.04766) for the question and the annotated search.
     """
@@ -100,13 +89,10 @@ def audit_annotations(
 
 
 class AuditedTable(NamedTuple):
-    """What :func:`audit_table` did: the audit, the repairs before it, and where things were written.
+    """What :func:`audit_table` did: shifts, repairs, and where things were written.
 
-    Args:
-        audit: shifts of every clip.
-        repairs: what was mended in the table's rows before.
-        out: the corrected table.
-        report: the report's folder.
+    ``audit``: shifts of every clip; ``repairs``: what was mended in the table's rows before; ``out``: the corrected
+    table; ``report``: the report's folder.
 
     Examples:
         >>> AuditedTable._fields
@@ -137,48 +123,23 @@ def audit_table(
     progress: bool = False,
     restart: bool = False,
 ) -> AuditedTable:
-    r"""Audit a table and write it corrected: what ``mertools audit`` does.
+    """Audit a table and write it corrected: what ``mertools audit`` does.
 
     Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
-    is started again. The table itself is never written to.
+    is started again, unless ``restart``. The ``table`` itself (xlsx, xls or csv, of ``dataset``) is never written to.
 
-    Args:
-        table: xlsx, xls or csv.
-        dataset: name or schema.
-        frames: the folder with the frames of all clips.
-        out: the corrected table, xlsx or csv.
-        report: folder for the report; default ``out`` without its suffix, with ``-report``.
-        correct: the search whose key frames go into the table.
-        repair: repairs before the audit, see :func:`read_annotations`; without them rows out of order are skipped.
-        searches: see :func:`audit_annotations`, as for the rest.
-        selector: windows of the annotated search.
-        margin: what to read beyond the annotation, as a fraction of the expression's length.
-        longest: reduce larger frames to this many pixels.
-        threshold: of an uncertain key frame, a fraction of its phase.
-        workers: processes; 0 works in this one.
-        progress: show a progress bar.
-        restart: forget an unfinished run on this output instead of going on from it.
-
-    Raises:
-        FileNotFoundError: table, frames or the folder of ``out`` do not exist.
-        ImportError: matplotlib is missing (extra ``plot``), or tqdm with ``progress`` (extra ``data``).
-        RuntimeError: another run is writing to ``out``.
-        ValueError: a wrong table or option, no clip that could be searched, or an unfinished run with other options is
-            waiting beside ``out``.
+    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``; the report goes into the
+    folder ``report``, default ``out`` without its suffix, with ``-report``. ``repair`` mends rows before the audit, see
+    :func:`read_annotations`; without it rows out of order are skipped.
+    :func:`audit_annotations` documents the arguments ``frames`` and ``searches`` to ``progress``.
 
     Examples:
-        >>> import cv2, pathlib, tempfile
-        >>> from mertools import synthetic_clip
+        >>> import pathlib, tempfile
+        >>> from mertools import synthetic_dataset
         >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> (root / "sub01" / "EP01").mkdir(parents=True)
-        >>> made = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> for number, image in enumerate(made.frames.permute(0, 2, 3, 1).numpy(), start=1):
-        ...     _ = cv2.imwrite(str(root / "sub01" / "EP01" / f"img{number}.png"), image)
-        >>> header = "Subject,Filename,OnsetFrame,ApexFrame,OffsetFrame,Action Units,Estimated Emotion"
-        >>> _ = (root / "codes.csv").write_text(f"{header}\n1,EP01,11,19,37,12,happiness\n")
-        >>> done = audit_table(
-        ...     root / "codes.csv", "casme2", root, root / "corrected.csv", searches=["annotated"], correct="annotated"
-        ... )
+        >>> made = synthetic_dataset(root / "made", subjects=2, clips=1, size=32, num_frames=32)
+        >>> done = audit_table(made.table, made.dataset, made.frames, root / "corrected.csv", searches=["annotated"],
+        ...                    correct="annotated")
         >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
         OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
     """

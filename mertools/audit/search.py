@@ -77,19 +77,11 @@ T = TypeVar("T", bound=_Numbered)
 def run_tasks(
     function: Callable[[T], dict[str, Any]], tasks: Sequence[T], workers: int
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Run ``function`` on every task, as they come to an end.
+    """Run ``function`` on every task, as they come to an end: the number ``which`` of each, and its result.
 
     Each worker is a pool of one process with one task in hand, so that a process that dies (out of memory, a decoder
-    that crashes) takes down that task alone. Processes are spawned, not forked: OpenCV and PyTorch hold threads that a
-    fork would cut off.
-
-    Args:
-        function: importable; takes a task, returns a dict.
-        tasks: each with a number ``which``.
-        workers: processes; 0 works in this one.
-
-    Yields:
-        Number of the task and its result, ``{"error": ...}`` for a task whose process died.
+    that crashes) takes down that task alone, ``{"error": ...}``. Processes are spawned, not forked: OpenCV and PyTorch
+    hold threads that a fork would cut off. With 0 ``workers`` tasks run in this one.
     """
     if check_count("workers", workers, least=0) == 0:
         for task in tasks:

@@ -21,27 +21,17 @@ _METHODS = ("dis", "farneback", "tvl1")
 
 
 def optical_flow(first: Tensor, second: Tensor, *, method: FlowMethod = "dis") -> Tensor:
-    """Dense optical flow: where each pixel of ``first`` is found in ``second``.
+    """Dense optical flow in pixels, float32: ``second(x + u, y + v) ≈ first(x, y)``, u to the right, v downwards.
 
-    ``second(x + u, y + v) ≈ first(x, y)``. Frames are made grey and 8-bit, as the methods expect.
+    Frames are made grey and 8-bit, as the methods expect.
 
     Args:
-        first: RGB or grey, uint8, or floating in [0, 1].
+        first: RGB or grey, uint8, or floating in [0, 1]: ``(c, h, w)`` with 1 or 3 channels, or ``(h, w)``, giving
+            ``(2, h, w)``; or a batch ``(b, c, h, w)``, giving ``(b, 2, h, w)``.
         second: the same in shape and type.
-        method: ``"dis"`` (dense inverse search, the default: quick and good with small movements), ``"farneback"``, or
-            ``"tvl1"`` where OpenCV has it (the contrib build).
-
-    Shape:
-        - first, second: ``(c, h, w)`` with 1 or 3 channels, or ``(h, w)``; or batches ``(b, c, h, w)``
-        - output: ``(2, h, w)`` float32 in pixels: u to the right, v downwards; of batches ``(b, 2, h, w)``
-
-    Returns:
-        The flow, on the device of ``first``.
-
-    Raises:
-        ImportError: ``"tvl1"`` and this OpenCV has no ``optflow`` module.
-        TypeError: not tensors, or neither uint8 nor floating.
-        ValueError: shapes that differ or are no images, values outside [0, 1], an unknown method.
+        method: ``"dis"`` (dense inverse search, the default: quick and good with small movements; Kroeger et al., ECCV
+            2016), ``"farneback"`` (SCIA 2003), or ``"tvl1"`` (Zach et al., DAGM 2007) where OpenCV has it (the contrib
+            build).
 
     Examples:
         >>> y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
@@ -49,9 +39,6 @@ def optical_flow(first: Tensor, second: Tensor, *, method: FlowMethod = "dis") -
         >>> flow = optical_flow(spot(30), spot(32))
         >>> flow.shape, flow[:, 32, 31].round().tolist()
         (torch.Size([2, 64, 64]), [2.0, 0.0])
-
-    Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search" (ECCV 2016); Farnebäck (SCIA 2003); Zach et
-    al., "A Duality Based Approach for Realtime TV-L1 Optical Flow" (DAGM 2007); computed by OpenCV.
     """
     check_choice("method", method, _METHODS)
     if isinstance(first, Tensor) and isinstance(second, Tensor) and first.ndim == second.ndim == 4:
@@ -67,23 +54,10 @@ def optical_flow(first: Tensor, second: Tensor, *, method: FlowMethod = "dis") -
 
 
 def optical_strain(flow: Tensor) -> Tensor:
-    """Size of the optical strain, ``sqrt(εxx² + εyy² + 2 εxy²)`` with ``ε = ½ (∇f + ∇fᵀ)``.
+    """Size of the optical strain, ``sqrt(εxx² + εyy² + 2 εxy²)`` with ``ε = ½ (∇f + ∇fᵀ)``; differentiable.
 
-    Derivatives are central differences, one-sided at the edge.
-
-    Args:
-        flow: from :func:`optical_flow`, in pixels.
-
-    Shape:
-        - flow: ``(..., 2, h, w)`` floating, h and w at least 2
-        - output: ``(..., h, w)``, in the flow's type
-
-    Returns:
-        The strain, without unit; differentiable.
-
-    Raises:
-        TypeError: flow is no floating tensor.
-        ValueError: its shape does not fit.
+    ``flow`` is floating ``(..., 2, h, w)`` in pixels, h and w at least 2; the strain ``(..., h, w)`` has its type and
+    no unit. Derivatives are central differences, one-sided at the edge.
 
     Examples:
         >>> x = torch.arange(5.0).expand(5, 5)
@@ -98,22 +72,11 @@ def optical_strain(flow: Tensor) -> Tensor:
         raise ValueError(f"flow must be (..., 2, h, w) with h and w of at least 2, got {tuple(flow.shape)}")
     wide = torch.promote_types(flow.dtype, torch.float32)  # squares of what 16 bits hold
     u, v = flow.to(wide).unbind(-3)
-    u_y, u_x = _gradient(u)
-    v_y, v_x = _gradient(v)
+    (u_y, u_x), (v_y, v_x) = torch.gradient(u, dim=(-2, -1)), torch.gradient(v, dim=(-2, -1))
     shear = (u_y + v_x) / 2
     square = u_x.square() + v_y.square() + 2 * shear.square()
     # The root has no derivative at 0, where most pixels are.
     return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0).to(flow.dtype)
-
-
-def _gradient(field: Tensor) -> tuple[Tensor, Tensor]:
-    return _slope(field.mT).mT, _slope(field)
-
-
-def _slope(field: Tensor) -> Tensor:
-    """Differences along the last axis: central, one-sided at the ends."""
-    first, last = field[..., 1:2] - field[..., :1], field[..., -1:] - field[..., -2:-1]
-    return torch.cat((first, (field[..., 2:] - field[..., :-2]) / 2, last), -1)
 
 
 def _flow(a: np.ndarray, b: np.ndarray, method: str) -> np.ndarray:

@@ -36,7 +36,8 @@ def magnify_motion(
     """Amplify the movements of a clip within a band of temporal frequencies.
 
     Args:
-        clip: frames, uint8, or floating in any range.
+        clip: at least 4 frames ``(t, c, h, w)``, uint8 (the result is rounded and kept within 0 to 255), or floating in
+            any range.
         factor: α; a movement of δ pixels becomes about (1 + α) δ. 0 returns the clip.
         fps: frames per second.
         low: lowest frequency to amplify, in Hz.
@@ -44,17 +45,6 @@ def magnify_motion(
         displacement: the largest movement δ to expect, in pixels: spatial bands of a wavelength λ below
             ``8 (1 + α) δ`` are amplified by ``λ / (8 δ) − 1`` only.
         levels: spatial bands beside the coarsest one, which is left alone; fewer for small frames.
-
-    Shape:
-        - clip: ``(t, c, h, w)``
-        - output: the same shape and type
-
-    Returns:
-        The magnified clip; uint8 is rounded and kept within 0 to 255.
-
-    Raises:
-        TypeError: clip is no tensor of images.
-        ValueError: fewer than 4 frames, or frequencies that the clip cannot resolve.
 
     Examples:
         >>> from mertools import synthetic_clip
@@ -82,14 +72,13 @@ def magnify_motion(
             f"fps / t = {fps / len(clip):g} Hz, which {len(clip)} frames resolve, got {low} and {high}"
         )
     work = clip.double() if clip.dtype == torch.float64 else clip.float()
-    rest, added = work, torch.zeros_like(work)
-    sizes, bands = [], []
+    rest = work
+    bands = []
     for level in range(levels):
         if min(rest.shape[-2:]) < 8:
             break
         smaller = _down(rest)
         bands.append((level, rest - _up(smaller, rest.shape[-2:])))
-        sizes.append(rest.shape[-2:])
         rest = smaller
     added = torch.zeros_like(rest)
     for level, band in reversed(bands):

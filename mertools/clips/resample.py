@@ -29,25 +29,13 @@ _MODES = ("nearest", "linear", "cubic", "tim")
 
 @torch.no_grad()
 def resample_clip(clip: Tensor, num_frames: int, *, mode: ResampleMode = "nearest") -> Tensor:
-    """Bring a clip to ``num_frames`` frames, evenly spread from its first to its last.
+    """Bring a clip ``(t, ...)`` to ``num_frames`` frames, evenly spread from its first to its last.
 
     Args:
-        clip: frames of any layout, uint8 or floating.
+        clip: frames of any layout, uint8 (rounded, and kept within 0 to 255 where cubic and TIM overshoot) or floating.
         num_frames: how many are wanted; 1 takes the middle of the clip.
         mode: ``"nearest"`` (frames as they are, halves to the earlier one), ``"linear"``, ``"cubic"`` (the cubic spline
-            through all frames, not-a-knot ends) or ``"tim"`` (the temporal interpolation model).
-
-    Shape:
-        - clip: ``(t, ...)``
-        - output: ``(num_frames, ...)``, same type
-
-    Returns:
-        The new clip. Values of ``uint8`` clips are rounded, and kept within 0 to 255 where cubic and TIM overshoot; a
-        floating clip is returned as it comes out.
-
-    Raises:
-        TypeError: clip is no tensor, or neither uint8 nor floating.
-        ValueError: no frames, num_frames below 1, or an unknown mode.
+            through all frames, not-a-knot ends) or ``"tim"`` (the temporal interpolation model, ``ξ(s) = Q F⁺ f(s)``).
 
     Examples:
         >>> clip = torch.tensor([0.0, 1.0, 4.0, 9.0]).view(4, 1)
@@ -79,12 +67,7 @@ def resample_clip(clip: Tensor, num_frames: int, *, mode: ResampleMode = "neares
 
 
 def resample_weights(t: int, num_frames: int, mode: str) -> Tensor:
-    """How much of each of ``t`` frames each new frame holds, ``(num_frames, t)`` float64; rows sum to 1.
-
-    Examples:
-        >>> resample_weights(2, 3, "linear").tolist()
-        [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
-    """
+    """How much of each of ``t`` frames each new frame holds, ``(num_frames, t)`` float64; rows sum to 1."""
     if t == 1:
         return torch.ones(num_frames, 1, dtype=torch.float64)
     # Multiplied before dividing: a new frame that falls on an old one must hit it exactly.

@@ -1,15 +1,11 @@
 """A small dataset of synthetic clips, laid out like a published one: table, folders of frames, several subjects.
 
-For trying a training script before access to the real data is granted, and for experiments whose truth must be known.
 Each subject is the drawn portrait in another shape, skin and light; each clip one of three movements at a time of its
-own, with sensor noise, an unsteady registration, and here and there a blink. What is read from the folder goes through
-the same readers as CASME II or DFEW.
+own, with sensor noise, an unsteady registration, and here and there a blink.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +16,7 @@ from torch import Tensor
 
 from mertools._checks import check_choice, check_count, check_number
 from mertools._files import atomic_folder
+from mertools._text import csv_text
 from mertools.clips.synthetic import SyntheticClip, drawn_portrait, synthetic_clip
 
 __all__ = ["SyntheticDataset", "synthetic_dataset"]
@@ -36,15 +33,12 @@ _FOLDS = 5  # DFEW's
 class SyntheticDataset(NamedTuple):
     """Where the parts of a synthetic dataset lie.
 
-    Args:
-        table: the annotation table, or the folder of the lists.
-        frames: the folder with all frames.
-        dataset: the name to read the table with.
+    ``table`` is the annotation table, or the folder of the lists; ``frames`` the folder with all frames; ``dataset``
+    the name to read the table with.
 
     Examples:
         >>> SyntheticDataset(Path("ours/annotations.csv"), Path("ours/frames"), "casme2").dataset
         'casme2'
-
     """
 
     table: Path
@@ -83,21 +77,13 @@ def synthetic_dataset(
         jitter: standard deviation of the registration's error, in hundredths of the frame's side.
         seed: of everything that is drawn.
 
-    Returns:
-        Table, folder of the frames, and the name to read the table with.
-
-    Raises:
-        FileExistsError: there is something at ``root``.
-        ValueError: a setting is out of range.
-
     Examples:
-        >>> from mertools import ClipDataset, apply_protocol, read_annotations
+        >>> from mertools import apply_protocol, read_annotations
         >>> import tempfile
         >>> synthetic = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=32, num_frames=32)
         >>> table = read_annotations(synthetic.table, synthetic.dataset)
-        >>> found = apply_protocol(table, "megc2019")
-        >>> found.counts, ClipDataset(found, synthetic.frames, training=False, size=32)[0]["apex"].shape
-        ({'negative': 2, 'positive': 2, 'surprise': 2}, torch.Size([3, 32, 32]))
+        >>> apply_protocol(table, "megc2019").counts
+        {'negative': 2, 'positive': 2, 'surprise': 2}
     """
     check_choice("layout", layout, ("casme2", "dfew"))
     subjects = check_count("subjects", subjects, least=2 if layout == "casme2" else _FOLDS)
@@ -172,9 +158,7 @@ def _write_frames(frames: Tensor, root: Path, place: str) -> None:
     """Write frames as ``<place>1.png`` and so on."""
     import cv2
 
-    (root / place).parent.mkdir(parents=True, exist_ok=True)
-    if place.endswith("/"):
-        (root / place).mkdir(parents=True, exist_ok=True)
+    Path(f"{root}/{place}1.png").parent.mkdir(parents=True, exist_ok=True)
     for number, image in enumerate(frames.permute(0, 2, 3, 1).numpy(), start=1):
         # Not by cv2.imwrite, which does not notice a disk that is full.
         data = cv2.imencode(".png", np.ascontiguousarray(image[..., ::-1]))[1]
@@ -188,7 +172,7 @@ def _casme2_table(root: Path, rows: list[tuple[int, int, str, SyntheticClip]], c
         units, label, _ = _EXPRESSIONS[movement]
         name = f"EP{number // clips + 1:02}_{number % clips + 1:02}"
         table.append((f"{subject:02}", name, clip.onset + 1, clip.apex + 1, clip.offset + 1, units, label))
-    _write_csv(root / "annotations.csv", table)
+    (root / "annotations.csv").write_text(csv_text(table))
     return SyntheticDataset(Path("annotations.csv"), Path("frames"), "casme2")
 
 
@@ -201,11 +185,5 @@ def _dfew_lists(root: Path, rows: list[tuple[int, int, str, SyntheticClip]], cli
                     table.append((f"{clip:05}", _EXPRESSIONS[movement][2]))
             folder = root / "EmoLabel_DataSplit" / f"{split}(single-labeled)"
             folder.mkdir(parents=True, exist_ok=True)
-            _write_csv(folder / f"set_{fold + 1}.csv", table)
+            (folder / f"set_{fold + 1}.csv").write_text(csv_text(table))
     return SyntheticDataset(Path("EmoLabel_DataSplit"), Path("Clip"), "dfew")
-
-
-def _write_csv(path: Path, rows: list[tuple[Any, ...]]) -> None:
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    path.write_text(text.getvalue(), encoding="utf-8")

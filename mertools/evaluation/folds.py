@@ -24,11 +24,7 @@ _DRAWS = 64  # of subjects for an inner split; the one that is nearest to the cl
 
 
 class Fold(NamedTuple):
-    """Indices of the clips to train on and of those to test on, each in ascending order.
-
-    Args:
-        train: indices of the clips to train on.
-        test: indices of the clips to test on.
+    """Indices of the clips to train on (``train``) and of those to test on (``test``), each in ascending order.
 
     Examples:
         >>> for train, test in loso_folds(["s1", "s1", "s2"]):
@@ -42,25 +38,15 @@ class Fold(NamedTuple):
 
 
 def loso_folds(subjects: Sequence[Any]) -> list[Fold]:
-    """Leave one subject out: a fold per subject, in the order of their names.
+    """Leave one subject out: a fold per subject, in order of their names; ``subjects[fold.test[0]]`` is who it tests.
 
     Args:
         subjects: who is seen in each clip, as text or integers; where several datasets are mixed, with the dataset's
-            name, since each has a subject 01 (``ProtocolClips.subjects`` does that).
-
-    Returns:
-        A fold per subject. ``subjects[fold.test[0]]`` is who it tests.
-
-    Raises:
-        ImportError: scikit-learn is missing (extra ``train``).
-        TypeError: subjects are no names.
-        ValueError: fewer than two subjects, one without a name, or one spelt in two ways.
+            name, since each has a subject 01 (``ProtocolClips.subjects`` does that). One spelt in two ways is refused.
 
     Examples:
         >>> loso_folds(["s1", "s2", "s1", "s3"])[0]
         Fold(train=[1, 3], test=[0, 2])
-
-    Source: leave-one-subject-out of the field; MEGC 2019.
     """
     names = _names("subjects", subjects)
     return _leave_one_out("subjects", names, names)
@@ -72,21 +58,11 @@ def lodo_folds(datasets: Sequence[Any], subjects: Sequence[Any] | None = None) -
     Args:
         datasets: where each clip comes from.
         subjects: who is seen in each clip, for the guard: names with the dataset's in front, unless a person really
-            is in two datasets.
-
-    Returns:
-        A fold per dataset.
-
-    Raises:
-        ImportError: scikit-learn is missing (extra ``train``).
-        TypeError: datasets or subjects are no names.
-        ValueError: fewer than two datasets, or a subject in two of them.
+            is in two datasets, which is refused.
 
     Examples:
         >>> lodo_folds(["samm", "casme2", "samm"], ["samm/006", "casme2/01", "samm/007"])
         [Fold(train=[0, 2], test=[1]), Fold(train=[1], test=[0, 2])]
-
-    Source: the cross-dataset protocols of the micro-expression challenges.
     """
     names = _names("datasets", datasets)
     seen = None if subjects is None else _names("subjects", subjects, len(names))
@@ -97,26 +73,16 @@ def _leave_one_out(kind: str, names: list[Any], subjects: list[Any] | None) -> l
     groups = sorted(set(names))
     if len(groups) < 2:
         raise ValueError(f"{kind} must be at least 2 to leave one out, got {len(groups)}: {groups}")
-    code = {name: i for i, name in enumerate(groups)}
-    splits = _splitters().LeaveOneGroupOut().split(names, groups=[code[name] for name in names])
+    splits = _splitters().LeaveOneGroupOut().split(names, groups=_codes(names))
     return [_fold(train, test, subjects) for train, test in splits]
 
 
 def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
     """The folds that a dataset fixes: DFEW's five, ``"1"`` to ``"5"``, or the one split of FERV39K, ``"1"``.
 
-    Neither dataset says who is seen, so the guard is on the clips' names: no clip is trained on and tested in the same
-    fold. Where clips have subjects, it is on those. Without a test list, the validation list is tested on (AFEW).
-
-    Args:
-        clips: what :func:`apply_protocol` makes of the lists; the indices are those of ``clips.clips``.
-
-    Returns:
-        Folds by name.
-
-    Raises:
-        TypeError: not the clips of a protocol.
-        ValueError: the clips know no split, a side is empty, a clip is on both, a class is missing from training.
+    ``clips`` is what :func:`apply_protocol` makes of the lists. Neither dataset says who is seen, so the guard is on
+    the clips' names: no clip is trained on and tested in the same fold. Where clips have subjects, it is on those.
+    Without a test list, the validation list is tested on (AFEW).
 
     Examples:
         >>> from mertools import ClipAnnotation, apply_protocol
@@ -124,8 +90,6 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
         ...         for name, split in (("Action/Happy/0267", "test"), ("Action/Happy/0268", "train"))]
         >>> fixed_folds(apply_protocol(rows, "ferv39k"))
         {'1': Fold(train=[1], test=[0])}
-
-    Source: the lists that DFEW and FERV39K hand out.
     """
     if not isinstance(clips, ProtocolClips):
         raise TypeError(f"clips must be ProtocolClips, the result of apply_protocol, got {type(clips).__name__}")
@@ -157,28 +121,18 @@ def fixed_folds(clips: ProtocolClips) -> dict[str, Fold]:
 
 
 def group_folds(subjects: Sequence[Any], targets: Sequence[Any], *, folds: int = 5, seed: int = 0) -> list[Fold]:
-    """Folds of whole subjects with the classes spread over them as evenly as that allows.
+    """Folds of whole subjects with the classes spread over them as evenly as that allows (scikit-learn's splitter).
 
     Args:
         subjects: who is seen in each clip.
-        targets: class of each clip.
-        folds: how many.
+        targets: class of each clip. One that a single subject shows is refused: some fold cannot train on it.
+        folds: how many; each clip is tested in one of them.
         seed: of the shuffling.
-
-    Returns:
-        As many folds; each clip is tested in one of them.
-
-    Raises:
-        ImportError: scikit-learn is missing (extra ``train``).
-        TypeError: subjects or targets are no names or indices.
-        ValueError: fewer subjects than folds, or a class that only one subject shows, which some fold cannot train on.
 
     Examples:
         >>> folds = group_folds(["s1", "s1", "s2", "s2", "s3", "s4"], [0, 1, 0, 1, 0, 1], folds=2)
         >>> sorted(folds[0].test + folds[1].test)
         [0, 1, 2, 3, 4, 5]
-
-    Source: scikit-learn's StratifiedGroupKFold.
     """
     folds, seed = check_count("folds", folds, least=2), check_count("seed", seed, least=0)
     names = _names("subjects", subjects)
@@ -205,19 +159,11 @@ def inner_split(
     many random draws of subjects the one is taken whose clips come nearest to ``share`` of every class.
 
     Args:
-        train: indices of the fold's training clips, in the whole table.
-        subjects: who is seen in each clip of the whole table; clip names where nobody knows (DFEW).
+        train: indices of the fold's training clips, in the whole table, as are those of the result.
+        subjects: who is seen in each clip of the whole table; clip names where that is unknown (DFEW).
         targets: class of each clip of the whole table.
         share: share of the subjects that are held out, in (0, 1).
         seed: of the draws.
-
-    Returns:
-        Indices of the whole table: ``train`` to train on, ``test`` to choose the epoch on.
-
-    Raises:
-        ImportError: scikit-learn is missing (extra ``train``).
-        TypeError: indices or names of the wrong kind.
-        ValueError: fewer than two subjects, or each of them alone shows some class.
 
     Examples:
         >>> subjects, targets = ["s1", "s1", "s2", "s2", "s3", "s3"], [0, 1, 0, 1, 0, 2]
@@ -230,22 +176,20 @@ def inner_split(
     if share == 0:
         raise ValueError(f"share must lie in (0, 1), got {share}")
     rows = sorted(_indices("train", train, len(names)))
-    clips: dict[Any, list[int]] = {}
-    for i in rows:
-        clips.setdefault(names[i], []).append(i)
+    there = {names[i] for i in rows}
     shown: dict[Any, set[Any]] = {}
     for i in rows:
         shown.setdefault(labels[i], set()).add(names[i])
-    if len(clips) < 2:
-        raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(clips)}")
+    if len(there) < 2:
+        raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(there)}")
     alone = {next(iter(showing)) for showing in shown.values() if len(showing) == 1}
-    free = sorted(set(clips) - alone)
+    free = sorted(there - alone)
     if not free:
         which = ", ".join(f"{label!r} ({next(iter(p))!r})" for label, p in sorted(shown.items()) if len(p) == 1)
         raise ValueError(
             f"no subject of train can be held out, each alone shows a class: {which}. Choose the epoch beforehand"
         )
-    held = _held_out(free, max(round(share * len(clips)), 1), seed, rows, names, labels, share)
+    held = _held_out(free, max(round(share * len(there)), 1), seed, rows, names, labels, share)
     return _fold([i for i in rows if names[i] not in held], [i for i in rows if names[i] in held], names, labels)
 
 
@@ -287,20 +231,17 @@ def check_fold(
 ) -> None:
     """Refuse a split that leaks, or that cannot be trained on.
 
+    A ValueError names a subject or an index on both sides, an index twice or out of range, an empty side, or a class
+    that training lacks.
+
     Args:
         fold: indices to train on and to test on.
-        subjects: who is seen in each clip of the table (clip names where nobody knows); ``1``, ``01``, ``sub01`` and
+        subjects: who is seen in each clip of the table (clip names where that is unknown); ``1``, ``01``, ``sub01`` and
             ``S01`` are taken for one subject.
         targets: class of each clip of the table, by index or name.
         classes: names of the classes by index, all of which must be in training; default those that occur in the fold.
 
-    Raises:
-        TypeError: not two lists of indices, or no names.
-        ValueError: a subject or an index on both sides, an index twice or out of range, an empty side, or a class
-            that training lacks; the message names them.
-
     Examples:
-        >>> check_fold(([0, 1], [2]), ["s1", "s2", "s3"])
         >>> check_fold(([0, 1], [2]), ["s1", "s2", "s1"])
         Traceback (most recent call last):
             ...

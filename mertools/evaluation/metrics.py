@@ -6,7 +6,7 @@ expression papers WAR and UAR. With n_ij the clips of class i that were taken fo
     recall_i = n_ii / Σ_j n_ij         F1_i = 2 n_ii / (Σ_j n_ij + Σ_j n_ji)
     UAR = mean of recall_i             UF1 = mean of F1_i             WAR = Σ_i n_ii / Σ_ij n_ij
 
-A class that nobody shows has a recall of 0/0, and its F1 is 0/0 where nobody predicts it either. What becomes of such a
+A class without clips has a recall of 0/0, and its F1 is 0/0 where it is never predicted either. What becomes of such a
 class changes the mean, so it is an argument: ``absent``.
 """
 
@@ -24,17 +24,13 @@ from mertools._checks import check_choice, check_count
 __all__ = ["ClassScores", "class_scores", "confusion_matrix", "uar", "uf1", "war"]
 
 ABSENT = ("skip", "zero", "error")
-_LARGEST = 2000  # classes that nobody has to announce: the matrix grows with their square
+_LARGEST = 2000  # classes that need no num_classes: the matrix grows with their square
 
 
 class ClassScores(NamedTuple):
-    """Precision, recall, F1 and number of clips of every class.
+    """Precision, recall, F1 and number of clips of every class, each ``(e,)``.
 
-    Shape:
-        - precision: ``(e,)`` float64, NaN for a class that is never predicted
-        - recall: ``(e,)`` float64, NaN for a class without clips
-        - f1: ``(e,)`` float64, NaN for a class that has no clips and is never predicted
-        - support: ``(e,)`` int64, clips of the class
+    ``precision``, ``recall`` and ``f1`` are float64, NaN where they are 0/0; ``support`` is int64.
 
     Examples:
         >>> ClassScores(*class_scores([[2, 0], [1, 1]])).recall
@@ -48,24 +44,16 @@ class ClassScores(NamedTuple):
 
 
 def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = None) -> Tensor:
-    """Count how often each class was taken for which: a row per true class, a column per predicted one.
+    """Count how often each class was taken for which, ``(e, e)`` int64: a row per true class, a column per predicted.
 
     The predicted classes come first, as in PyTorch; scikit-learn has them second. Names are safest.
 
     Args:
-        predicted: class indices, or logits (or probabilities) of which the largest counts: a tensor on any device, an
-            array or a sequence.
-        target: class indices.
+        predicted: class indices ``(n,)``, or floating logits (or probabilities) ``(n, e)`` of which the largest counts:
+            a tensor on any device, an array or a sequence.
+        target: class indices ``(n,)``.
         num_classes: how many classes there are; default those of the logits, or one more than the largest index. Say
             it wherever the last class may be missing.
-
-    Shape:
-        - predicted: ``(n,)`` integers, or floating ``(n, e)``; target: ``(n,)``
-        - output: ``(e, e)`` int64, on the device of ``predicted``
-
-    Raises:
-        TypeError: no class indices (names, objects).
-        ValueError: no clips, unequal lengths, fractional, negative or too large indices, logits with NaN.
 
     Examples:
         >>> confusion_matrix(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2])
@@ -78,108 +66,72 @@ def confusion_matrix(predicted: Any, target: Any, *, num_classes: int | None = N
 
 
 def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, absent: str = "skip") -> float:
-    """Unweighted F1: the mean of the classes' F1, ``2 n_ii / (Σ_j n_ij + Σ_j n_ji)``.
+    """Unweighted F1, in [0, 1]: the mean of the classes' F1, ``2 n_ii / (Σ_j n_ij + Σ_j n_ji)`` (MEGC 2019).
 
     Pool the predictions of all folds first: the mean of the folds' scores is another, lower or higher number.
 
     Args:
-        predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix.
-        target: class indices.
+        predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix ``(e, e)``, rows true.
+        target: class indices ``(n,)``.
         num_classes: how many classes there are.
         absent: what a class counts that has no clips and is never predicted: ``"skip"`` leaves it out of the mean
             (scikit-learn's ``f1_score(average="macro")``), ``"zero"`` counts it 0, ``"error"`` refuses.
-
-    Shape:
-        - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
-
-    Returns:
-        The score, in [0, 1].
-
-    Raises:
-        TypeError: no class indices, no counts.
-        ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
 
     Examples:
         >>> round(uf1(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
         0.7778
         >>> uf1([[5, 0, 0], [0, 5, 0], [0, 0, 0]]), round(uf1([[5, 0, 0], [0, 5, 0], [0, 0, 0]], absent="zero"), 4)
         (1.0, 0.6667)
-
-    Source: See et al., MEGC 2019.
     """
     return macro_mean("uf1", *f1_terms(_counts(predicted, target, num_classes)), absent)
 
 
 def uar(
-    *labels: Any, predicted: Any = None, target: Any = None, num_classes: int | None = None, absent: str = "skip"
+    first: Any = None,
+    second: Any = None,
+    /,
+    *,
+    predicted: Any = None,
+    target: Any = None,
+    num_classes: int | None = None,
+    absent: str = "skip",
 ) -> float:
-    """Unweighted average recall: the mean of ``n_ii / Σ_j n_ij``, the share of each class's clips that were found.
+    """Unweighted average recall, in [0, 1]: the mean of ``n_ii / Σ_j n_ij``, the share of each class's clips found.
 
-    Called as ``uar(confusion)`` or ``uar(predicted=..., target=...)``. Two vectors of class indices are taken by name
-    only: scikit-learn has the true classes first, PyTorch the predicted, and the wrong order would give the mean
-    precision without a word. (UF1 and WAR are the same in either order.)
+    Called as ``uar(confusion)``, ``uar(logits, target)`` or ``uar(predicted=..., target=...)``; two vectors of class
+    indices are taken by name only: scikit-learn has the true classes first, PyTorch the predicted, and the wrong order
+    would give the mean precision without a word. (UF1 and WAR are the same in either order.)
 
-    Args:
-        *labels: a confusion matrix, or logits and then class indices, which can't be mistaken for each other.
-        predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix.
-        target: class indices.
-        num_classes: how many classes there are.
-        absent: what a class without clips counts: ``"skip"`` leaves it out of the mean (scikit-learn's
-            ``balanced_accuracy_score``), ``"zero"`` counts it 0, ``"error"`` refuses.
-
-    Shape:
-        - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or a confusion matrix: ``(e, e)`` counts, rows true
-
-    Returns:
-        The score, in [0, 1].
-
-    Raises:
-        TypeError: no class indices, no counts, or two vectors without names.
-        ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
+    ``predicted`` (``(n,)``, ``(n, e)`` or counts ``(e, e)``), ``target`` and ``num_classes`` are those of :func:`uf1`;
+    ``first`` and ``second`` take their places. A class without clips is left out of the mean with ``absent="skip"``
+    (scikit-learn's ``balanced_accuracy_score``), counts 0 with ``"zero"``, and is refused with ``"error"``.
 
     Examples:
         >>> round(uar(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
         0.8333
-
-    Source: See et al., MEGC 2019.
     """
-    if len(labels) + (predicted is not None) + (target is not None) > 2:
-        raise TypeError(f"uar takes predicted and target, got {len(labels)} values without a name beside them")
-    if len(labels) == 2 and _ndim(labels[0]) != 2:
+    if sum(value is not None for value in (first, second, predicted, target)) > 2:
+        raise TypeError("uar takes predicted and target, or a confusion matrix, got more than two values")
+    if second is not None and _ndim(first) != 2:
         raise TypeError(
             "uar(a, b) does not say which of the two is predicted: scikit-learn has the true classes first, PyTorch "
             "the predicted. Write uar(predicted=..., target=...)"
         )
-    given = list(labels)
+    given = [value for value in (first, second) if value is not None]
     predicted = given.pop(0) if predicted is None and given else predicted
     target = given.pop(0) if given else target
     return macro_mean("uar", *recall_terms(_counts(predicted, target, num_classes)), absent)
 
 
 def war(predicted: Any, target: Any = None, *, num_classes: int | None = None, absent: str = "skip") -> float:
-    """Weighted average recall: the recalls weighted by their clips, which is the accuracy.
+    """Weighted average recall, in [0, 1]: the recalls weighted by their clips, which is the accuracy.
 
-    Args:
-        predicted: as for :func:`confusion_matrix`; or, without ``target``, a confusion matrix.
-        target: class indices.
-        num_classes: how many classes there are.
-        absent: a class without clips has no weight, so ``"skip"`` and ``"zero"`` are the same; ``"error"`` refuses it.
-
-    Shape:
-        - predicted: ``(n,)`` or ``(n, e)``, target: ``(n,)``; or predicted: ``(e, e)`` counts, rows true
-
-    Returns:
-        The score, in [0, 1].
-
-    Raises:
-        TypeError: no class indices, no counts.
-        ValueError: no clips, bad labels or counts, an absent class with ``absent="error"``.
+    ``predicted`` (``(n,)``, ``(n, e)`` or counts ``(e, e)``), ``target`` and ``num_classes`` are those of :func:`uf1`.
+    A class without clips has no weight, so ``absent="skip"`` and ``"zero"`` are the same; ``"error"`` refuses it.
 
     Examples:
         >>> war(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2])
         0.75
-
-    Source: accuracy, as reported for DFEW and FERV39K.
     """
     hits, support = recall_terms(_counts(predicted, target, num_classes))
     macro_mean("war", hits, support, absent)
@@ -189,15 +141,7 @@ def war(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
 def class_scores(confusion: Any) -> ClassScores:
     """Precision, recall, F1 and support of every class. What is 0/0 is NaN, never a 0 that looks like a score.
 
-    Args:
-        confusion: counts, rows true, as :func:`confusion_matrix` gives them.
-
-    Shape:
-        - confusion: ``(e, e)`` on any device; output: four of ``(e,)`` on the CPU
-
-    Raises:
-        TypeError: no counts.
-        ValueError: not square, negative, fractional or all zero.
+    ``confusion`` holds counts ``(e, e)``, rows true, as :func:`confusion_matrix` gives them.
 
     Examples:
         >>> scores = class_scores([[3, 0, 0], [1, 0, 0], [0, 0, 0]])
@@ -226,12 +170,7 @@ def recall_terms(counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def all_scores(counts: Tensor) -> dict[str, Tensor]:
-    """UF1, UAR and WAR of many confusion matrices ``(..., e, e)`` at once, each ``(...)``; absent classes skipped.
-
-    Examples:
-        >>> all_scores(torch.tensor([[[1, 0], [0, 1]], [[2, 0], [0, 0]]]))["uar"]
-        tensor([1., 1.], dtype=torch.float64)
-    """
+    """UF1, UAR and WAR of many confusion matrices ``(..., e, e)`` at once, each ``(...)``; absent classes skipped."""
     hits, support = recall_terms(counts)
     return {
         "uf1": _mean_of_present(*f1_terms(counts)),
@@ -275,8 +214,6 @@ def _counts(predicted: Any, target: Any, num_classes: int | None) -> Tensor:
 
 def _ndim(value: Any) -> int:
     """How many axes it has; 0 for what is no array."""
-    if isinstance(value, Tensor):
-        return value.ndim
     try:
         return np.ndim(value)
     except ValueError:  # rows of unlike lengths

@@ -1,9 +1,9 @@
 """Predictions of all folds in one book, and the scores of the pool.
 
 A score of the field is one number over the pooled predictions of all folds, not a mean of the folds' scores. The book
-keeps a row per clip, so that scores per subject, intervals over subjects, a second model on the same clips and another
-policy for absent classes are all still there when the training is over. It also carries how the epoch was chosen into
-everything it writes: a score of the best epoch on the test fold is no score of the model.
+keeps a row per clip, so that scores per subject, intervals over subjects and another policy for absent classes are all
+still there when the training is over. It also carries how the epoch was chosen into everything it writes: a score of
+the best epoch on the test fold is no score of the model.
 """
 
 from __future__ import annotations
@@ -41,13 +41,7 @@ GROUPS = ("subject", "fold", "dataset")
 
 
 class Scores(NamedTuple):
-    """The three scores of some clips, absent classes left out, and how many clips they are.
-
-    Args:
-        uf1: unweighted F1, in [0, 1].
-        uar: unweighted average recall, in [0, 1].
-        war: weighted average recall, in [0, 1].
-        clips: how many clips they are of.
+    """Three scores of some clips, absent classes left out: ``uf1``, ``uar``, ``war`` in [0, 1], of so many ``clips``.
 
     Examples:
         >>> Scores(uf1=0.5, uar=0.6, war=0.7, clips=10).uar
@@ -70,10 +64,6 @@ class ScoreBook:
         classes: the classes' names in the order of their indices, or a set's name (``CLASS_SETS``).
         selection: how the epoch was chosen, such as ``"last epoch"``, ``"inner split"``, ``"selected on test"``. It is
             in every output.
-
-    Raises:
-        TypeError: classes or selection are no names.
-        ValueError: a class is named twice.
 
     Examples:
         >>> book = ScoreBook(["negative", "positive"], selection="last epoch")
@@ -108,20 +98,13 @@ class ScoreBook:
         """Add predictions, a row per clip.
 
         Args:
-            predicted: class indices, or logits (or probabilities) of which the largest counts; tensor, array, sequence.
-            target: class indices.
+            predicted: class indices ``(n,)``, or logits (or probabilities) ``(n, e)`` of which the largest counts.
+            target: class indices ``(n,)``.
             clips: a name for each clip, unique in the book: with its subject, and its dataset where several are mixed
                 (``ProtocolClips.names``).
             subjects: who is seen in each clip (or in all of them); None where a dataset does not say (DFEW).
             datasets: where each clip (or all of them) comes from.
             fold: the fold that these clips were tested in.
-
-        Shape:
-            - predicted: ``(n,)`` or floating ``(n, e)``; target: ``(n,)``
-
-        Raises:
-            TypeError: names that are no strings, labels that are no class indices.
-            ValueError: a clip that is there already, unequal lengths, labels that are no index of a class.
         """
         guess, truth, _ = check_labels(predicted, target, len(self.classes))
         if isinstance(clips, str) or clips is None:
@@ -153,12 +136,7 @@ class ScoreBook:
         self._sorted = False
 
     def merge(self, other: ScoreBook) -> ScoreBook:
-        """Add the rows of another book to this one, and return this one; ``a + b`` makes a new book.
-
-        Raises:
-            TypeError: not a book.
-            ValueError: unlike classes or selection, or a clip that is in both.
-        """
+        """Add the rows of another book, of the same classes and selection, and return this one; also ``a + b``."""
         self._check_alike(other)
         self._insert(other.rows)
         return self
@@ -174,15 +152,9 @@ class ScoreBook:
     def gather(self, group: Any = None) -> ScoreBook:
         """The book of all processes: each adds what it predicted, and each gets the whole.
 
-        A sampler that fills the last batch up with clips of the first predicts some of them twice: they count once.
-        Without an initialised process group it is this book itself. With NCCL, set the process's device first
-        (``torch.cuda.set_device``).
-
-        Args:
-            group: a group of ``torch.distributed``; default the world.
-
-        Raises:
-            ValueError: unlike classes or selection, a clip with two predictions, or this process is not in ``group``.
+        A sampler that fills the last batch up with clips of the first predicts some of them twice: they count once; two
+        predictions that differ are refused. ``group`` is one of ``torch.distributed``, default the world; without an
+        initialised one it is this book itself. With NCCL, set the process's device first (``torch.cuda.set_device``).
         """
         from torch import distributed
 
@@ -300,9 +272,9 @@ class ScoreBook:
     def interval(
         self, score: str = "uf1", *, level: float = 0.95, repeats: int = 2000, seed: int = 0, over: str = "subject"
     ) -> tuple[float, float]:
-        """How far a pooled score would move with other subjects: a percentile bootstrap that draws whole subjects.
+        """How far a pooled score would move with other subjects: low and high end of a percentile bootstrap.
 
-        A resample without any clip of a class has the mean of the others (``absent="skip"``).
+        Whole subjects are drawn. A resample without any clip of a class has the mean of the others (``absent="skip"``).
 
         Args:
             score: ``"uf1"``, ``"uar"`` or ``"war"``.
@@ -311,12 +283,6 @@ class ScoreBook:
             seed: of the resamples; the same rows and seed give the same interval.
             over: ``"subject"``, or ``"clip"`` for a dataset that does not say who is seen: clips of one person are
                 alike, so that interval is too narrow.
-
-        Returns:
-            Low and high end.
-
-        Raises:
-            ValueError: fewer than two subjects, clips without one, or an argument out of range.
         """
         check_choice("score", score, SCORES)
         scores = all_scores(resampled_counts(self._units(over), repeats=repeats, seed=seed))
@@ -343,18 +309,11 @@ class ScoreBook:
         seed: int = 0,
         over: str = "subject",
     ) -> tuple[float, float, float]:
-        """How much better this book scores than another on the same clips, with an interval.
+        """How much better this book scores than another on the same clips: the difference, its low and its high end.
 
         A paired bootstrap: every resample of subjects is scored for both. An interval without 0 says that the
         difference is more than the choice of subjects; it knows nothing of seeds. The arguments are those of
         :meth:`interval`, after ``other``: the book of another model, of the same clips.
-
-        Returns:
-            This score less the other's, low and high end.
-
-        Raises:
-            TypeError: not a book.
-            ValueError: unlike classes, clips or labels, or what :meth:`interval` refuses.
         """  # fmt: skip
         if not isinstance(other, ScoreBook):
             raise TypeError(f"other must be a ScoreBook, got {type(other).__name__}")
@@ -380,16 +339,10 @@ class ScoreBook:
     ) -> dict[str, Any]:
         """Everything that a paper would print, as plain numbers, lists and dicts.
 
-        Args:
-            absent: what an absent class counts in the pooled scores (see :func:`uf1`).
-            level: of the intervals.
-            repeats: how many resamples.
-            seed: of the resamples.
-
-        Returns:
-            ``selection``, ``clips``, ``subjects``, ``classes``, ``absent`` and ``absent_classes`` (without clips),
-            ``uf1``, ``uar``, ``war``, ``intervals`` (over subjects; over clips where no clip has a subject; None with
-            fewer than two), ``per_class`` (None for 0/0) and ``confusion``.
+        ``selection``, ``clips``, ``subjects``, ``classes``, ``absent`` and ``absent_classes`` (without clips), ``uf1``,
+        ``uar``, ``war``, ``intervals`` (over subjects; over clips where no clip has a subject; None with fewer than
+        two), ``per_class`` (None for 0/0) and ``confusion``. ``absent`` is that of :func:`uf1`, ``level``, ``repeats``
+        and ``seed`` are those of :meth:`interval`.
         """
         per_class = self.per_class()
         return {
@@ -428,22 +381,12 @@ class ScoreBook:
         return f"ScoreBook({len(self.classes)} classes{chosen}: {len(self)} clips of {len(self.subjects)} subjects)"
 
     def write_json(self, path: str | os.PathLike[str]) -> None:
-        """Write the summary and all rows; the file is replaced as a whole, and the same book gives the same bytes.
-
-        Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: the book is empty.
-        """
+        """Write the summary and all rows; the file is replaced as a whole, and the same book gives the same bytes."""
         atomic_write(Path(path), book_json(self.classes, self.selection, self.rows, self.summary()).encode())
 
     @classmethod
     def read_json(cls, path: str | os.PathLike[str]) -> ScoreBook:
-        """Read what :meth:`write_json` wrote.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it holds something else, or its summary is not that of its rows.
-        """
+        """Read what :meth:`write_json` wrote; a ValueError where the summary is not that of its rows."""
         found = read_book_json(Path(path))
         book = cls._from(found, path)
         if found.summary.get("confusion") != book.confusion.tolist():
@@ -454,22 +397,13 @@ class ScoreBook:
         """Write a row per clip: clip, subject, dataset, fold, true class, predicted class, selection.
 
         A cell that a spreadsheet would run as a formula has an apostrophe in front; :meth:`read_csv` takes it off.
-
-        Raises:
-            FileNotFoundError: there is no such folder.
-            ValueError: the book is empty.
         """
         self._filled()
         atomic_write(Path(path), book_csv(self.classes, self.selection, self.rows).encode())
 
     @classmethod
     def read_csv(cls, path: str | os.PathLike[str], *, classes: str | Sequence[str]) -> ScoreBook:
-        """Read what :meth:`write_csv` wrote. It has classes by name (or a synonym): their order is for you to say.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it holds something else; the message names the row.
-        """
+        """Read what :meth:`write_csv` wrote. It has classes by name (or a synonym): their order is for you to say."""
         return cls._from(read_book_csv(Path(path), class_names(classes)), path)
 
     @classmethod

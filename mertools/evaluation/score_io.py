@@ -25,13 +25,8 @@ NOT_STATED = "not stated"
 class Prediction(NamedTuple):
     """What was predicted for one clip.
 
-    Args:
-        clip: name, unique in its book.
-        subject: name, empty where unknown.
-        dataset: name, empty where unknown.
-        fold: name, empty where unknown.
-        target: class index.
-        predicted: class index.
+    ``clip`` is a name, unique in its book; ``subject``, ``dataset`` and ``fold`` are empty where unknown; ``target``
+    and ``predicted`` are class indices.
 
     Examples:
         >>> row = Prediction("s1/a", "s1", "casme2", "s1", target=0, predicted=1)
@@ -73,12 +68,7 @@ def book_json(classes: Sequence[str], selection: str, rows: Sequence[Prediction]
 
 
 def read_book_json(path: Path) -> Contents:
-    """Read what :func:`book_json` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else; the message names the file and the line or prediction.
-    """
+    """Read what :func:`book_json` wrote; errors name the file and the line or prediction."""
     data = json_object(read_bytes(_existing(path)), path)
     if data.get("format") != FORMAT:
         raise ValueError(f"{path} holds no scores: {FORMAT!r} was expected as its format")
@@ -103,24 +93,13 @@ def read_book_json(path: Path) -> Contents:
 
 
 def book_csv(classes: Sequence[str], selection: str, rows: Sequence[Prediction]) -> str:
-    """The rows as CSV, classes by name and the selection in every row.
-
-    Examples:
-        >>> print(book_csv(("a", "b"), "last epoch", [Prediction("=1", "s", "", "s", 0, 1)]), end="")
-        clip,subject,dataset,fold,target,predicted,selection
-        '=1,s,,s,a,b,last epoch
-    """
+    """The rows as CSV, classes by name and the selection in every row."""
     cells = [(*row[:4], classes[row.target], classes[row.predicted], selection) for row in rows]
     return csv_text([COLUMNS, *cells])
 
 
 def read_book_csv(path: Path, classes: Sequence[str]) -> Contents:
-    """Read what :func:`book_csv` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is something else; the message names the file, the row and the column.
-    """
+    """Read what :func:`book_csv` wrote; errors name the file, the row and the column."""
     lines = csv_rows(read_text(_existing(path))[0], str(path))
     header = next(lines, (1, []))[1]
     if tuple(header) != COLUMNS:
@@ -181,12 +160,7 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def check_text(name: str, value: object, *, empty: bool = False) -> str:
-    """A name that a text file can hold: a string without control characters.
-
-    Raises:
-        TypeError: not a string.
-        ValueError: empty (unless it may be), control characters, or halves of surrogate pairs.
-    """
+    """A name that a text file can hold: a string without control characters or halves of surrogate pairs."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be strings, got {value!r}: use str() to make names of numbers")
     if not value and not empty:

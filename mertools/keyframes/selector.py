@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_number
+from mertools.clips.read import boxed
 from mertools.keyframes.distance import check_frames, distance_between, frame_distances
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import find_key_frames
@@ -63,6 +64,7 @@ def select_keyframes(
     apex_window: tuple[float, float] = (0.1, 0.0),
     offset_window: float = 0.1,
     distance: Distance = "l2",
+    box: Sequence[int] | None = None,
     memory: int = _MEMORY,
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
@@ -86,6 +88,7 @@ def select_keyframes(
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances. Without an annotation
             a callable gets a plain search instead, of the onset < apex ≤ offset that maximise
             ``d(onset, apex) + d(apex, offset)``: the robust one looks at the frames' motion.
+        box: ``(x, y, width, height)`` of the face in pictures ``(..., h, w)``; :func:`face_box` finds it.
         memory: bytes that a clip may take that is read frame by frame. It changes no key frame as long as a quarter of
             it holds about 110 × 110 floats a frame (2 800 frames by default); an iterator beyond it gets a score from
             small pictures.
@@ -113,7 +116,8 @@ def select_keyframes(
         raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
     windows = onset_window, apex_window, offset_window
     if not _one_by_one(frames):
-        return _select(check_frames(frames), (onset, apex, offset), lengths, refine, windows, distance)
+        clips = check_frames(frames) if box is None else boxed(check_frames(frames), box)
+        return _select(clips, (onset, apex, offset), lengths, refine, windows, distance)
     if lengths is not None:
         raise ValueError("lengths must be None for a clip that is read frame by frame")
     memory = check_count("memory", memory)
@@ -124,8 +128,8 @@ def select_keyframes(
         return _select(check_frames(clip), (onset, apex, offset), None, refine, windows, distance)
 
     if not callable(distance) and (refine or keys is None):
-        return stream_key_frames(frames, search, known, memory)
-    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
+        return stream_key_frames(frames, search, known, memory, box)
+    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory, box)
 
 
 def _one_by_one(frames: object) -> TypeGuard[str | os.PathLike[str] | Iterable[Tensor]]:

@@ -50,7 +50,8 @@ class ManhattanRetNet(nn.Module):
     """The retention backbone of TSFmicro: what moves, from a motion image.
 
     A convolutional stem to half size, four stages of Manhattan retention blocks, between them convolutions to half
-    size. ``net.stages(net.stem(x))`` is ``net(x)``: maps can be added in between, as two of the paper's fusions do.
+    size: floating ``(b, c, h, w)`` to ``(b, dims[-1], h/16, w/16)``, rounded up; a 32nd with a ``stem_stride`` of 4.
+    ``net.stages(net.stem(x))`` is ``net(x)``: maps can be added in between, as two of the paper's fusions do.
     The defaults are TSFmicro's; :meth:`preset` has the four sizes of RMT, whose weights :func:`load_rmt` loads.
 
     Args:
@@ -69,13 +70,6 @@ class ManhattanRetNet(nn.Module):
         checkpoint: keep only the blocks' inputs for the backward pass and compute the blocks again, on a CPU a few
             images at a time: less than half of the memory, a sixth more time.
         features_only: return the maps of all stages, as :meth:`features` does, in the place of the last one.
-
-    Shape:
-        - input: ``(b, c, h, w)`` floating; output: ``(b, dims[-1], h/16, w/16)``, rounded up; a 32nd with a
-          ``stem_stride`` of 4
-
-    Raises:
-        ValueError: per-stage settings of unlike length, or an image of the wrong shape.
 
     Examples:
         >>> net = ManhattanRetNet(dims=(8, 16, 24, 32)).eval()
@@ -151,12 +145,7 @@ class ManhattanRetNet(nn.Module):
 
     @classmethod
     def preset(cls, name: str, **settings: Any) -> ManhattanRetNet:
-        """RMT in one of its sizes, ``"rmt-t"``, ``"rmt-s"``, ``"rmt-b"`` or ``"rmt-l"``; ``settings`` change it.
-
-        Examples:
-            >>> ManhattanRetNet.preset("rmt-t", drop_path=0.0).stride
-            32
-        """
+        """RMT in one of its sizes, ``"rmt-t"``, ``"rmt-s"``, ``"rmt-b"`` or ``"rmt-l"``; ``settings`` change it."""
         check_choice("name", name, tuple(_RMT))
         return cls(**{"stem_stride": 4, **_RMT[name], **settings})
 
@@ -228,31 +217,14 @@ class ConvStem(nn.Sequential):
 
 
 class LocalResidual(nn.Conv2d):
-    """``x + conv(x)`` with a depthwise 3×3 convolution, in one pass over the map.
-
-    The short cut is one more in the middle of every kernel. In 16 bits that would round the kernel, so there the sum is
-    taken as it is written.
-
-    Args:
-        dim: channels.
-
-    Shape:
-        - input and output: ``(b, dim, h, w)``
-    """
+    """``x + conv(x)`` of a map ``(b, dim, h, w)`` with a depthwise 3×3 convolution."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum."""
-        if self.weight.dtype.itemsize < 4 or torch.is_autocast_enabled(x.device.type):
-            return x + super().forward(x)
-        y: Tensor = self._conv_forward(x, self.weight_of_sum(), self.bias)
-        return y
-
-    def weight_of_sum(self) -> Tensor:
-        """The kernels with the short cut in them."""
-        return self.weight + F.pad(self.weight.new_ones(1, 1), (1, 1, 1, 1))
+        return x + super().forward(x)
 
 
 class _Stage(nn.Module):

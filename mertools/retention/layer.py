@@ -1,10 +1,9 @@
 """Retention: attention whose memory decays, as a layer over frames (RetNet).
 
-The layer projects tokens to queries, keys, values and a gate, mixes them in one of the three forms of
-``forms.py``, normalises each head's output (RMS over the head, no affine), multiplies it by ``SiLU(X W_g)``
-and projects it back. Other implementations divide scores by ``√d`` and by the root of the row sum of D, ``Σ γ^(n−m)``.
-A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it, in closed form by the frame's
-position, so that the three forms are equal.
+Tokens become queries, keys, values and a gate; ``forms.py`` mixes them; each head's output is normalised (RMS, no
+affine), multiplied by ``SiLU(X W_g)`` and projected back. Other implementations divide scores by ``√d`` and by the root
+of the row sum of D, ``Σ γ^(n−m)``. A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it,
+in closed form by the frame's position, so that the three forms are equal.
 """
 
 from __future__ import annotations
@@ -39,12 +38,8 @@ _SEGMENT_TOKENS = {"cpu": 1024, "cuda": 65536}
 class RetentionState(NamedTuple):
     """What retention remembers of a stream: its size does not depend on how long the stream is.
 
-    Both fields have a batch axis, so states of different streams can be joined and split like batches. Treat the
-    content as opaque: the memory holds keys rotated by their position.
-
-    Shape:
-        - memory: ``(b, n, dk, dv)``, at least float32
-        - position: ``(b,)`` int64, the frames seen
+    ``memory`` is ``(b, n, dk, dv)``, the ``S`` of Sun et al. with keys rotated by their position, ``position`` ``(b,)``
+    int64, the frames seen. States of different streams can be joined and split like batches.
 
     Examples:
         >>> layer, frame = Retention(8, 2), torch.zeros(1, 8)
@@ -53,8 +48,6 @@ class RetentionState(NamedTuple):
         >>> both = RetentionState(*map(torch.cat, zip(first, second)))  # two streams in one batch
         >>> both.position
         tensor([1, 2])
-
-    Source: ``S`` of Sun et al., "Retentive Network", 2023; the position is ours.
     """
 
     memory: Tensor
@@ -62,13 +55,11 @@ class RetentionState(NamedTuple):
 
 
 def default_decay(num_heads: int) -> Tensor:
-    """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)``.
+    """RetNet's decay of each of ``num_heads`` heads, ``γ_h = 1 − 2^(−5−h)`` (section 2.2), float64 ``(n,)``.
 
     Examples:
         >>> default_decay(2)
         tensor([0.9688, 0.9844], dtype=torch.float64)
-
-    Source: Sun et al., "Retentive Network", 2023, section 2.2.
     """
     return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64, device=real_device()))
 
@@ -76,6 +67,9 @@ def default_decay(num_heads: int) -> Tensor:
 @records_arguments
 class Retention(nn.Module):
     """Multi-scale retention over frames: a causal (or two-sided) mixing layer with a decaying memory.
+
+    ``x`` and the output are ``(b, t, d)``; what is carried on is a :class:`RetentionState`, at least float32 whatever
+    the autocast type.
 
     Args:
         dim: width of the tokens, ``d``.
@@ -89,23 +83,12 @@ class Retention(nn.Module):
         device: where to create the parameters.
         dtype: their type.
 
-    Shape:
-        - x: ``(b, t, d)``; output: ``(b, t, d)``
-        - state: :class:`RetentionState`, a memory ``(b, n, d/n, value_dim/n)`` in at least float32 whatever the
-          autocast type, and the frames seen ``(b,)``
-
-    Raises:
-        TypeError: an argument is of the wrong kind.
-        ValueError: widths that the heads do not divide, a decay outside (0, 1], an unknown mode, a state or lengths
-            that do not fit, or streaming asked of a two-sided layer.
-
     Examples:
         >>> layer = Retention(32, 4).eval()
         >>> x = torch.randn(2, 10, 32, generator=torch.Generator().manual_seed(0))
-        >>> whole = layer(x)
-        >>> first, state = layer(x[:, :7], return_state=True)  # the same clip in two pieces
+        >>> first, state = layer(x[:, :7], return_state=True)  # a clip in two pieces
         >>> rest = layer(x[:, 7:], state=state)
-        >>> torch.allclose(whole, torch.cat([first, rest], 1), atol=1e-5)
+        >>> torch.allclose(layer(x), torch.cat([first, rest], 1), atol=1e-5)
         True
 
     Source: Sun et al., "Retentive Network", 2023. The paper's W_Q, W_K, W_V and W_G are one matrix here
@@ -216,15 +199,8 @@ class Retention(nn.Module):
     def step(self, x_t: Tensor, state: RetentionState | None = None) -> tuple[Tensor, RetentionState]:
         """One frame of a stream: work and memory do not grow with what came before.
 
-        Args:
-            x_t: the newest token, ``(b, d)``.
-            state: what the last step returned; None at the start.
-
-        Returns:
-            Output ``(b, d)`` and the new state.
-
-        Raises:
-            ValueError: the layer is two-sided, or a shape does not fit.
+        ``x_t`` is the newest token ``(b, d)``, ``state`` what the last step returned, None at the start. Returns the
+        output ``(b, d)`` and the new state.
         """
         check_floating("x_t", x_t, f"(b, {self.dim})")
         if x_t.ndim != 2 or x_t.shape[1] != self.dim:

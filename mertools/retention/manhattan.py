@@ -1,7 +1,6 @@
 """Manhattan retention: attention over the places of a map that fades with their distance (RMT).
 
-Retention along a line decays with the distance of two frames; on a map it decays with the Manhattan distance of two
-places. For head h with decay γ_h, rotated queries and keys (position ``p = row·W + col``)::
+For head h with decay γ_h, rotated queries and keys (position ``p = row·W + col``)::
 
     softmax( q·kᵀ/√d + log γ_h · D ) · v  +  depthwise 5×5 convolution of v
 
@@ -33,13 +32,10 @@ _BIAS_LIMIT = 1 << 24  # elements of log γ · D that exist at a time: 64 MB in 
 class TableCache:
     """Tables that depend on the size of the input: the ``limit`` used last, by key; never saved, never copied.
 
-    - A table made from a ``source`` tensor is made anew once that was replaced or written to (``load_state_dict``,
-      ``.to()``, the buffer broadcast of DDP).
-    - Under a compiler, export or fake tensors nothing is kept: there the table is part of the graph.
-    - Tables made in ``inference_mode`` can be used in a later backward.
-    - Copies and pickles of a module start with an empty cache.
-
-    Threads may make a table twice, and none sees half of one.
+    A table made from a ``source`` tensor is made anew once that was replaced or written to (``load_state_dict``,
+    ``.to()``, the buffer broadcast of DDP). Under a compiler, export or fake tensors nothing is kept: there the table
+    is part of the graph. Tables made in ``inference_mode`` can be used in a later backward. Threads may make a table
+    twice, and none sees half of one.
     """
 
     def __init__(self, limit: int = 4) -> None:
@@ -78,18 +74,8 @@ def manhattan_attention(
 ) -> Tensor:
     """``softmax(q·kᵀ/√d + log γ · D) · v`` between all places of a map, D their Manhattan distance.
 
-    Args:
-        q: queries.
-        k: keys.
-        v: values.
-        log_decay: log γ of each head, ≤ 0.
-        tables: where to keep ``log γ · D`` for the next call.
-
-    Shape:
-        - q, k, v: ``(b, *grid, n, d)`` with a grid of ``(h, w)``, or any number of axes; output the same
-        - log_decay: ``(n,)``
-
-    Source: Fan et al., "RMT: Retentive Networks Meet Vision Transformers", 2024, "Manhattan self-attention".
+    ``q``, ``k``, ``v`` and the output are ``(b, *grid, n, d)`` with a grid of ``(h, w)``, or any number of axes;
+    ``log_decay`` is ``(n,)``, ≤ 0. ``tables`` keep ``log γ · D`` for the next call.
     """
     grid = q.shape[1:-2]
     places = math.prod(grid)
@@ -135,20 +121,16 @@ def _attend_along(axis: int, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor,
 class ManhattanRetention(nn.Module):
     """Attention over the positions of a map that fades with their Manhattan distance.
 
+    Input and output are ``(b, h, w, d)``, or ``(b, t, h, w, d)`` with decay along t as well.
+
     Args:
         dim: width ``d``.
         num_heads: heads ``n``; ``d / n`` must be even.
         decomposed: along rows, then along columns, instead of between all positions.
-        decay_init: ``log γ_h = log(1 − 2^(−decay_init − decay_range·h/n))``.
+        decay_init: ``log γ_h = log(1 − 2^(−decay_init − decay_range·h/n))``; positive.
         decay_range: see ``decay_init``: how far the heads' decays spread.
         device: where to create the parameters.
         dtype: their type.
-
-    Shape:
-        - input and output: ``(b, h, w, d)``, or ``(b, t, h, w, d)`` with decay along t as well
-
-    Raises:
-        ValueError: widths that do not fit, or decays outside (0, 1).
 
     Examples:
         >>> ManhattanRetention(32, 2, decomposed=True)(torch.zeros(1, 5, 7, 32)).shape

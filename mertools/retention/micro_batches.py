@@ -17,22 +17,12 @@ _MAP_BYTES = 2 << 20  # of the maps of one micro-batch: a few of them fit into a
 
 
 def micro_batch_size(image_bytes: int) -> int:
-    """How many images of ``image_bytes`` a map make a micro-batch; at least one.
-
-    Examples:
-        >>> micro_batch_size(1 << 20)
-        2
-    """
+    """How many images of ``image_bytes`` a map make a micro-batch; at least one."""
     return max(_MAP_BYTES // max(image_bytes, 1), 1)
 
 
 def in_micro_batches(run: Callable[[Tensor], Tensor], x: Tensor, image_bytes: int) -> Tensor:
-    """``run(x)`` of a function that treats every image of the batch ``(b, ...)`` on its own, in micro-batches.
-
-    Examples:
-        >>> in_micro_batches(lambda part: part * 2, torch.arange(3.0), 4 << 20)
-        tensor([0., 2., 4.])
-    """
+    """``run(x)`` of a function that treats every image of the batch ``(b, ...)`` on its own, in micro-batches."""
     images = micro_batch_size(image_bytes)
     if len(x) <= images:
         return run(x)

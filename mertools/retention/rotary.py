@@ -11,16 +11,9 @@ from torch import Tensor
 
 __all__ = ["apply_rotary", "rotary_angles", "rotary_table"]
 
-_BLOCK = 64
-
 
 def rotary_angles(pairs: int, device: torch.device | None = None) -> Tensor:
-    """θ of each pair of channels, radians per frame: 1 down to 1/10000, float64 ``(pairs,)``.
-
-    Examples:
-        >>> rotary_angles(3)
-        tensor([1.0000e+00, 1.0000e-02, 1.0000e-04], dtype=torch.float64)
-    """
+    """θ of each pair of channels, radians per frame: 1 down to 1/10000, float64 ``(pairs,)``."""
     mps = device is not None and device.type == "mps"  # which has no float64
     return torch.logspace(0, -4, pairs, dtype=torch.float32 if mps else torch.float64, device=device)
 
@@ -28,45 +21,21 @@ def rotary_angles(pairs: int, device: torch.device | None = None) -> Tensor:
 def rotary_table(t: int, angle: Tensor, dtype: torch.dtype, *, position: Tensor | None = None) -> Tensor:
     """Rotations of ``t`` frames, the first one at ``position`` (default 0): ``e^(i·(position + n)·θ)``, from float64.
 
-    Args:
-        t: frames.
-        angle: θ of each pair.
-        dtype: type of the channels that :func:`apply_rotary` will rotate.
-        position: frames that went before, clip by clip.
-
-    Shape:
-        - angle: ``(p,)``; position: ``(b,)``
-        - output: ``(t, p)`` complex, or ``(b, t, p)`` with a position; under a compiler, which does not know complex
-          numbers, cosine and sine on one more axis
+    Of angles ``(p,)`` a complex ``(t, p)``, or ``(b, t, p)`` with a position ``(b,)``, for channels of ``dtype``; under
+    a compiler, which does not know complex numbers, cosine and sine on one more axis.
     """
-    compiling = torch.compiler.is_compiling()
-    if compiling or t <= 2 * _BLOCK:
-        if position is None:
-            step = torch.arange(t, device=angle.device)
-        else:
-            step = position[:, None] if t == 1 else position[:, None] + torch.arange(t, device=angle.device)
-        theta = step[..., None] * angle
-        if compiling:
-            return torch.stack((theta.cos(), theta.sin()), -1).to(dtype)
-        return _unit(theta).to(dtype.to_complex())
-    # e^(i(64c + j)θ) = e^(i·64c·θ) · e^(ijθ): few sines instead of one for every frame.
-    start = torch.arange(0, t, _BLOCK, device=angle.device)
-    start = start if position is None else position[:, None] + start
-    place = torch.arange(_BLOCK, device=angle.device)
-    table = _unit(start[..., None, None] * angle) * _unit(place[:, None] * angle)
-    return table.to(dtype.to_complex()).flatten(-3, -2)[..., :t, :]
-
-
-def _unit(theta: Tensor) -> Tensor:
-    return torch.polar(torch.ones((), dtype=theta.dtype, device=theta.device), theta)
+    if position is None:
+        step = torch.arange(t, device=angle.device)
+    else:
+        step = position[:, None] if t == 1 else position[:, None] + torch.arange(t, device=angle.device)
+    theta = step[..., None] * angle
+    if torch.compiler.is_compiling():
+        return torch.stack((theta.cos(), theta.sin()), -1).to(dtype)
+    return torch.polar(torch.ones((), dtype=theta.dtype, device=theta.device), theta).to(dtype.to_complex())
 
 
 def apply_rotary(x: Tensor, table: Tensor) -> Tensor:
-    """Rotate neighbouring pairs: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``.
-
-    Shape:
-        - x: ``(..., 2p)``; table: ``(..., p)`` from :func:`rotary_table`; output: that of x
-    """
+    """Rotate neighbouring pairs of ``x`` ``(..., 2p)``: ``(x₀, x₁) -> (x₀ cos − x₁ sin, x₁ cos + x₀ sin)``."""
     if not table.is_complex():
         even, odd = x[..., 0::2], x[..., 1::2]
         cos, sin = table[..., 0], table[..., 1]

@@ -31,9 +31,10 @@ State: TypeAlias = tuple[RetentionState, ...]
 
 @records_arguments
 class RetNetTemporal(nn.Module):
-    """Retention blocks over the frames of a clip.
+    """Retention blocks over the frames of a clip: ``x + retention(norm(x))``, then ``x + ffn(norm(x))``; a last norm.
 
-    A block is ``x + retention(norm(x))``, then ``x + ffn(norm(x))``; a final norm follows the last.
+    Without a stem ``(b, t, d) -> (b, t, d)``; with one ``(b, c, h, w) -> (b, d, h', w')``, or ``(b, t, c, h, w) -> (b,
+    t, d, h', w')``. Output beyond a clip's length is 0.
 
     Args:
         dim: width of the tokens (with a stem: of its map).
@@ -47,29 +48,16 @@ class RetNetTemporal(nn.Module):
         decay: γ of each head; default RetNet's.
         learnable_decay: train the decays, starting from those.
         norm: norm layer, a callable from width to module; default LayerNorm with eps 1e-6.
-        checkpoint: keep only the blocks' inputs for the backward pass and compute the blocks again: less memory, more
-            time.
-
-    Shape:
-        - without a stem: ``(b, t, d) -> (b, t, d)``
-        - with a stem: ``(b, c, h, w) -> (b, d, h', w')`` or ``(b, t, c, h, w) -> (b, t, d, h', w')``
-        - lengths: ``(b,)``; output beyond a clip's length is 0
-        - state: a tuple with the state of each block's :class:`Retention`, its batch being ``b`` (``b·h'·w'`` for maps)
-
-    Raises:
-        ValueError: shapes, widths, mode or state that do not fit; streaming asked of a two-sided encoder.
+        checkpoint: compute the blocks again in the backward pass, from their inputs: less memory, more time.
 
     Examples:
         >>> import torch
         >>> encoder = RetNetTemporal(64, depth=1, num_heads=4).eval()
-        >>> features = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))  # 16 frames
-        >>> clip = encoder(features)
-        >>> clip.shape
-        torch.Size([2, 16, 64])
+        >>> clip = torch.randn(2, 16, 64, generator=torch.Generator().manual_seed(0))  # features of 16 frames
         >>> state = None
-        >>> for frame in features.unbind(1):  # the same, as the frames come in
+        >>> for frame in clip.unbind(1):  # the same as encoder(clip), as the frames come in
         ...     y, state = encoder.step(frame, state)
-        >>> torch.allclose(y, clip[:, -1], atol=1e-4)
+        >>> torch.allclose(y, encoder(clip)[:, -1], atol=1e-4)
         True
 
     Source: TSFmicro (arXiv 2505.16372), temporal branch; Sun et al., "Retentive Network", 2023.
@@ -125,10 +113,11 @@ class RetNetTemporal(nn.Module):
         """Encode a clip, or the next part of a stream.
 
         Args:
-            x: tokens, images or clips of images (see Shape).
+            x: tokens, images or clips of images.
             mode: ``"parallel"``, ``"chunkwise"``, ``"recurrent"`` or ``"auto"``: the same numbers at different costs.
-            state: what an earlier call returned.
-            lengths: valid frames of each clip of a padded batch. Padding is not read.
+            state: what an earlier call returned, a tuple with the state of each block's :class:`Retention`, its batch
+                being ``b`` (``b·h'·w'`` for maps).
+            lengths: valid frames ``(b,)`` of the clips of a padded batch. Padding is not read.
             return_state: return ``(output, state)``.
         """
         check_choice("mode", mode, MODES)

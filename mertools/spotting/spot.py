@@ -9,6 +9,7 @@ A hard cut ends all stretches: nothing spans it.
 from __future__ import annotations
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -20,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mertools._checks import channels_first, check_count, check_number
-from mertools.clips.read import check_box, clip_frames
+from mertools.clips.read import boxed, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
 from mertools.spotting.framing import watched
+from mertools.spotting.landmarks import landmark_fps, read_landmarks
 from mertools.spotting.movements import FOUND, LONGEST, MARGIN, Movement, best_disjoint, find_movements
 from mertools.spotting.record import Expression
 
@@ -39,6 +41,7 @@ _NEAR_CUT, _CUT, _CONTRAST = 5, 4.0, 0.1  # frames beside a cut, how far it stan
 # Of a stretch of ten seconds rest is most, so that a movement's remainder stands out as a blink's does; but a blink's
 # is of the order of the energy of its displacement, or larger.
 _BENT, _FAINT = 0.5, 0.1
+_BLINKS = 50  # patterns that are remembered
 _STILL = 1e-4  # of its error: nothing moves
 
 
@@ -59,8 +62,8 @@ def spot_expressions(
 
     Args:
         frames: one clip ``(t, c, h, w)`` (or landmarks ``(t, n, 2)``, flow ``(t, 2, h, w)``), a video file, a folder
-            of frames, or an iterable of frames ``(c, h, w)``. A face fills most of the picture, or of its middle
-            square.
+            of frames, a table of landmarks (csv of OpenFace or py-feat), or an iterable of frames ``(c, h, w)``. A face
+            fills most of the picture, or of its middle square.
         fps: frames per second; a video file knows its own.
         shortest: seconds from onset to offset, both included, that an expression lasts at least.
         longest: seconds that it lasts at most.
@@ -121,9 +124,13 @@ def iter_expressions(
 
 
 def video_fps(path: str | os.PathLike[str]) -> float | None:
-    """Frames per second that a video file states; None for a folder, or where it states none."""
+    """Frames per second that a video file or a table of landmarks states; None for a folder, or without."""
     if not Path(path).is_file():
         return None
+    if _is_table(path):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are told when the frames are read
+            return landmark_fps(path)
     import cv2
 
     capture = cv2.VideoCapture(str(Path(path).absolute()))
@@ -132,6 +139,19 @@ def video_fps(path: str | os.PathLike[str]) -> float | None:
     finally:
         capture.release()
     return stated if 0 < stated < 10_000 else None
+
+
+def video_frames(path: str | os.PathLike[str], box: Sequence[int] | None = None) -> Iterator[Tensor]:
+    """The frames of a video file or a folder, or the landmarks of a table."""
+    if not _is_table(path):
+        return clip_frames(path, box=box)
+    if box is not None:
+        raise ValueError("box must be None for landmarks")
+    return iter(read_landmarks(path))
+
+
+def _is_table(path: str | os.PathLike[str]) -> bool:
+    return Path(path).suffix.lower() == ".csv"
 
 
 # --- frames ---------------------------------------------------------------------------------------------------------
@@ -152,23 +172,13 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
             raise TypeError(f"frames must be uint8 or floating, got {source.dtype}: convert them with frames.float()")
         if 0 in source.shape[1:]:
             raise ValueError(f"frames must not be empty, got shape {tuple(source.shape)}")
-        return _boxed(_alike(iter(source)), box)
+        return _alike(iter(source if box is None else boxed(source, box)))
     if isinstance(source, (str, os.PathLike)):
-        return _alike(clip_frames(source, box=box))
+        return _alike(video_frames(source, box))
     if not isinstance(source, Iterable):
         raise TypeError(f"frames must be a tensor (t, c, h, w), a path, or yield tensors, got {type(source).__name__}")
-    return _boxed(_alike(iter(source)), box)
-
-
-def _boxed(frames: Iterator[Tensor], box: Sequence[int] | None) -> Iterator[Tensor]:
-    for frame in frames:
-        if box is None:
-            yield frame
-            continue
-        if not is_picture(frame.shape):
-            raise ValueError(f"box must be None for frames that are no pictures, got frames {tuple(frame.shape)}")
-        x, y, w, h = check_box(box, *frame.shape[-2:])
-        yield frame[..., y : y + h, x : x + w]
+    frames = _alike(iter(source))
+    return frames if box is None else (boxed(frame, box) for frame in frames)
 
 
 def _alike(frames: Iterator[Tensor]) -> Iterator[Tensor]:
@@ -229,7 +239,7 @@ def _spotted(frames: Iterator[Tensor], memory: int, watch: bool) -> Iterator[Exp
         return
     pictures = is_picture(first.shape)
     search = _Shot(0, memory, pictures)
-    every = chain((first,), frames)
+    every: Iterator[Tensor] = chain((first,), frames)
     if watch and pictures:
         every = watched(every)
     small = (small_frames(frame[None])[0] for frame in every) if pictures else (frame.float() for frame in every)
@@ -290,6 +300,7 @@ class _Level:
         self.frames: list[Tensor] = []
         self.pending: list[Tensor] = []
         self.fresh = 0  # frames since the last search
+        self.blinks: list[Tensor] = []
         self.begins = True
 
     def add(self, frame: Tensor) -> list[Movement] | None:
@@ -320,7 +331,8 @@ class _Level:
         motion = picture_motion(clip, bent=_BENT, faint=_FAINT) if self.pictures else clip_motion(clip)
         if float(motion.values.abs().amax()) < _STILL:
             return []
-        found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1)
+        found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1, blinks=self.blinks)
+        del self.blinks[:-_BLINKS]
         return [one.moved(self.begin, self.stride) for one in found]
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MotionCurve", "plot_timeline"]
 
 _LAG = 8  # frames between which change is measured
-_ROWS = 6  # of thumbnails at most, an expression each
+_ROWS, _ACROSS = 4, 3  # of expressions whose key frames are shown, at most
 _THUMB = 96  # pixels a side
 _COLOURS = {"onset": "#1b7f6b", "apex": "#c2452d", "offset": "#3559a8"}
 _INK, _MUTED, _GRID, _BAND = "#22262b", "#6b737c", "#e4e7ea", "#f3c9a5"
@@ -94,9 +94,9 @@ def plot_timeline(
     if not len(motion):
         raise ValueError("motion must hold a value for every frame, it is empty")
     shown = shown_expressions(expressions, thumbnails)
-    rows = -(-len(shown) // 2)
-    figure = Figure(figsize=(12, 3.0 + 1.55 * rows), dpi=130, layout="constrained", facecolor="white")
-    parts: Any = figure.subfigures(2, 1, height_ratios=(3.0, 1.55 * rows)) if rows else [figure]
+    rows = -(-len(shown) // _ACROSS)
+    figure = Figure(figsize=(13, 3.2 + 1.4 * rows), dpi=120, layout="constrained", facecolor="white")
+    parts: Any = figure.subfigures(2, 1, height_ratios=(3.2, 1.4 * rows)) if rows else [figure]
     numbers = {one: i + 1 for i, one in enumerate(expressions)}
     if title:
         figure.suptitle(
@@ -104,12 +104,13 @@ def plot_timeline(
         )
     _draw_curve(parts[0].subplots(), np.asarray(motion, dtype=float), expressions, fps)
     if rows:
-        axes = parts[1].subplots(rows, 2 * 3 + 1, squeeze=False, width_ratios=(1, 1, 1, 0.12, 1, 1, 1))
+        widths = [1, 1, 1, *[0.08, 1, 1, 1] * (_ACROSS - 1)]
+        axes = parts[1].subplots(rows, len(widths), squeeze=False, width_ratios=widths)
         for axis in axes.flat:
             axis.set_axis_off()
         for i, one in enumerate(shown):
-            first = 4 * (i % 2)
-            _draw_keys(axes[i // 2, first : first + 3], one, numbers[one], thumbnails or {}, fps)
+            first = 4 * (i % _ACROSS)
+            _draw_keys(axes[i // _ACROSS, first : first + 3], one, numbers[one], thumbnails or {}, fps)
     return figure
 
 
@@ -117,12 +118,12 @@ def shown_expressions(expressions: Sequence[Expression], thumbnails: Iterable[in
     """The clearest, in order of time: those whose key frames a timeline shows."""
     there = None if thumbnails is None else set(thumbnails)
     whole = [one for one in expressions if there is not None and {one.onset, one.apex, one.offset} <= there]
-    return sorted(sorted(whole, key=lambda one: -one.evidence)[: 2 * _ROWS])
+    return sorted(sorted(whole, key=lambda one: -one.evidence)[: _ROWS * _ACROSS])
 
 
 def wanted_frames(expressions: Sequence[Expression]) -> set[int]:
     """The frames whose pictures a timeline shows."""
-    clearest = sorted(expressions, key=lambda one: -one.evidence)[: 2 * _ROWS]
+    clearest = sorted(expressions, key=lambda one: -one.evidence)[: _ROWS * _ACROSS]
     return {key for one in clearest for key in (one.onset, one.apex, one.offset)}
 
 
@@ -156,9 +157,9 @@ def _draw_curve(axis: Any, motion: np.ndarray, expressions: Sequence[Expression]
     axis.spines["bottom"].set_color(_GRID)
     count = len(expressions)
     words = "no expression found" if not count else "1 expression" if count == 1 else f"{count} expressions"
-    axis.set_title(
-        f"{words}: onset to offset shaded, darker where surer; apex in red", fontsize=10, color=_MUTED, loc="left"
-    )
+    if count:
+        words += ": onset to offset shaded, darker where surer; apex in red"
+    axis.set_title(words, fontsize=10, color=_MUTED, loc="left")
 
 
 def _draw_keys(axes: Any, one: Expression, number: int, thumbnails: Mapping[int, Tensor], fps: float | None) -> None:

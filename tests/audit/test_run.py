@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -290,7 +291,7 @@ def test_repairs_are_said(tmp_path, capsys):
     ("change", "message"),
     [
         ({"--dataset": "casme9"}, "dataset must be one of"),
-        ({"--dataset": "smic"}, "row 1: no column 'OnsetF', 'OffsetF' of smic"),
+        ({"--dataset": "smic"}, "12 of 12 rows are named as those of casme2"),
         ({"--frames": "nowhere"}, "frames must be the folder"),
         ({"--out": "nowhere/x.xlsx"}, "existing folder"),
         ({"--out": "x.txt"}, "out must be an .xlsx or .csv"),
@@ -309,8 +310,8 @@ def test_errors_are_one_line(data, tmp_path, capsys, monkeypatch, change, messag
     assert list(tmp_path.iterdir()) == []
 
 
-def start(root, out, lines=None):
-    """The command in a process of its own, which kills itself when its journal has so many lines."""
+def start(root, out, lines=None, end="os.kill(os.getpid(), signal.SIGKILL)"):
+    """The command in processes of its own, ended when its journal has so many lines."""
     code = f"""
 import multiprocessing, os, signal, sys
 from mertools.audit.journal import Journal
@@ -320,7 +321,7 @@ def noted(journal, index, result):
     add(journal, index, result)
     if len(journal.done) == {lines}:
         print(*(process.pid for process in multiprocessing.active_children()), flush=True)
-        os.kill(os.getpid(), signal.SIGKILL)
+        {end}
 Journal.add = noted
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
@@ -328,17 +329,18 @@ if __name__ == "__main__":
     script = out.with_name("command.py")
     script.write_text(code)
     words = [sys.executable, str(script), *command(root, out, "--workers", "1")]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, start_new_session=True)
     script.unlink()
     return done
 
 
 def alive(pid):
+    stat = Path(f"/proc/{pid}/stat")
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+        return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"  # ended, but not fetched
+    except (ProcessLookupError, FileNotFoundError):
         return False
-    return True
 
 
 @pytest.mark.slow
@@ -357,6 +359,22 @@ def test_killed_half_way_and_started_again(data, done, tmp_path):
     again = start(data[1], out)
     assert again.returncode == 0, again.stderr
     assert re.search(rf"\b4/{COUNT}", again.stderr)  # the bar starts where the first run ended
+    assert files(tmp_path) == files(done[1])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to a group of processes")
+def test_ctrl_c_ends_it_and_the_same_command_goes_on(data, done, tmp_path):
+    """A terminal sends it to all processes: the workers leave it to their parent."""
+    out = tmp_path / "corrected.csv"
+    stopped = start(data[1], out, lines=4, end="os.killpg(0, signal.SIGINT)")
+    assert stopped.returncode == 130, stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == "mertools: stopped; the same command goes on from here"
+    assert "Traceback" not in stopped.stderr
+    assert not any(alive(int(pid)) for pid in stopped.stdout.split())
+    assert not out.exists()
+    again = start(data[1], out)
+    assert again.returncode == 0, again.stderr
     assert files(tmp_path) == files(done[1])
 
 

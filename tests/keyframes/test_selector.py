@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -565,3 +566,23 @@ def test_the_plain_search_in_small():
     assert keys(0, 0.25, 0, 0) == (0, 1, 2, 0.25)
     assert keys(0, 0.25, 0, 0, 90, n=4) == (0, 1, 2, 0.25)
     assert keys(3, 3, 3, 9, n=3) == (0, 1, 2, 0)
+
+
+def test_a_box_is_searched_instead_of_the_whole_picture(tmp_path):
+    clip = mt.synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=3.0)
+    framed = torch.nn.functional.pad(clip.frames, (30, 12, 20, 4))
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i, frame in enumerate(framed):
+        assert cv2.imwrite(str(folder / f"img{i}.png"), frame.permute(1, 2, 0).numpy()[..., ::-1])
+    box = (30, 20, 48, 48)
+    plain = mt.select_keyframes(clip.frames[None])
+    near = mt.select_keyframes(clip.frames[None], 8, 20, 33)
+    for source in (framed[None], str(folder), iter(framed)):
+        assert torch.equal(torch.stack(mt.select_keyframes(source, box=box)[:3]), torch.stack(plain[:3]))
+    for source in (framed[None], str(folder), iter(framed)):
+        assert torch.equal(torch.stack(mt.select_keyframes(source, 8, 20, 33, box=box)[:3]), torch.stack(near[:3]))
+    with pytest.raises(ValueError, match="box must lie within the picture of 90x72"):
+        mt.select_keyframes(framed[None], box=(80, 0, 48, 48))
+    with pytest.raises(ValueError, match="no pictures"):
+        mt.select_keyframes(torch.rand(1, 9, 4, 4), box=box)

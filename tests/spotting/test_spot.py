@@ -1,5 +1,5 @@
 import tracemalloc
-from itertools import islice
+from itertools import islice, pairwise
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ def test_several_expressions_with_key_frames_and_blinks_between():
         assert 0.5 <= one.evidence <= 1
         assert all(0 < width < 20 for width in one.spread)
         assert one.onset < one.apex <= one.offset
-    assert all(a.offset < b.onset for a, b in zip(spotted, spotted[1:], strict=False))
+    assert all(a.offset < b.onset for a, b in pairwise(spotted))
 
 
 def test_nothing_is_found_where_nothing_is():
