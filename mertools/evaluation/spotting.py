@@ -135,8 +135,10 @@ def spotting_scores(
             counts["all"][place] += 1
             if rates is not None:
                 counts["micro" if offset - onset + 1 <= _MICRO * rates[video] else "macro"][place] += 1
-    parts = {} if rates is None else {kind: SpottingScores(*counts[kind]) for kind in ("micro", "macro")}
-    return SpottingScores(*counts["all"], **parts)
+    scores = {kind: SpottingScores(hits, false, missed) for kind, (hits, false, missed) in counts.items()}
+    if rates is None:
+        return scores["all"]
+    return scores["all"]._replace(micro=scores["micro"], macro=scores["macro"])
 
 
 def spot_then_recognize(

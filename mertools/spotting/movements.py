@@ -152,7 +152,8 @@ def _peaks(score: Tensor, tried: list[int]) -> list[tuple[int, int]]:
     lengths = torch.tensor(tried).unsqueeze(1)
     first = torch.arange(score.shape[1]).expand_as(score.cpu())
     last = first + lengths
-    score, found = score.cpu().clone(), []
+    score = score.cpu().clone()
+    found: list[tuple[int, int]] = []
     while len(found) < _PEAKS:
         best, place = score.flatten().max(0)
         if float(best) < _LEAST:

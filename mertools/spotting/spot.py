@@ -238,7 +238,7 @@ def _spotted(frames: Iterator[Tensor], memory: int, watch: bool) -> Iterator[Exp
         return
     pictures = is_picture(first.shape)
     search = _Shot(0, memory, pictures)
-    every = chain((first,), frames)
+    every: Iterator[Tensor] = chain((first,), frames)
     if watch and pictures:
         every = watched(every)
     small = (small_frames(frame[None])[0] for frame in every) if pictures else (frame.float() for frame in every)
