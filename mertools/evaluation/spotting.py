@@ -33,6 +33,13 @@ class SpottingScores(NamedTuple):
 
     A hit counts where its true interval belongs, a false alarm by its own length.
 
+    Args:
+        tp: hits, one true interval each.
+        fp: found intervals that hit none.
+        fn: true intervals that were missed.
+        micro: the same for intervals of at most 0.5 s; None without fps.
+        macro: the same for longer ones.
+
     Examples:
         >>> scores = SpottingScores(tp=3, fp=1, fn=2)
         >>> scores.precision, scores.recall, round(scores.f1, 4)
@@ -167,6 +174,12 @@ def spot_then_recognize(
     Raises:
         TypeError: not a list of labelled intervals per video.
         ValueError: as for :func:`spotting_scores`, or no classes.
+
+    Examples:
+        >>> found = [[(10, 20, "happy"), (50, 60, "sad")]]
+        >>> scores = spot_then_recognize(found, [[(11, 20, "happy"), (52, 60, "happy")]])
+        >>> scores.spotting.f1, scores.strs <= scores.f1
+        (1.0, True)
 
     Source: Liong, See and Chan (2023), Spot-then-recognize, Signal Processing: Image Communication 110.
     """

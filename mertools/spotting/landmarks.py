@@ -42,7 +42,7 @@ def read_landmarks(path: str | os.PathLike[str]) -> Tensor:
     Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "clip.csv"
-        >>> _ = file.write_text("frame, success, x_0, x_1, y_0, y_1\\n1, 1, 5, 7, 2, 2\\n2, 1, 5, 7, 2, 3\\n")
+        >>> _ = file.write_text("frame, success, x_0, x_1, y_0, y_1\n1, 1, 5, 7, 2, 2\n2, 1, 5, 7, 2, 3\n")
         >>> read_landmarks(file)[:, 1]
         tensor([[7., 2.],
                 [7., 3.]])

@@ -35,7 +35,20 @@ _BLINK = 8  # frames
 
 
 class SyntheticExpression(NamedTuple):
-    """One movement: the last frame at rest, the first and last of full extent, the first frame at rest after it."""
+    """One movement of a :class:`SyntheticVideo`, key frames from 0.
+
+    Args:
+        onset: the last frame at rest.
+        apex: the first frame of full extent.
+        apex_end: the last frame of full extent.
+        offset: the first frame at rest again.
+        movement: one of :func:`synthetic_clip`.
+        amplitude: its largest displacement in pixels of a frame of 112.
+
+    Examples:
+        >>> SyntheticExpression(60, 68, 80, 92, "brow-raise").offset
+        92
+    """
 
     onset: int
     apex: int
