@@ -176,10 +176,9 @@ def spot_then_recognize(
         ValueError: as for :func:`spotting_scores`, or no classes.
 
     Examples:
-        >>> found = [[(10, 20, "happy"), (50, 60, "sad")]]
-        >>> scores = spot_then_recognize(found, [[(11, 20, "happy"), (52, 60, "happy")]])
-        >>> scores.spotting.f1, scores.strs <= scores.f1
-        (1.0, True)
+        >>> scores = spot_then_recognize([[(0, 9, "sad"), (20, 29, "sad")]], [[(0, 9, "sad"), (21, 29, "happy")]])
+        >>> scores.spotting.f1, scores.classes, scores.precision, scores.recall, round(scores.strs, 4)
+        (1.0, ('happy', 'sad'), 0.25, 0.5, 0.3333)
 
     Source: Liong, See and Chan (2023), Spot-then-recognize, Signal Processing: Image Communication 110.
     """

@@ -85,9 +85,9 @@ def spot_expressions(
 
     Examples:
         >>> from mertools import synthetic_clip
-        >>> clip = synthetic_clip(num_frames=90, onset=30, apex=38, offset=60, size=64)
-        >>> [abs(one.onset - 30) <= 2 and abs(one.offset - 60) <= 3 for one in spot_expressions(clip.frames)]
-        [True]
+        >>> clip = synthetic_clip(num_frames=90, onset=30, apex=38, offset=60, size=112)
+        >>> [(one.onset, one.offset) for one in spot_expressions(clip.frames)]
+        [(30, 60)]
     """
     return list(iter_expressions(frames, fps=fps, shortest=shortest, longest=longest, box=box, memory=memory))
 
@@ -104,17 +104,16 @@ def iter_expressions(
     """:func:`spot_expressions` for streams: yields each expression some seconds after it is over.
 
     An expression is handed on once 136 frames from its onset on, and up to 120 more, are seen (for longer ones as many
-    times more as they are longer); what is yielded is what the list would hold.
-
-    Args: ``frames``, ``fps``, ``shortest``, ``longest``, ``box`` and ``memory`` as for :func:`spot_expressions`.
+    times more as they are longer); what is yielded is what the list would hold. Takes frames, fps, shortest, longest,
+    box and memory, and raises, as :func:`spot_expressions` does.
 
     Examples:
-        >>> from mertools import synthetic_clip
-        >>> clip = synthetic_clip(num_frames=90, onset=30, apex=38, offset=60, size=64)
-        >>> next(iter_expressions(iter(clip.frames), fps=30)).onset
+        >>> from mertools import SyntheticExpression, SyntheticVideo
+        >>> video = SyntheticVideo(90, [SyntheticExpression(30, 38, 50, 60)], size=64)
+        >>> next(iter_expressions(iter(video))).onset
         30
     """
-    check_count("memory", memory)
+    memory = check_count("memory", memory)
     for name, value in (("fps", fps), ("shortest", shortest), ("longest", longest)):
         if value is not None and check_number(name, value, 0) == 0 and name != "shortest":
             raise ValueError(f"{name} must be above 0, got {value}")

@@ -43,7 +43,7 @@ class SyntheticExpression(NamedTuple):
         apex_end: the last frame of full extent.
         offset: the first frame at rest again.
         movement: one of :func:`synthetic_clip`.
-        amplitude: its largest displacement in pixels of a frame of 112.
+        amplitude: its largest displacement in pixels.
 
     Examples:
         >>> SyntheticExpression(60, 68, 80, 92, "brow-raise").offset
