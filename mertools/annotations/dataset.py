@@ -66,12 +66,6 @@ class ClipDataset(Dataset[dict[str, Any]]):
             frames not used for longest go first. 0 keeps none.
         seed: of the augmentation.
 
-    Raises:
-        FileNotFoundError: no frames for a clip.
-        TypeError: an argument is of the wrong kind.
-        ValueError: a clip without the key frames that are needed, of one frame where key frames are re-selected,
-            frames missing, or an option out of range; the message names the table's row.
-
     Examples:
         >>> import cv2, pathlib, tempfile
         >>> from mertools import apply_protocol, synthetic_clip
@@ -180,11 +174,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from here on; call it before each epoch, also with persistent workers.
-
-        Args:
-            epoch: its number; the same number draws the same.
-        """
+        """Draw other augmentations from here on; call it before each epoch, also with persistent workers."""
         self._epoch.fill_(check_count("epoch", epoch, least=0))
 
     def key_positions(self, index: int) -> tuple[int, int, int]:

@@ -38,17 +38,9 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping
 
     Args:
         model: the model; no code of it is saved, so its class must be at hand when it is loaded.
-        folder: made if it is not there; a model in it is replaced.
+        folder: made if it is not there, and returned; a model in it is replaced.
         config: the constructor's arguments by name, for a class of yours. One with ``PyTorchModelHubMixin`` remembers
             them itself.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ImportError: safetensors is missing.
-        TypeError: an argument is nothing that JSON can write, or the arguments of a class of yours are missing.
-        ValueError: the arguments build a model with other weights: it was changed since it was built.
 
     Examples:
         >>> import tempfile
