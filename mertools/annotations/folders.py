@@ -282,9 +282,7 @@ class DatasetReport:
 
 
 def check_dataset(
-    table: Any,
-    frames: Frames | FrameFolders | None = None,
-    dataset: str | AnnotationSchema | None = None,
+    table: Any, frames: Frames | FrameFolders | None = None, dataset: str | AnnotationSchema | None = None
 ) -> DatasetReport:
     """Check a table against itself and against the frames on disk.
 

@@ -22,9 +22,7 @@ Mend: TypeAlias = "Callable[[ClipAnnotation], ClipAnnotation | None]"
 
 
 def annotation_problems(
-    clips: Iterable[ClipAnnotation],
-    schema: AnnotationSchema | None = None,
-    columns: Mapping[str, str] | None = None,
+    clips: Iterable[ClipAnnotation], schema: AnnotationSchema | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Problem]:
     """What is wrong with rows: key frames missing, out of order, equal or seconds apart, a row twice, a wrong label.
 

@@ -106,11 +106,7 @@ def read_annotations(
 
 
 def load_annotations(
-    path: Any,
-    dataset: str | AnnotationSchema,
-    *,
-    sheet: str | None = None,
-    problems: list[Problem] | None = None,
+    path: Any, dataset: str | AnnotationSchema, *, sheet: str | None = None, problems: list[Problem] | None = None
 ) -> Annotations:
     """Read a table without repairs; what can't be read is an error, or goes to ``problems`` if there is such a list."""
     schema = dataset_schema(dataset)
@@ -242,10 +238,7 @@ def _path_fields(path: str, schema: AnnotationSchema) -> dict[str, Any]:
     groups = match.groupdict() if match else {}
     split, fold = groups.get("split"), groups.get("fold") or groups.get("fold2")
     split = split.casefold() if split else None
-    return {
-        "split": "val" if split in ("eval", "validation") else split,
-        "fold": None if fold is None else int(fold),
-    }
+    return {"split": "val" if split in ("eval", "validation") else split, "fold": None if fold is None else int(fold)}
 
 
 # --- from cells to fields --------------------------------------------------------------------------------------------
