@@ -67,6 +67,7 @@ from mertools.keyframes.selector import FrameSelector, select_keyframes
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.pooling import FramePool, pool_frames
 from mertools.layers.spatial import SpatialTransformer
+from mertools.models.frame_encoder import FrameEncoder
 from mertools.models.hub import load_model, save_model
 from mertools.models.onnx import export_onnx
 from mertools.models.pretrained import load_published, load_rmt, load_torchscale, load_yet_another_retnet
@@ -117,6 +118,7 @@ __all__ = [
     "FocalLoss",
     "Fold",
     "FoldFolder",
+    "FrameEncoder",
     "FrameFolder",
     "FrameFolders",
     "FramePool",

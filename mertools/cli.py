@@ -29,6 +29,7 @@ from mertools._text import csv_text, escape_unprintable
 from mertools.annotations.quality import REPAIRS
 from mertools.audit.search import SEARCHES
 from mertools.clips.read import IMAGES, clip_frames
+from mertools.keyframes.motion import find_cuts, is_picture, small_frames
 from mertools.plots import check_figure_path, save_figure
 from mertools.spotting.spot import video_fps, video_frames
 from mertools.spotting.timeline import MotionCurve, plot_timeline, thumbnail, wanted_frames
@@ -174,10 +175,9 @@ def _select(args: argparse.Namespace) -> int:
             continue
         found = {name: int(value) for name, value in zip(keys._fields[:3], keys[:3], strict=True)}
         if args.json:
-            print(json.dumps({"clip": clip, "frames": len(frames), **found, "score": float(keys.score)}), flush=True)
+            print(json.dumps({"clip": clip, "frames": len(frames), **found, **_how_sure(keys)}), flush=True)
         else:
-            words = "  ".join(f"{name} {frame}" for name, frame in found.items())
-            print(f"{escape_unprintable(clip)}: {words}  ({len(frames)} frames)", flush=True)
+            print(_in_words(clip, frames, keys), flush=True)
         if args.plot is not None:
             annotated = args.onset is not None and args.offset is not None
             truth = (args.onset, args.apex, args.offset) if annotated else None
@@ -189,6 +189,39 @@ def _select(args: argparse.Namespace) -> int:
                 reason = error.strerror if isinstance(error, OSError) and error.strerror else error
                 status = _fail(f"--plot {args.plot}: {reason}")
     return status
+
+
+def _how_sure(keys: mt.KeyFrames) -> dict[str, object]:
+    """What of the key frames is no position, for JSON."""
+    sure: dict[str, object] = {"score": float(keys.score)}
+    if keys.evidence is not None and keys.spread is not None:
+        sure["evidence"] = round(float(keys.evidence), 4)
+        sure["spread"] = [round(width, 2) for width in keys.spread[0].tolist()]
+    return sure
+
+
+def _in_words(clip: str, frames: Tensor, keys: mt.KeyFrames) -> str:
+    """A line with the key frames, and one for whatever should make the reader look again."""
+    positions = [int(key) for key in keys[:3]]
+    named = zip(keys._fields[:3], positions, strict=True)
+    start = f"{escape_unprintable(clip)}: "
+    if keys.evidence is None or keys.spread is None:
+        return start + "  ".join(f"{name} {frame}" for name, frame in named) + f"  ({len(frames)} frames)"
+    evidence = float(keys.evidence)
+    widths = keys.spread[0].tolist()
+    parts = [f"{name} {frame} ± {width:.0f}" for (name, frame), width in zip(named, widths, strict=True)]
+    lines = [start + "  ".join(parts) + f"  evidence {evidence:.2f}  ({len(frames)} frames)"]
+    onset, _, offset = positions
+    if evidence < 0.5:
+        lines.append("  nothing found: below an evidence of 0.5 these frames are no more than a guess")
+    elif onset == 0 or offset == len(frames) - 1:
+        ends = [end for end, reached in (("first", onset == 0), ("last", offset == len(frames) - 1)) if reached]
+        lines.append(f"  the movement reaches the {' and the '.join(ends)} frame: the clip may cut it off")
+    cuts = find_cuts(small_frames(frames)) if is_picture(frames.shape[1:]) else []
+    if cuts:
+        where = ", ".join(map(str, cuts))
+        lines.append(f"  the clip is cut (a new picture at frame {where}): the search stays between cuts")
+    return "\n".join(lines)
 
 
 def _add_box(command: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._checks import check_choice, check_number
+from mertools._checks import channels_first, check_choice, check_number
 from mertools._files import atomic_write, check_target
 from mertools._text import escape_unprintable
 from mertools.action_units.expressions import EXPRESSIONS, class_names
@@ -29,6 +29,7 @@ from mertools.evaluation.score_book import ScoreBook
 from mertools.evaluation.score_io import NOT_STATED
 from mertools.keyframes.distance import pairwise_distance
 from mertools.keyframes.records import KeyFrames
+from mertools.keyframes.robust import measured_extent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,11 +64,12 @@ def plot_keyframes(
 ) -> Figure:
     """Draw a clip's change over time, its three key frames, and what moved between them.
 
-    Above, the distance of every frame to the onset, with the key frames marked, the noise floor (how far two frames at
-    rest are apart, from neighbouring frames) and the apex's plateau (frames with at least 90 % of its change above the
-    noise). Below, the onset, apex and offset frames, where on the face the skin moved from onset to apex (optical flow
-    less the motion of the whole picture, in pixels), and the two motion images ``apex − onset`` (rise) and
-    ``apex − offset`` (fall): red is brighter at the apex, blue is darker.
+    Above, how far the movement has gone in every frame: the extent that the robust search fitted, with the plain
+    distance to the onset as a thin line behind it (noise taken off in quadrature, as neighbouring frames show it); for
+    key frames of the windowed search the distance alone. The key frames are marked, with their intervals, and the
+    apex's plateau (frames with at least 90 % of its change). Below, the onset, apex and offset frames, where on the
+    face the skin moved from onset to apex (optical flow less the motion of the whole picture, in pixels), and the two
+    motion images ``apex − onset`` (rise) and ``apex − offset`` (fall): red is brighter at the apex, blue is darker.
 
     Args:
         frames: one clip, ``(t, 3, h, w)`` or ``(1, t, 3, h, w)``; grey ``(t, 1, h, w)`` too; uint8, or
@@ -92,7 +94,7 @@ def plot_keyframes(
     annotation = None if truth is None else _positions("truth", truth, len(clip))
     if ax is not None:
         figure, text = _prepared("plot_keyframes", ax, figsize, path, lambda width: (0, 0))
-        _draw_curve(ax, clip, found, annotation, truth_name, text)
+        _draw_curve(ax, clip, found, _intervals(keys), annotation, truth_name, text)
         if title:
             ax.set_title(_lines(title), loc="left", fontsize=text + 1, color=INK, pad=4 * text, parse_math=False)
     else:
@@ -110,7 +112,7 @@ def plot_keyframes(
             top.suptitle(
                 _lines(title), x=0.012, ha="left", fontsize=text + 2, color=INK, fontweight="bold", parse_math=False
             )
-        _draw_curve(top.subplots(), clip, found, annotation, truth_name, text)
+        _draw_curve(top.subplots(), clip, found, _intervals(keys), annotation, truth_name, text)
         _draw_images(bottom.subplots(rows, columns).flat, clip, found, text)
     return _written(figure, path)
 
@@ -443,22 +445,31 @@ def _draw_profiles(axes: Any, pair: np.ndarray, labels: list[str], compare: tupl
 # --- key frames -------------------------------------------------------------------------------------------------------
 
 
-def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, truth_name: str, text: float) -> None:
+def _draw_curve(
+    axes: Any, clip: Tensor, found: Keys, spread: Sequence[float] | None, annotation: Keys | None, truth_name: str,
+    text: float,
+) -> None:  # fmt: skip
     distance = pairwise_distance(clip[None])[0, found[0]].cpu().numpy()
-    # Per value and in grey levels, so that clips of any size can be compared.
+    # Per value and in grey levels, so that clips of any size can be compared. Noise adds to a distance in quadrature.
     scale = 1 if clip.dtype == torch.uint8 else 255
     change = distance / np.sqrt(clip[0].numel()) * scale
-    axes.plot(change, color=INK, lw=0.16 * text, zorder=3)
-    axes.fill_between(np.arange(len(change)), change, color=INK, alpha=0.06, lw=0)
-    height = float(change.max()) or 1.0
     floor = _noise_floor(clip, scale)
-    axes.axhspan(0, floor, color=GRID, alpha=0.7, lw=0, zorder=0)
+    change = np.sqrt(np.maximum(change**2 - floor**2, 0))
+    height = float(change.max()) or 1.0
+    axes.plot(change, color=MUTED, lw=0.07 * text, zorder=2)
+    # What the robust search fitted decides, so that picture and answer agree; windows look at distances alone.
+    extent = measured_extent(clip, found).numpy() if spread is not None else np.full(len(clip), np.nan)
+    fitted = bool(np.isfinite(extent).any())
+    curve = extent * (change[found[1]] or height) if fitted else change
+    height = max(height, float(np.nanmax(curve)))
+    axes.plot(curve, color=INK, lw=0.16 * text, zorder=3)
+    axes.fill_between(np.arange(len(curve)), curve, color=INK, alpha=0.06, lw=0)
     small = max(text - 2, 7)
-    axes.annotate(
-        "noise floor", (0.005, floor), xycoords=("axes fraction", "data"), fontsize=small, color=MUTED,
-        ha="left", va="bottom",
-    )  # fmt: skip
-    first, last = _plateau(change, found, floor)
+    if spread is not None:
+        for colour, frame, width in zip(COLOURS.values(), found, spread, strict=True):
+            low, high = max(frame - width, 0), min(frame + width, len(clip) - 1)
+            axes.axvspan(low, high, ymax=0.035, color=colour, alpha=0.45, lw=0, zorder=4)
+    first, last = _plateau(curve, found, 0.0)
     axes.axvspan(first - 0.4, last + 0.4, color=COLOURS["apex"], alpha=0.10, lw=0, zorder=0)
     margin = 0.012 * len(change)  # or the markers of the first and last frame are cut in half
     low, high = -margin, len(change) - 1 + margin
@@ -471,7 +482,7 @@ def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, t
         axes.axvline(frame, color=colour, lw=0.15 * text, ls=dashes, zorder=2)
         axes.plot(
             frame,
-            change[frame],
+            curve[frame] if np.isfinite(curve[frame]) else change[frame],
             MARKERS[name],
             color=colour,
             ms=0.65 * text,
@@ -486,6 +497,13 @@ def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, t
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.8, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
     words = [f"tinted: apex plateau, frames {first} to {last}, at least 90 % of its change"]
+    if spread is not None:
+        widths = ", ".join(f"{name} ± {width:.0f}" for name, width in zip(COLOURS, spread, strict=True))
+        words.append(f"bars at the foot: intervals that hold the true frame nine times in ten, {widths}")
+    if fitted:
+        words.append(f"thick: extent of the movement that was fitted; thin: plain distance, less {floor:.1f} of noise")
+    else:
+        words.append(f"distance to the onset, less {floor:.1f} of noise")
     if annotation is not None:
         for (name, colour), frame in zip(COLOURS.items(), annotation, strict=True):
             axes.plot(
@@ -498,7 +516,7 @@ def _draw_curve(axes: Any, clip: Tensor, found: Keys, annotation: Keys | None, t
         "\n".join(words), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
         ha="right", va="top", fontsize=small, color=MUTED, parse_math=False,
     )  # fmt: skip
-    axes.set(xlim=(low, high), ylim=(0, height * 1.12))
+    axes.set(xlim=(low, high), ylim=(min(0, float(np.nanmin(curve))), height * 1.12))
     axes.set_xlabel("frame (0-based)", color=MUTED, fontsize=text)
     axes.set_ylabel("change from onset\n(RMS grey levels of 255)", color=MUTED, fontsize=text)
     quiet(axes)
@@ -517,6 +535,13 @@ def _apart(places: Sequence[float], widths: Sequence[float], low: float, high: f
         found[i] = min(found[i], edge - widths[i] / 2)
         edge = found[i] - widths[i] / 2
     return found
+
+
+def _intervals(keys: KeyFrames | tuple[int, int, int]) -> list[float] | None:
+    """Half-widths around onset, apex and offset, of the robust search."""
+    spread = getattr(keys, "spread", None)
+    widths: list[float] | None = None if spread is None else spread[0].tolist()
+    return widths
 
 
 def _noise_floor(clip: Tensor, scale: float) -> float:
@@ -590,7 +615,8 @@ def _one_clip(frames: Any) -> Tensor:
         raise TypeError(f"frames must be a torch.Tensor (t, 3, h, w), got {type(frames).__name__}{mend}")
     clip: Tensor = frames[0] if frames.ndim == 5 and frames.shape[0] == 1 else frames
     if clip.ndim != 4 or clip.shape[1] not in (1, 3):
-        raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}")
+        mend = channels_first("frames", tuple(frames.shape))
+        raise ValueError(f"frames must be one clip of images (t, 3, h, w), got shape {tuple(frames.shape)}{mend}")
     if len(clip) < 2 or (clip.is_floating_point() and not bool(torch.isfinite(clip).all())):
         raise ValueError("frames must be at least two, and finite")
     if clip.is_floating_point() and float(clip.abs().max()) > 2:  # magnified clips go a little beyond [0, 1]
@@ -602,7 +628,7 @@ def _one_clip(frames: Any) -> Tensor:
 
 
 def _positions(name: str, keys: KeyFrames | tuple[int, int, int], t: int) -> Keys:
-    if not isinstance(keys, tuple) or len(keys) not in (3, 4):
+    if not isinstance(keys, tuple) or len(keys) < 3:
         raise TypeError(f"{name} must be KeyFrames of one clip or (onset, apex, offset), got {keys!r}")
     values = []
     for value in keys[:3]:

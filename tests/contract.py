@@ -61,6 +61,13 @@ class Keywords(nn.Module):
         return self.module(*inputs[:split], **named, **self.settings)
 
 
+class First(Keywords):
+    """The first of what a module returns."""
+
+    def forward(self, *inputs):
+        return super().forward(*inputs)[0]
+
+
 class Net(nn.Module):
     """A user's network of two images, with a classifier."""
 
@@ -161,6 +168,12 @@ def retention_layer(layer, x, valid=None):
     total = retention_of(ones, ones, ones, log_decay, not layer.causal, valid).transpose(1, 2)  # row sums of D
     y = y / (y.square().mean(-1, keepdim=True) + 1e-6 * d * total.clamp(min=1)).sqrt()
     return (F.silu(gate) * y.flatten(2)) @ layer.out_proj.weight.T
+
+
+def lstm_shape(module, x, valid):
+    """An encoder and a linear layer behind it."""
+    net = module.module
+    return encoder(net.encoder, x, valid) @ net.after.weight.T + net.after.bias
 
 
 def encoder(module, x, valid=None):
@@ -433,19 +446,19 @@ CASES: dict[str, Case] = {
         long=COMPILED,
     ),
     "chunkwise_retention": Case(
-        "", lambda: Call(chunkwise_retention, chunk_size=4), heads,
+        "chunkwise_retention", lambda: Call(chunkwise_retention, chunk_size=4), heads,
         lambda m, q, k, v, g: (retention_of(q, k, v, g), memory_of(k, v, g)),
         lambda m, *x: recurrent_retention(*x), time=True, fixed=(3,),
         no=FUNCTION,
         long=COMPILED,
     ),
     "recurrent_retention": Case(
-        "", lambda: Call(recurrent_retention), heads,
+        "recurrent_retention retention_step", lambda: Call(recurrent_retention), heads,
         lambda m, q, k, v, g: (retention_of(q, k, v, g), memory_of(k, v, g)), time=True, fixed=(3,),
         no={**FUNCTION, **UNROLLED},
     ),
     "two_sided_retention": Case(
-        "", lambda: Call(two_sided_retention, chunk_size=4), heads,
+        "two_sided_retention", lambda: Call(two_sided_retention, chunk_size=4), heads,
         lambda m, q, k, v, g: retention_of(q, k, v, g, two_sided=True), time=True, fixed=(3,),
         no=FUNCTION,
         long=COMPILED,
@@ -461,6 +474,15 @@ CASES: dict[str, Case] = {
         lambda b, t: (torch.randn(b, t, 3, 19, 17),), "retention/test_temporal.py::test_with_a_stem_retention_runs_along_time_at_each_place",
         time=True,
         long=LARGE, no={"vmap": "torch.func knows no checkpoints: with checkpoint=False all of it works"},
+    ),
+    "LSTMShape": Case(
+        "LSTMShape", lambda: First(mt.LSTMShape(mt.RetNetTemporal(14, 1, 7), 22), "lengths"),
+        lambda b, t: (*tokens(b, t), lengths(b, t)), lstm_shape, time=True, lengths=True, long=COMPILED,
+    ),
+    "FrameEncoder": Case(
+        "FrameEncoder", lambda: mt.FrameEncoder(nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())),
+        lambda b, t: (torch.randn(b, t, 3, 11, 13),),
+        lambda m, x: torch.stack([m.net[0](clip).mean((2, 3)) for clip in x]) if len(x) else torch.zeros(0, x.shape[1], 7), time=True,
     ),
     "FramePool": Case(
         "FramePool pool_frames", lambda: Keywords(mt.FramePool("attention", dim=7), "lengths"),
@@ -609,6 +631,7 @@ def _names(names, reason):
 
 NO_CASE = {
     **_names("ACTION_UNITS CLASS_SETS EXPRESSIONS PROTOCOLS __version__", "a constant"),
+    **_names("default_decay", "a table for a number of heads: test_layer.py"),
     **_names("au_prior au_pos_weight class_weights", "a table from names or counts: test_au.py, test_imbalance.py"),
     **_names("optical_flow", "OpenCV computes it, image by image: test_flow.py"),
     **_names("ClipAugment Geometry transform_clip", "NumPy arrays, image by image: test_augment.py"),
@@ -631,7 +654,7 @@ NO_CASE = {
     **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
     **_names(
         "ClipBatches FoldFolder RunFolder Processes join_processes load_checkpoint load_weights save_checkpoint "
-        "save_weights load_model save_model export_onnx load_published load_rmt load_torchscale",
+        "save_weights load_model save_model export_onnx load_published load_rmt load_torchscale load_yet_another_retnet",
         "files and processes of a training: each has a test file of its name",
     ),
 }  # fmt: skip

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import time
 import cv2
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 import mertools as mt
@@ -32,9 +34,29 @@ def folder(smile, tmp_path):
     return write(smile, tmp_path / "clip")
 
 
-def test_select_prints_the_key_frames(folder, capsys):
+def test_select_prints_the_key_frames(folder, smile, capsys):
     assert main(["select", folder]) == 0
-    assert capsys.readouterr().out == f"{folder}: onset 10  apex 18  offset 30  (40 frames)\n"
+    keys = mt.select_keyframes(smile.frames[None])
+    widths = [f"{width:.0f}" for width in keys.spread[0].tolist()]
+    words = (
+        f"onset 10 ± {widths[0]}  apex 18 ± {widths[1]}  offset 30 ± {widths[2]}  evidence {keys.evidence.item():.2f}"
+    )
+    assert capsys.readouterr().out == f"{folder}: {words}  (40 frames)\n"
+
+
+def test_select_says_what_to_look_at_again(smile, tmp_path, capsys):
+    frames = smile.frames
+    still = frames[:1].repeat(20, 1, 1, 1)
+    other = mt.drawn_portrait(48).flip(2)[None].repeat(12, 1, 1, 1)
+    for name, clip, words in (
+        ("still", still, "nothing found: below an evidence of 0.5"),
+        ("ends", frames[:19], "the movement reaches the last frame: the clip may cut it off"),
+        ("cut", torch.cat((255 - other, frames)), "the clip is cut (a new picture at frame 12)"),
+    ):
+        assert main(["select", write(smile._replace(frames=clip), tmp_path / name)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 2
+        assert words in lines[1]
 
 
 def test_select_json(folder, smile, capsys):
@@ -42,12 +64,16 @@ def test_select_json(folder, smile, capsys):
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     keys = mt.select_keyframes(smile.frames[None])
     expected = {"clip": folder, "frames": 40, "onset": 10, "apex": 18, "offset": 30, "score": keys.score.item()}
+    expected["evidence"] = pytest.approx(keys.evidence.item(), abs=1e-4)
+    expected["spread"] = pytest.approx(keys.spread[0].tolist(), abs=0.01)
     assert lines == [expected, expected]
 
 
 def test_select_refines_an_annotation(folder, capsys):
     assert main(["select", folder, "--onset", "7", "--apex", "21", "--offset", "34", "--refine"]) == 0
-    assert capsys.readouterr().out == f"{folder}: onset 10  apex 18  offset 30  (40 frames)\n"
+    assert re.match(
+        rf"{re.escape(folder)}: onset 10 ± \d+  apex 18 ± \d+  offset 30 ± \d+  evidence", capsys.readouterr().out
+    )
     assert main(["select", folder, "--refine"]) == 2
     assert "--refine searches around an annotation" in capsys.readouterr().err
 

@@ -35,13 +35,23 @@ def test_shows_the_curve_the_frames_and_the_motion(clip, form):
     words = texts(figure)
     assert {"onset 10", "apex 18", "offset 30", "apex − onset", "apex − offset"} <= set(words)
     assert any("true: onset 10, apex 18, offset 30" in word for word in words)
-    curve = figure.axes[0].lines[0].get_ydata()
+    thin, thick = (line.get_ydata() for line in figure.axes[0].lines[:2])
     distance = mt.pairwise_distance(clip.frames[None])[0, 10]
     scale = (3 * 48 * 48) ** 0.5
     if form in ("uint8", "batch of one"):
-        assert curve == pytest.approx((distance / scale).numpy())
+        steps = clip.frames.float().diff(dim=0).square().mean((1, 2, 3)).sqrt().median()
+        assert thin == pytest.approx(((distance / scale).square() - steps.square()).clamp(min=0).sqrt().numpy())
+    # The curve that is drawn is the one that the search fitted: at rest outside the key frames, up within them.
+    assert abs(thick[:10]).max() < 0.05 * thick[18]
+    assert thick[14] > 0.2 * thick[18]
     assert len(figure.axes) == 7
-    assert "noise floor" in words
+    assert any("nine times in ten, onset ± 1" in word for word in words)
+
+
+def test_key_frames_of_the_windows_are_drawn_over_the_distance(clip):
+    figure = mt.plot_keyframes(clip.frames, mt.select_keyframes(clip.frames[None], 9, 17, 31))
+    assert figure.axes[0].lines[1].get_ydata() == pytest.approx(figure.axes[0].lines[0].get_ydata())
+    assert not any("nine times in ten" in word for word in texts(figure))
 
 
 def test_a_clip_in_which_nothing_moves(tmp_path):

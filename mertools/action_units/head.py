@@ -70,7 +70,7 @@ class AUHead(nn.Module):
 
 def attach_au_head(
     model: nn.Module,
-    layer: str | nn.Module,
+    layer: str | nn.Module | None = None,
     *,
     tap: TapPoint = "input",
     num_aus: int = len(ACTION_UNITS),
@@ -86,9 +86,9 @@ def attach_au_head(
     Args:
         model: the host. Its forward must run ``layer`` exactly once. A network that another one runs several times gets
             its head first: ``TwoBranch(attach_au_head(net, "fc"))``.
-        layer: where the features are, by name (``"fc"``, ``"head.fc"``) or as a module: the classifier, with
-            ``tap="input"`` a Linear, a 1×1 convolution, or a Sequential that begins with one (after norms,
-            activations, dropout).
+        layer: where the features are, by name (``"fc"``, ``"head.fc"``) or as a module; None asks timm's models. With
+            ``tap="input"`` it is the classifier: a Linear, a 1×1 convolution, or a Sequential that begins with one
+            (after norms, activations, dropout).
         tap: ``"input"``, the head shares what the layer is fed; ``"output"``, it shares what the layer gives, for a
             host that compares features without a layer (cosines with text, as in DFER-CLIP); or a callable
             ``(inputs, output) -> features`` of the layer's positional inputs and its output.
@@ -112,7 +112,7 @@ def attach_au_head(
         raise ValueError("model has an AU head already: detach_au_head(model) first")
     if tap not in ("input", "output") and not callable(tap):
         raise TypeError(f"tap must be 'input', 'output' or a callable (inputs, output) -> features, got {tap!r}")
-    target = _find_layer(model, layer)
+    target = _find_layer(model, _classifier(model) if layer is None else layer)
     width, channels_first = _feature_width(target, tap)
     in_features = width if in_features is None else in_features
     if in_features is None:
@@ -259,6 +259,18 @@ def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metad
     """State dict hook: ``host.fc.weight`` is written as ``fc.weight``."""
     for key in [key for key in state if key.startswith(f"{prefix}host.")]:
         state[prefix + key[len(prefix) + len("host.") :]] = state.pop(key)
+
+
+def _classifier(model: nn.Module) -> nn.Module:
+    """What a model says classifies, as timm's and those made after them do."""
+    ask = getattr(model, "get_classifier", None)
+    found = ask() if callable(ask) else None
+    if not isinstance(found, nn.Module) or isinstance(found, nn.Identity):
+        raise ValueError(
+            f"layer must be given for a {type(model).__name__}, by name such as 'fc': only models with timm's "
+            "get_classifier() tell which one classifies"
+        )
+    return found
 
 
 def _find_layer(model: nn.Module, layer: str | nn.Module) -> nn.Module:

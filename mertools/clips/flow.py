@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools._checks import check_choice, check_floating
+from mertools._checks import channels_first, check_choice, check_floating
 
 __all__ = ["optical_flow", "optical_strain"]
 
@@ -107,7 +107,7 @@ def _grey(name: str, image: Tensor) -> np.ndarray:
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[0] not in (1, 3)) or 0 in image.shape:
         raise ValueError(
             f"{name} must be one image (c, h, w) with 1 or 3 channels, or (h, w), or a batch (b, c, h, w), "
-            f"got {tuple(image.shape)}"
+            f"got {tuple(image.shape)}{channels_first(name, tuple(image.shape))}"
         )
     if image.dtype != torch.uint8 and not image.is_floating_point():
         raise TypeError(f"{name} must be uint8 or floating, got {image.dtype}")

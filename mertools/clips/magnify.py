@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_count, check_number
+from mertools._checks import channels_first, check_count, check_number
 
 __all__ = ["magnify_motion"]
 
@@ -53,8 +53,9 @@ def magnify_motion(
     if not isinstance(clip, Tensor) or not (clip.dtype == torch.uint8 or clip.is_floating_point()):
         got = clip.dtype if isinstance(clip, Tensor) else type(clip).__name__
         raise TypeError(f"clip must be a uint8 or floating torch.Tensor (t, c, h, w), got {got}")
-    if clip.ndim != 4 or clip.shape[0] < 4 or 0 in clip.shape:
-        raise ValueError(f"clip must be (t, c, h, w) with at least 4 frames, got shape {tuple(clip.shape)}")
+    turn = channels_first("clip", tuple(clip.shape))
+    if clip.ndim != 4 or clip.shape[0] < 4 or 0 in clip.shape or turn:
+        raise ValueError(f"clip must be (t, c, h, w) with at least 4 frames, got shape {tuple(clip.shape)}{turn}")
     factor, fps = check_number("factor", factor, 0), check_number("fps", fps, 1e-6)
     low, high = check_number("low", low, 0), check_number("high", high, 0)
     displacement, levels = check_number("displacement", displacement, 1e-6), check_count("levels", levels)

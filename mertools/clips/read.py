@@ -86,10 +86,13 @@ def clip_frames(
     yield from map(_planes, _alike(images, shape))
 
 
-def chosen_frames(folder: str | os.PathLike[str], positions: Sequence[int]) -> Iterator[Tensor]:
+def chosen_frames(
+    folder: str | os.PathLike[str], positions: Sequence[int], *, box: Sequence[int] | None = None
+) -> Iterator[Tensor]:
     """Some frames of a folder, and no other is decoded; fewer when the folder ends before."""
     files = _folder_images(_existing(folder))
-    yield from map(_planes, _alike(_images([files[i] for i in positions if i < len(files)])))
+    images = _images([files[i] for i in positions if i < len(files)])
+    yield from map(_planes, _alike(images if box is None else _boxed(images, box)))
 
 
 def decode_frames(
@@ -186,6 +189,14 @@ def check_box(box: object, height: int, width: int) -> tuple[int, int, int, int]
             f"box must lie within the picture of {width}x{height}, got (x, y, width, height) = {(x, y, w, h)}"
         )
     return x, y, w, h
+
+
+def boxed(frames: Tensor, box: Sequence[int]) -> Tensor:
+    """What lies in the box of pictures ``(..., h, w)``."""
+    if frames.ndim < 2 or min(frames.shape[-2:]) < 8:
+        raise ValueError(f"box must be None for frames that are no pictures, got shape {tuple(frames.shape)}")
+    x, y, w, h = check_box(box, *frames.shape[-2:])
+    return frames[..., y : y + h, x : x + w]
 
 
 def _boxed(images: Iterable[tuple[str, np.ndarray]], box: Sequence[int]) -> Iterator[tuple[str, np.ndarray]]:

@@ -87,7 +87,14 @@ def uf1(predicted: Any, target: Any = None, *, num_classes: int | None = None, a
 
 
 def uar(
-    *labels: Any, predicted: Any = None, target: Any = None, num_classes: int | None = None, absent: str = "skip"
+    first: Any = None,
+    second: Any = None,
+    /,
+    *,
+    predicted: Any = None,
+    target: Any = None,
+    num_classes: int | None = None,
+    absent: str = "skip",
 ) -> float:
     """Unweighted average recall, in [0, 1]: the mean of ``n_ii / Σ_j n_ij``, the share of each class's clips found.
 
@@ -95,22 +102,22 @@ def uar(
     indices are taken by name only: scikit-learn has the true classes first, PyTorch the predicted, and the wrong order
     would give the mean precision without a word. (UF1 and WAR are the same in either order.)
 
-    ``predicted`` (``(n,)``, ``(n, e)`` or counts ``(e, e)``), ``target`` and ``num_classes`` are those of :func:`uf1`.
-    A class without clips is left out of the mean with ``absent="skip"`` (scikit-learn's ``balanced_accuracy_score``),
-    counts 0 with ``"zero"``, and is refused with ``"error"``.
+    ``predicted`` (``(n,)``, ``(n, e)`` or counts ``(e, e)``), ``target`` and ``num_classes`` are those of :func:`uf1`;
+    ``first`` and ``second`` take their places. A class without clips is left out of the mean with ``absent="skip"``
+    (scikit-learn's ``balanced_accuracy_score``), counts 0 with ``"zero"``, and is refused with ``"error"``.
 
     Examples:
         >>> round(uar(predicted=[0, 1, 1, 2], target=[0, 1, 2, 2]), 4)
         0.8333
     """
-    if len(labels) + (predicted is not None) + (target is not None) > 2:
-        raise TypeError(f"uar takes predicted and target, got {len(labels)} values without a name beside them")
-    if len(labels) == 2 and _ndim(labels[0]) != 2:
+    if sum(value is not None for value in (first, second, predicted, target)) > 2:
+        raise TypeError("uar takes predicted and target, or a confusion matrix, got more than two values")
+    if second is not None and _ndim(first) != 2:
         raise TypeError(
             "uar(a, b) does not say which of the two is predicted: scikit-learn has the true classes first, PyTorch "
             "the predicted. Write uar(predicted=..., target=...)"
         )
-    given = list(labels)
+    given = [value for value in (first, second) if value is not None]
     predicted = given.pop(0) if predicted is None and given else predicted
     target = given.pop(0) if given else target
     return macro_mean("uar", *recall_terms(_counts(predicted, target, num_classes)), absent)

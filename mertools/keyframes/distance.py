@@ -19,6 +19,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mertools._checks import check_clips
 from mertools.layers.padding import check_lengths
 
 __all__ = ["pairwise_distance"]
@@ -87,13 +88,9 @@ def _(frames: Tensor, counts: Tensor) -> Tensor:
     return frames.new_empty(b, t, t, dtype=_wide_dtype(frames.device))
 
 
-def check_frames(frames: Tensor) -> None:
+def check_frames(frames: object) -> Tensor:
     """Refuse anything but ``(b, t, ...)`` clips of ``uint8`` or floating values."""
-    if not isinstance(frames, Tensor):
-        raise TypeError(
-            f"frames must be a torch.Tensor of shape (b, t, ...), got {type(frames).__name__}: "
-            "torch.as_tensor(frames) makes one"
-        )
+    frames = check_clips("frames", frames)
     if frames.dtype != torch.uint8 and not frames.is_floating_point():
         raise TypeError(
             f"frames must be uint8 or floating, got {frames.dtype}: "
@@ -106,6 +103,7 @@ def check_frames(frames: Tensor) -> None:
         )
     if 0 in frames.shape[1:]:
         raise ValueError(f"frames must not be empty along any axis but b, got shape {tuple(frames.shape)}")
+    return frames
 
 
 def _wide_dtype(device: torch.device) -> torch.dtype:

@@ -268,7 +268,7 @@ def neighbour_motion(frames: Tensor, layout: _Layout) -> tuple[Tensor, Tensor]:
     remainder = (dd + moved[..., 0] * xd + moved[..., 1] * yd).clamp(min=0)
     usual = remainder.median(0).values
     floor = usual + usual.median() / 4 + _BLACK
-    precision = torch.stack((xx, xy, xy, yy), -1).unflatten(-1, (2, 2)) / floor[:, None, None]
+    precision = torch.stack((xx, xy, xy, yy), -1).view(*xx.shape, 2, 2) / floor[:, None, None]
     places = layout.places(frames.device)
     basis = _affine_basis(places)
     trust = _central(places) / (1 + (remainder / floor - 1).clamp(min=0))

@@ -34,9 +34,10 @@ _EVIDENCE = 0.9  # drop of the robust error per trajectory that is as likely a m
 _NINE_IN_TEN = 1.645  # standard deviations
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
 _SHAPE = 0.05  # of the movement: how far from a trapezoid faces move
-_SAME = 2e-5  # of the movement: frames without noise that show the same
+_SAME = 1e-3  # of the error: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
 _SHARPEN = 5  # frames
+_SHORT = 32  # frames
 _STRETCH = 8  # frames between two cuts that are searched
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
@@ -92,6 +93,31 @@ def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, i
     return max(found, key=lambda one: one.evidence)
 
 
+def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
+    """How far the movement with these key frames has gone in each frame of a clip, ``(t,)``: 0 at rest, 1 at the apex.
+
+    NaN beyond a hard cut, and everywhere when nothing moves.
+    """
+    t, (onset, apex, offset) = len(clip), keys
+    extent = torch.full((t,), math.nan)
+    first, stop = 0, t
+    if is_picture(clip.shape[1:]):
+        small = small_frames(clip)
+        stretches = pairwise([0, *find_cuts(small), t])
+        first, stop = next((a, b) for a, b in stretches if a <= apex < b)
+        clip = small[first:stop].clone()
+    if not (first <= onset < apex <= offset < stop) or stop - first < 3 or bool((clip == clip[:1]).all()):
+        return extent
+    motion = picture_motion(clip) if is_picture(clip.shape[1:]) else clip_motion(clip)
+    near = ((max(key - first - 1, 0), min(key - first + 1, stop - first - 1)) for key in (onset, offset))
+    around_onset, around_offset = near
+    windows = Windows(around_onset, (apex - first, apex - first), around_offset)
+    if float(motion.values.abs().amax()) >= _MOTIONLESS:
+        signal = _search(motion, windows).signal.cpu()
+        extent[first:stop] = signal if bool(torch.isfinite(signal).all()) else math.nan
+    return extent
+
+
 def nothing_moves(t: int, keys: tuple[int, int, int] | None) -> Found:
     """The annotation, or the first, middle and last frame: any frame would do as well."""
     return Found(*(keys or (0, t // 2, t - 1)), 0.0, (float(t - 1),) * 3)
@@ -141,6 +167,10 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
         return nothing_moves(t, keys)
     fit = _search(motion, windows)
     onset, apex, offset = _sharpened(fit.cut, fit.signal.cpu())
+    # Of frames that are the same, the first is the apex.
+    same = ((motion.values[1:] - motion.values[:-1]).abs().amax(1) < _SAME).tolist()
+    while onset + 1 < apex < len(same) and same[apex - 1]:
+        apex -= 1
     if windows is not None:
         apex = min(max(apex, windows.apex[0]), windows.apex[1])
     last = stop - 1 - start
@@ -244,24 +274,23 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     at rest is so still that the first frame of the movement stands out, that frame counts.
     """
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
-    t = len(extent)
-    frame = torch.arange(t)
-    at_rest = (frame < onset - 1) | (frame > offset + 1)
-    middle = (apex + end) // 2
-    if not bool(at_rest.any()):
+    t, middle = len(extent), (apex + end) // 2
+    before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :]
+    if len(before) + len(after) == 0:
         return onset, middle, offset
-    away = (extent - extent[at_rest].median()).abs()
+    # Rest on either side by itself: a face need not come back to where it was.
+    rest = [side.median() for side in (before if len(before) else after, after if len(after) else before)]
+    unsteady = torch.cat(((before - rest[0]).abs(), (after - rest[1]).abs())).median()
+    rest_at = torch.where(torch.arange(t) <= middle, rest[0], rest[1])
+    away = (extent - rest_at).abs()
     peak = float(away[middle])
-    still = 3 * float(away[at_rest].median()) + _STILL
+    still = 3 * float(unsteady) + _STILL
     if peak <= 0 or still > _CLEAR * peak:
         return onset, middle, offset
     moving = (away > still).tolist()
     low, high = max(onset - _SHARPEN, 0), min(offset + _SHARPEN, t - 1)
     first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
     last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
-    # Of frames that are the same, the first is the apex.
-    while middle - 1 > onset and abs(float(away[middle - 1] - away[middle])) <= _SAME * peak:
-        middle -= 1
     return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
 
 
@@ -294,7 +323,10 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
         power = power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
         signal = signal.squeeze(-1)  # 0 at rest, 1 at the apex
         level = signal.new_zeros(len(signal))
-        cut = fit.from_levels(signal, power, level, level + 1)
+        if turn == 0 and t <= _SHORT:  # too short for the coarse starts to hold the answer
+            cut = fit.anywhere(signal, power)
+        else:
+            cut = fit.from_levels(signal, power, level, level + 1)
         profile = trapezoid(cut, t)
     return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance)
 

@@ -19,14 +19,15 @@ of once per pair, and a tie keeps the annotation.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeGuard
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mertools._checks import check_choice, check_count, check_number
+from mertools.clips.read import boxed
 from mertools.keyframes.distance import check_frames, distance_between, frame_distances
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import find_key_frames
@@ -63,6 +64,7 @@ def select_keyframes(
     apex_window: tuple[float, float] = (0.1, 0.0),
     offset_window: float = 0.1,
     distance: Distance = "l2",
+    box: Sequence[int] | None = None,
     memory: int = _MEMORY,
 ) -> KeyFrames:
     """Find onset, apex and offset of each clip: near an annotation, or anywhere in the clip.
@@ -86,6 +88,7 @@ def select_keyframes(
         distance: ``"l2"``, or a callable from ``(b, t, ...)`` frames to ``(b, t, t)`` distances. Without an annotation
             a callable gets a plain search instead, of the onset < apex ≤ offset that maximise
             ``d(onset, apex) + d(apex, offset)``: the robust one looks at the frames' motion.
+        box: ``(x, y, width, height)`` of the face in pictures ``(..., h, w)``; :func:`face_box` finds it.
         memory: bytes that a clip may take that is read frame by frame. It changes no key frame as long as a quarter of
             it holds about 110 × 110 floats a frame (2 800 frames by default); an iterator beyond it gets a score from
             small pictures.
@@ -112,10 +115,9 @@ def select_keyframes(
     if refine and callable(distance):
         raise ValueError("refine must be False with a distance of your own: it looks at the frames' motion")
     windows = onset_window, apex_window, offset_window
-    if isinstance(frames, Tensor) or not isinstance(frames, (str, os.PathLike, Iterable)):
-        check_frames(frames)
-        _warn_of_one_clip(frames)
-        return _select(frames, (onset, apex, offset), lengths, refine, windows, distance)
+    if not _one_by_one(frames):
+        clips = check_frames(frames) if box is None else boxed(check_frames(frames), box)
+        return _select(clips, (onset, apex, offset), lengths, refine, windows, distance)
     if lengths is not None:
         raise ValueError("lengths must be None for a clip that is read frame by frame")
     memory = check_count("memory", memory)
@@ -123,12 +125,18 @@ def select_keyframes(
     known = None if keys is None else (int(keys[0]), int(keys[1]), -1 if offset is None else int(keys[2]))
 
     def search(clip: Tensor) -> KeyFrames:
-        check_frames(clip)
-        return _select(clip, (onset, apex, offset), None, refine, windows, distance)
+        return _select(check_frames(clip), (onset, apex, offset), None, refine, windows, distance)
 
     if not callable(distance) and (refine or keys is None):
-        return stream_key_frames(frames, search, known, memory)
-    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory)
+        return stream_key_frames(frames, search, known, memory, box)
+    return stream_windows(frames, search, known, windows, distance if callable(distance) else None, memory, box)
+
+
+def _one_by_one(frames: object) -> TypeGuard[str | os.PathLike[str] | Iterable[Tensor]]:
+    """Whether frames are read one by one: a path, an iterator, or a list of tensors ``(c, h, w)``."""
+    if isinstance(frames, (list, tuple)) and len(frames):
+        return isinstance(frames[0], Tensor) and frames[0].ndim <= 3
+    return isinstance(frames, (str, os.PathLike, Iterable)) and not isinstance(frames, (Tensor, np.ndarray))
 
 
 def _select(
@@ -306,16 +314,6 @@ def _check_distance(distance: object) -> None:
     if not callable(distance) and not (isinstance(distance, str) and distance == "l2"):
         kind = ValueError if isinstance(distance, str) else TypeError
         raise kind(f"distance must be 'l2' or a callable (b, t, ...) -> (b, t, t), got {distance!r}")
-
-
-def _warn_of_one_clip(frames: Tensor) -> None:
-    b, t = frames.shape[:2]
-    if frames.ndim == 4 and t == 3 and frames.dtype == torch.uint8 and not torch.compiler.is_compiling():
-        warnings.warn(
-            f"frames {tuple(frames.shape)} are read as {b} clips of 3 frames; "
-            "one RGB clip needs a batch axis: frames[None]",
-            stacklevel=4,
-        )
 
 
 def not_finite(frames: Tensor, counts: Tensor, i: int) -> ValueError:

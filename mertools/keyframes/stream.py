@@ -12,14 +12,15 @@ of the call with a tensor. Beyond it
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from mertools.clips.read import chosen_frames, clip_frames
+from mertools._checks import channels_first
+from mertools.clips.read import boxed, chosen_frames, clip_frames
 from mertools.keyframes.distance import distance_between
 from mertools.keyframes.motion import is_picture, small_frames
 from mertools.keyframes.records import KeyFrames
@@ -34,7 +35,11 @@ _FORMS = 4  # in which the search holds the small pictures at once
 
 
 def stream_key_frames(
-    source: Source, search: Callable[[Tensor], KeyFrames], keys: Keys | None, memory: int
+    source: Source,
+    search: Callable[[Tensor], KeyFrames],
+    keys: Keys | None,
+    memory: int,
+    box: Sequence[int] | None = None,
 ) -> KeyFrames:
     """Robust key frames of the one clip that ``source`` yields, a batch of one.
 
@@ -43,8 +48,9 @@ def stream_key_frames(
         search: what finds them in a clip ``(1, t, ...)`` that fits.
         keys: onset, apex and offset of an annotation; offset -1 is the last frame.
         memory: budget in bytes.
+        box: the part of the pictures that is searched.
     """
-    held, frames = _fitting(source, memory)
+    held, frames = _fitting(source, memory, box)
     if frames is None:
         return search(torch.stack(held)[None])
     if not is_picture(held[0].shape):
@@ -66,17 +72,18 @@ def stream_key_frames(
     reach = search_range(len(pictures), scaled)
     found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
-    found = Found(onset, apex, offset, found.evidence, tuple(stride * width for width in found.spread))
+    first_width, apex_width, last_width = (stride * width for width in found.spread)
+    found = Found(onset, apex, offset, found.evidence, (first_width, apex_width, last_width))
     if not isinstance(source, (str, os.PathLike)):
         change = (pictures[onset // stride] - pictures[apex // stride]).double().norm()
         pixels = first.numel() / pictures[0].numel()
         return _key_frames(found, change * pixels**0.5)
     if stride > 1:
         reach = search_range(t, (onset, apex, offset))
-        frames = clip_frames(source, start=reach.start, stop=reach.stop)
+        frames = clip_frames(source, start=reach.start, stop=reach.stop, box=box)
         again = torch.cat([small_frames(frame[None]) for frame in frames])
         found = key_frames_of_pictures(again, reach, (onset, apex, offset))
-    pair = [next(clip_frames(source, start=i, stop=i + 1)) for i in (found.onset, found.apex)]
+    pair = [next(clip_frames(source, start=i, stop=i + 1, box=box)) for i in (found.onset, found.apex)]
     return _key_frames(found, distance_between(*pair))
 
 
@@ -87,6 +94,7 @@ def stream_windows(
     windows: Fractions,
     distance: Callable[[Tensor], Tensor] | None,
     memory: int,
+    box: Sequence[int] | None = None,
 ) -> KeyFrames:
     """Key frames by the published search, of a clip of which only the windows need fit.
 
@@ -97,11 +105,12 @@ def stream_windows(
         windows: of onset, apex and offset, as fractions.
         distance: one's own, or None for L2.
         memory: budget in bytes.
+        box: the part of the pictures that is searched.
     """
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir() and keys is not None and keys[2] >= 0:
-        frames = chosen_frames(source, window_frames(keys, windows))  # no other need be decoded
+        frames = chosen_frames(source, window_frames(keys, windows), box=box)  # no other need be decoded
         return _published(frames, keys, windows, distance, memory)
-    held, more = _fitting(source, memory)
+    held, more = _fitting(source, memory, box)
     if more is None:
         return search(torch.stack(held)[None])
     if keys is None or keys[2] < 0:
@@ -141,9 +150,9 @@ def _emptied(held: list[Tensor]) -> Iterator[Tensor]:
         yield held.pop()
 
 
-def _fitting(source: Source, memory: int) -> tuple[list[Tensor], Iterator[Tensor] | None]:
+def _fitting(source: Source, memory: int, box: Sequence[int] | None) -> tuple[list[Tensor], Iterator[Tensor] | None]:
     """The first frames, and the rest when they do not all fit; held as they come and once more as a clip."""
-    frames = _frames(source)
+    frames = _frames(source, box)
     held: list[Tensor] = []
     for frame in frames:
         held.append(frame)
@@ -156,16 +165,20 @@ def _fitting(source: Source, memory: int) -> tuple[list[Tensor], Iterator[Tensor
     return held, None
 
 
-def _frames(source: Source) -> Iterator[Tensor]:
+def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     if isinstance(source, (str, os.PathLike)):
-        yield from clip_frames(source)
+        yield from clip_frames(source, box=box)
         return
     first: Tensor | None = None
     for i, frame in enumerate(source):
         if not isinstance(frame, Tensor):
+            mend = ": torch.from_numpy(frame).permute(2, 0, 1) makes one" if hasattr(frame, "shape") else ""
             raise TypeError(
-                f"frames must be a tensor (b, t, ...), a path, or yield tensors, got {type(frame).__name__}"
+                f"frames must be a tensor (b, t, ...), a path, or yield tensors, got {type(frame).__name__}{mend}"
             )
+        if first is None and (frame.ndim > 3 or (turned := channels_first("frame", tuple(frame.shape)))):
+            mend = "search one clip at a time, clip[None]" if frame.ndim > 3 else turned.removeprefix(": ")
+            raise ValueError(f"frames must yield images (c, h, w), got shape {tuple(frame.shape)}: {mend}")
         first = frame if first is None else first
         if frame.shape != first.shape or frame.dtype != first.dtype:
             raise ValueError(
@@ -174,7 +187,7 @@ def _frames(source: Source) -> Iterator[Tensor]:
             )
         if frame.is_floating_point() and not bool(torch.isfinite(frame).all()):
             raise ValueError(f"frames must be finite, got {frame[~torch.isfinite(frame)][0].item()} at frame {i}")
-        yield frame
+        yield frame if box is None else boxed(frame, box)
 
 
 def _key_frames(found: Found, score: Tensor) -> KeyFrames:

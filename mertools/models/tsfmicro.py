@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from mertools._checks import as_integer, check_choice, check_count
+from mertools._checks import as_integer, channels_first, check_choice, check_count
 from mertools.layers.arguments import records_arguments
 from mertools.layers.fusion import ParallelFusion
 from mertools.layers.spatial import SpatialTransformer
@@ -174,10 +174,10 @@ class TSFmicro(nn.Module):
         if not isinstance(image, Tensor):
             raise TypeError(f"{name} must be a torch.Tensor (b, {c}, {s}, {s}), got {type(image).__name__}")
         if image.ndim != 4 or image.shape[1:] != (c, s, s):
-            raise ValueError(
-                f"{name} must be (b, {c}, {s}, {s}), got shape {tuple(image.shape)}: "
-                "resize the images or build TSFmicro(image_size=...)"
+            mend = (
+                channels_first(name, tuple(image.shape), c) or ": resize the images or build TSFmicro(image_size=...)"
             )
+            raise ValueError(f"{name} must be (b, {c}, {s}, {s}), got shape {tuple(image.shape)}{mend}")
         if not image.is_floating_point():
             raise TypeError(f"{name} must be floating, got {image.dtype}: normalise first, e.g. {name}.float() / 255")
 

@@ -51,8 +51,19 @@ def chunkwise_retention(
         - q, k: ``(b, n, t, dk)``; v: ``(b, n, t, dv)``; log_decay: ``(n,)``; lengths: ``(b,)``
         - output: ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)`` after the last valid frame
 
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> q, k, v = torch.ones(3, 1, 2, 5, 4)  # one clip, two heads, five frames
+        >>> output, memory = chunkwise_retention(q, k, v, torch.tensor([0.5, 1.0]).log())
+        >>> output[0, :, :3, 0]  # 4 · (1 + γ + γ² …)
+        tensor([[ 4.,  6.,  7.],
+                [ 4.,  8., 12.]])
+
     Source: Sun et al., "Retentive Network", 2023, section 2.3.
     """
+    _check(q, k, v, log_decay)
     t = q.shape[2]
     count, size = _split(t, chunk_size)
     q, k, v = (_chunks(x, count, size) for x in (q, k, v))
@@ -95,7 +106,22 @@ def two_sided_retention(
     chunk_size: int = 64,
     operand: torch.dtype | None = None,
 ) -> Tensor:
-    """Decay in both directions, ``D[n, m] = γ^|n − m|``; shapes as in :func:`chunkwise_retention`."""
+    """Decay in both directions, ``O_n = Σ_m γ^|n − m| · (q_n · k_m) · v_m``.
+
+    ``q``, ``k``, ``v``, ``log_decay``, ``chunk_size`` and ``operand`` are those of :func:`chunkwise_retention`.
+
+    Shape:
+        - q, k: ``(b, n, t, dk)``; v and output: ``(b, n, t, dv)``; log_decay: ``(n,)``
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> q, k, v = torch.ones(3, 1, 1, 3, 4)
+        >>> two_sided_retention(q, k, v, torch.tensor([0.5]).log())[0, 0, :, 0]
+        tensor([7., 8., 7.])
+    """
+    _check(q, k, v, log_decay)
     t = q.shape[2]
     count, size = _split(t, chunk_size)
     q, k, v = (_chunks(x, count, size) for x in (q, k, v))
@@ -124,7 +150,23 @@ def recurrent_retention(
     memory: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as :func:`chunkwise_retention`, one frame at a time: O(1) memory and work per frame."""
+    """The same as :func:`chunkwise_retention`, one frame at a time: O(1) memory and work per frame.
+
+    ``q``, ``k``, ``v``, ``log_decay``, ``memory`` and ``lengths`` are those of :func:`chunkwise_retention`.
+
+    Shape:
+        - q, k: ``(b, n, t, dk)``; v: ``(b, n, t, dv)``; log_decay: ``(n,)``; lengths: ``(b,)``
+        - output: ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)``
+
+    Raises:
+        ValueError: shapes that do not fit.
+
+    Examples:
+        >>> q, k, v = torch.ones(3, 1, 1, 3, 4)
+        >>> recurrent_retention(q, k, v, torch.tensor([0.5]).log())[0][0, 0, :, 0]
+        tensor([4., 6., 7.])
+    """
+    _check(q, k, v, log_decay)
     outputs = []
     if memory is None:
         memory = q.new_zeros(*k.shape[:2], k.shape[3], v.shape[3])
@@ -138,13 +180,38 @@ def recurrent_retention(
 def retention_step(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One frame of :func:`recurrent_retention`: q, k ``(b, n, dk)`` and v ``(b, n, dv)`` to ``(b, n, dv)``."""
+    """One frame of :func:`recurrent_retention`: ``S_n = γ S_(n−1) + k_n v_nᵀ``, ``o_n = q_n S_n``.
+
+    ``q``, ``k`` and ``v`` are those of the frame, ``log_decay`` is log γ, ``memory`` what the last step returned.
+
+    Shape:
+        - q, k: ``(b, n, dk)``; v: ``(b, n, dv)``; log_decay: ``(n,)``; memory: ``(b, n, dk, dv)``
+        - output: ``(b, n, dv)``, and the new memory
+
+    Examples:
+        >>> q, k, v = torch.ones(3, 1, 1, 4)
+        >>> output, memory = retention_step(q, k, v, torch.tensor([0.5]).log())
+        >>> retention_step(q, k, v, torch.tensor([0.5]).log(), memory)[0][0, 0, 0]
+        tensor(6.)
+    """
     k, v = k.unsqueeze(-1), v.unsqueeze(-2)
     if memory is None:
         memory = k * v
     else:
         memory = torch.addcmul(memory.to(q.dtype) * log_decay.to(q.dtype).exp().view(-1, 1, 1), k, v)
     return torch.bmm(q.reshape(-1, 1, q.shape[-1]), memory.flatten(0, 1)).view(v.shape).squeeze(-2), memory
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> None:
+    if (
+        q.ndim != 4
+        or q.shape != k.shape
+        or v.ndim != 4
+        or v.shape[:3] != q.shape[:3]
+        or log_decay.shape != q.shape[1:2]
+    ):
+        shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v, log_decay))
+        raise ValueError(f"q and k must be (b, n, t, dk), v (b, n, t, dv) and log_decay (n,), got {shapes}")
 
 
 # --- decays ---------------------------------------------------------------------------------------------------------

@@ -56,7 +56,10 @@ class RetentionState(NamedTuple):
 
 
 def default_decay(num_heads: int) -> Tensor:
-    """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)``.
+    """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)`` for ``num_heads`` heads.
+
+    Shape:
+        - output: ``(n,)``
 
     Examples:
         >>> default_decay(2)

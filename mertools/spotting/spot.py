@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools._checks import check_count, check_number
-from mertools.clips.read import check_box, clip_frames
+from mertools._checks import channels_first, check_count, check_number
+from mertools.clips.read import boxed, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
 from mertools.spotting.framing import watched
 from mertools.spotting.landmarks import landmark_fps, read_landmarks
@@ -161,6 +161,8 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     if isinstance(source, Tensor):
         if source.ndim < 3:
             raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}")
+        if source.ndim == 4 and (turn := channels_first("frames", tuple(source.shape))):
+            raise ValueError(f"frames must be one clip (t, c, h, w), got shape {tuple(source.shape)}{turn}")
         if source.ndim == 5:
             raise ValueError(
                 f"frames must be one clip (t, c, h, w), got a batch of shape {tuple(source.shape)}: pass frames[0]"
@@ -169,23 +171,13 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
             raise TypeError(f"frames must be uint8 or floating, got {source.dtype}: convert them with frames.float()")
         if 0 in source.shape[1:]:
             raise ValueError(f"frames must not be empty, got shape {tuple(source.shape)}")
-        return _boxed(_alike(iter(source)), box)
+        return _alike(iter(source if box is None else boxed(source, box)))
     if isinstance(source, (str, os.PathLike)):
         return _alike(video_frames(source, box))
     if not isinstance(source, Iterable):
         raise TypeError(f"frames must be a tensor (t, c, h, w), a path, or yield tensors, got {type(source).__name__}")
-    return _boxed(_alike(iter(source)), box)
-
-
-def _boxed(frames: Iterator[Tensor], box: Sequence[int] | None) -> Iterator[Tensor]:
-    for frame in frames:
-        if box is None:
-            yield frame
-            continue
-        if not is_picture(frame.shape):
-            raise ValueError(f"box must be None for frames that are no pictures, got frames {tuple(frame.shape)}")
-        x, y, w, h = check_box(box, *frame.shape[-2:])
-        yield frame[..., y : y + h, x : x + w]
+    frames = _alike(iter(source))
+    return frames if box is None else (boxed(frame, box) for frame in frames)
 
 
 def _alike(frames: Iterator[Tensor]) -> Iterator[Tensor]:

@@ -445,3 +445,19 @@ def test_the_order_that_works_around_two_branches():
         wrong(*frames)
     front, back = mt.TwoBranch(mt.attach_au_head(Motion(), "fc"))(*frames)
     assert [part.shape for part in (*front, *back)] == [(2, 7), (2, 18)] * 2
+
+
+class OfTimm(nn.Sequential):
+    """timm's models, and those made after them, say which layer classifies."""
+
+    def get_classifier(self):
+        return self[-1]
+
+
+def test_a_model_that_names_its_classifier():
+    host = OfTimm(nn.Linear(5, 8), nn.Linear(8, 7))
+    logits, au_logits = mt.attach_au_head(host)(torch.zeros(2, 5))
+    assert (logits.shape, au_logits.shape) == ((2, 7), (2, 18))
+    for unclear in (nn.Sequential(nn.Linear(5, 7)), OfTimm(nn.Linear(5, 8), nn.Identity())):
+        with pytest.raises(ValueError, match="layer must be given for a .*, by name such as 'fc'"):
+            mt.attach_au_head(unclear)

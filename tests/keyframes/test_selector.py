@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -100,12 +101,58 @@ def test_a_clip_that_ends_at_its_apex():
     assert keys.score.item() == 3
 
 
-def test_a_clip_without_a_batch_axis_is_pointed_out():
-    clip = torch.randint(0, 256, (9, 3, 5, 7), dtype=torch.uint8)
-    with pytest.warns(
-        UserWarning, match=r"read as 9 clips of 3 frames; one RGB clip needs a batch axis: frames\[None\]"
-    ):
-        mt.select_keyframes(clip)
+OTHER_LAYOUTS = [
+    ((2, 40, 32, 32, 3), "channels last (b, t, h, w, c): pass frames.permute(0, 1, 4, 2, 3)"),
+    ((2, 40, 32, 48, 1), "channels last (b, t, h, w, c): pass frames.permute(0, 1, 4, 2, 3)"),
+    ((2, 3, 40, 32, 48), "channels before time (b, c, t, h, w): pass frames.transpose(1, 2)"),
+    ((2, 1, 40, 32, 48), "channels before time (b, c, t, h, w): pass frames.transpose(1, 2)"),
+    ((80, 3, 32, 48), "one clip (t, c, h, w) without a batch axis: pass frames[None]"),
+    ((80, 1, 32, 48), "one clip (t, c, h, w) without a batch axis: pass frames[None]"),
+    ((80, 32, 32, 3), "one clip (t, h, w, c), channels last and without a batch axis: pass frames.permute(0, 3, 1, 2)"),
+    ((3, 64, 64), "one image (c, h, w)"),
+    ((64, 64, 3), "one image (h, w, c)"),
+]
+
+
+@pytest.mark.parametrize(("shape", "words"), OTHER_LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("call", [mt.select_keyframes, mt.FrameSelector(), mt.pairwise_distance])
+def test_other_layouts_are_errors_that_say_which(shape, words, dtype, call):
+    words = f"got shape {shape}, which looks like {words}"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        call(torch.zeros(shape, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (2, 9, 3, 32, 48), (2, 9, 1, 32, 48), (2, 9, 2, 32, 48), (2, 9, 68, 2), (2, 40, 68, 3), (2, 9, 32, 48), (2, 9, 7),
+        (3, 64, 512), (1, 3, 3, 32, 48), (9, 3, 5, 7), (9, 3, 68, 2), (1, 9, 32, 7, 7),
+    ],
+)  # fmt: skip
+def test_layouts_that_are_meant_are_none(shape):
+    assert mt.pairwise_distance(torch.zeros(shape)).shape == (shape[0], shape[1], shape[1])
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "words"),
+    [
+        ([torch.rand(9, 3, 32, 32)] * 2, ValueError, "got a list of Tensor: search one clip at a time, clip[None]"),
+        (
+            [np.zeros((32, 32, 3), np.uint8)] * 9,
+            TypeError,
+            "list of ndarray: torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None] makes one",
+        ),
+        (np.zeros((9, 32, 32, 3), np.uint8), TypeError, "torch.from_numpy(frames).permute(0, 3, 1, 2)[None] makes one"),
+        (np.zeros((9, 5)), TypeError, "torch.as_tensor(frames) makes one"),
+        (iter([np.zeros((32, 32, 3), np.uint8)]), TypeError, "torch.from_numpy(frame).permute(2, 0, 1) makes one"),
+        (iter([torch.rand(32, 48, 3)] * 3), ValueError, "(32, 48, 3): channels last, pass frame.permute(2, 0, 1)"),
+        (iter([torch.rand(9, 3, 32, 32)] * 2), ValueError, "search one clip at a time, clip[None]"),
+    ],
+)
+def test_what_is_no_tensor_is_refused_with_the_line_that_makes_one(frames, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        mt.select_keyframes(frames)
 
 
 def test_an_outlier_does_not_hide_a_small_movement():
@@ -147,6 +194,21 @@ def test_gather_takes_the_frames_of_any_tensor():
     assert [x.shape for x in keys.gather(torch.rand(3, 17, 2))] == [(3, 2)] * 3
 
 
+def test_frames_are_sampled_evenly_with_both_ends():
+    keys = mt.KeyFrames(*torch.tensor([[2, 0, 7], [5, 1, 9], [9, 1, 40]]), score=torch.ones(3))
+    assert keys.sample(2).tolist() == [[2, 9], [0, 1], [7, 40]]
+    assert keys.sample(np.int64(8)).tolist()[0] == list(range(2, 10))
+    for n in (3, 5, 16):
+        frames = keys.sample(n)
+        assert frames.dtype == torch.int64
+        for row, onset, offset in zip(frames, (2, 0, 7), (9, 1, 40), strict=True):
+            exact = torch.linspace(onset, offset, n, dtype=torch.float64)
+            assert (row - exact).abs().max() <= 0.5
+            assert (row[0], row[-1]) == (onset, offset)
+    with pytest.raises(ValueError, match="n must be an integer of at least 2, got 1"):
+        keys.sample(1)
+
+
 def test_no_gradient_and_no_state():
     frames = torch.rand(1, 11, 5, requires_grad=True)
     selector = mt.FrameSelector()
@@ -158,9 +220,9 @@ def test_no_gradient_and_no_state():
 def test_module_equals_function():
     frames = torch.rand(2, 47, 5)
     windows = {"onset_window": 0.2, "apex_window": (0.3, 0.1), "offset_window": 0.4}
-    for a, b in zip(
-        mt.FrameSelector(**windows)(frames, 2, 30), mt.select_keyframes(frames, 2, 30, **windows), strict=True
-    ):
+    one, other = mt.FrameSelector(**windows)(frames, 2, 30), mt.select_keyframes(frames, 2, 30, **windows)
+    assert (one.evidence, one.spread) == (other.evidence, other.spread) == (None, None)
+    for a, b in zip(one[:4], other[:4], strict=True):
         assert torch.equal(a, b)
 
 
@@ -474,28 +536,17 @@ def test_a_distance_of_your_own_reads_no_padding():
 
 def test_an_empty_batch_has_no_key_frames():
     keys = mt.select_keyframes(torch.zeros(0, 5, 3))
-    assert [tuple(field.shape) for field in keys] == [(0,)] * 4
+    assert [tuple(field.shape) for field in keys] == [(0,)] * 5 + [(0, 3)]
     assert keys.onset.dtype == torch.int64
     assert keys.score.dtype == torch.float64
-
-
-def test_three_frames_are_a_clip_without_a_warning():
-    """The warning is for one RGB clip given without its batch axis, and for nothing that merely has three frames."""
-    mt.select_keyframes(torch.rand(9, 3, 5, 7))
-    mt.select_keyframes(torch.randint(0, 256, (2, 3, 3, 5, 7), dtype=torch.uint8))
-    with pytest.warns(
-        UserWarning, match=r"^frames \(9, 3, 5, 7\) are read as 9 clips of 3 frames; one RGB clip"
-    ) as seen:
-        mt.select_keyframes(torch.randint(0, 256, (9, 3, 5, 7), dtype=torch.uint8))
-    assert seen[0].filename == __file__
 
 
 def test_searches_stay_on_the_device_of_their_distances():
     d = torch.empty(2, 7, 7, dtype=torch.float64, device="meta")
     mark = torch.zeros(2, dtype=torch.int64, device="meta")
     for keys in (search_windows(d, mark, mark, mark, (0.1, (0.1, 0.0), 0.1), 0.0), search_clip(d, mark, 0.0)):
-        assert {field.device.type for field in keys} == {"meta"}
-        assert [tuple(field.shape) for field in keys] == [(2,)] * 4
+        assert {field.device.type for field in keys[:4]} == {"meta"}
+        assert [tuple(field.shape) for field in keys[:4]] == [(2,)] * 4
 
 
 def test_the_plain_search_in_small():
@@ -515,3 +566,23 @@ def test_the_plain_search_in_small():
     assert keys(0, 0.25, 0, 0) == (0, 1, 2, 0.25)
     assert keys(0, 0.25, 0, 0, 90, n=4) == (0, 1, 2, 0.25)
     assert keys(3, 3, 3, 9, n=3) == (0, 1, 2, 0)
+
+
+def test_a_box_is_searched_instead_of_the_whole_picture(tmp_path):
+    clip = mt.synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48, amplitude=3.0)
+    framed = torch.nn.functional.pad(clip.frames, (30, 12, 20, 4))
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    for i, frame in enumerate(framed):
+        assert cv2.imwrite(str(folder / f"img{i}.png"), frame.permute(1, 2, 0).numpy()[..., ::-1])
+    box = (30, 20, 48, 48)
+    plain = mt.select_keyframes(clip.frames[None])
+    near = mt.select_keyframes(clip.frames[None], 8, 20, 33)
+    for source in (framed[None], str(folder), iter(framed)):
+        assert torch.equal(torch.stack(mt.select_keyframes(source, box=box)[:3]), torch.stack(plain[:3]))
+    for source in (framed[None], str(folder), iter(framed)):
+        assert torch.equal(torch.stack(mt.select_keyframes(source, 8, 20, 33, box=box)[:3]), torch.stack(near[:3]))
+    with pytest.raises(ValueError, match="box must lie within the picture of 90x72"):
+        mt.select_keyframes(framed[None], box=(80, 0, 48, 48))
+    with pytest.raises(ValueError, match="no pictures"):
+        mt.select_keyframes(torch.rand(1, 9, 4, 4), box=box)

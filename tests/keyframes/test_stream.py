@@ -10,7 +10,7 @@ FITS, SMALL = 2**29, 15_000_000  # all frames; their small pictures, not all fra
 
 
 def as_list(keys):
-    return [key.item() for key in keys]
+    return [key.item() for key in keys[:4]]
 
 
 @pytest.fixture(scope="module")

@@ -566,3 +566,13 @@ def test_a_single_frame_takes_one_step_and_none_gives_none(monkeypatch):
     names = [(name.partition("_")[0], size) for name, size in called]
     assert names == [("recurrent", None), ("chunkwise", 64), ("chunkwise", 5), ("chunkwise", 2), ("recurrent", None),
                      ("chunkwise", 64)]  # fmt: skip
+
+
+@pytest.mark.parametrize("form", [mt.chunkwise_retention, mt.recurrent_retention, mt.two_sided_retention])
+def test_shapes_of_the_forms_must_fit(form):
+    q, k, v = torch.zeros(3, 2, 3, 5, 4)
+    for args in ((q[0], k[0], v[0], torch.zeros(3)), (q, k[:, :, :3], v, torch.zeros(3)), (q, k, v, torch.zeros(2))):
+        with pytest.raises(
+            ValueError, match=r"q and k must be \(b, n, t, dk\), v \(b, n, t, dv\) and log_decay \(n,\)"
+        ):
+            form(*args)
