@@ -62,10 +62,8 @@ class ActionUnitTable(NamedTuple):
     Shape:
         - source: ``"OpenFace 2"``, ``"OpenFace 3"``, ``"py-feat"`` or ``"LibreFace"``
         - action_units: a names, those of ``ACTION_UNITS`` that the table has, for ``au_prior(action_units=...)``
-        - presence: ``(t, a)`` of 0 and 1; NaN where there was no face
-        - intensity: ``(t, a)`` from 0 to 5; NaN where there was no face or the tool has none
-        - confidence: ``(t,)`` of the face detector; NaN where the tool tells none
-        - success: ``(t,)`` bool: was there a face?
+        - presence: ``(t, a)`` of 0 and 1; intensity: ``(t, a)`` from 0 to 5, NaN where the tool has none
+        - confidence: ``(t,)`` of the face detector, NaN where the tool tells none; success: ``(t,)`` bool, a face?
         - frame: ``(t,)`` int64, the tool's own number: from 1 in OpenFace 2, from 0 in the others
         - notes: what was mended or derived on the way, each with a count; empty for a clean table
 

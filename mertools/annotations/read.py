@@ -28,13 +28,9 @@ __all__ = ["Annotations", "read_annotations"]
 class Annotations(list[ClipAnnotation]):
     """A list of annotations that knows its schema, what was repaired, and what is still wrong.
 
-    A plain list in every other way; slices and sums of it are plain lists.
-
-    Args:
-        clips: the annotations.
-        schema: what they were read with.
-        repairs: what was changed, row by row.
-        columns: header of each field in the table, for messages.
+    A plain list of ``clips`` in every other way; slices and sums of it are plain lists. ``schema`` is what they were
+    read with, ``repairs`` what was changed, row by row, ``columns`` the header of each field in the table, for
+    messages.
 
     Examples:
         >>> clips = Annotations([ClipAnnotation("casme2", "01", "EP02_01f", 46, None, 86, "happiness")])
