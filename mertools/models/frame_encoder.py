@@ -24,6 +24,7 @@ class FrameEncoder(nn.Module):
         pretrained: timm's weights, which are downloaded; only with a name.
 
     Examples:
+        >>> import torch
         >>> images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> FrameEncoder(images)(torch.zeros(2, 16, 3, 32, 32)).shape
         torch.Size([2, 16, 8])
