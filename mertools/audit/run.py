@@ -130,8 +130,8 @@ def audit_table(
 
     The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``; the report goes into the
     folder ``report``, default ``out`` without its suffix, with ``-report``. ``repair`` mends rows before the audit, see
-    :func:`read_annotations`; without it rows out of order are skipped. :func:`audit_annotations` documents the
-    arguments ``frames`` and ``searches`` to ``progress``.
+    :func:`read_annotations`; without it rows out of order are skipped.
+    :func:`audit_annotations` documents the arguments ``frames`` and ``searches`` to ``progress``.
 
     Examples:
         >>> import pathlib, tempfile
