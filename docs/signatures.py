@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import re
 from dataclasses import fields
 from importlib import import_module
 from typing import Any
@@ -24,17 +26,23 @@ class Values(griffe.Extension):
                 continue
             if isinstance(member, griffe.Function):
                 for parameter in member.parameters:
-                    parameter.default = self.value(parameter.default, scope)
+                    parameter.default = self.value(parameter, member)
                     parameter.annotation = self.written_out(parameter.annotation)
                 member.returns = self.written_out(member.returns)
             elif isinstance(member, (griffe.Module, griffe.Class)):
                 self.visit(member)
 
-    def value(self, default: Any, scope: griffe.Object) -> Any:
-        """What a private constant stands for; public ones keep their names, which the reader can look up."""
-        if not isinstance(default, griffe.ExprName) or not default.name.startswith("_"):
-            return default
-        return self.assigned(default) or repr(getattr(import_module(scope.module.path), default.name))
+    def value(self, parameter: griffe.Parameter, function: griffe.Function) -> Any:
+        """What a private name in a default stands for; public ones stay, since the reader can look them up."""
+        if not re.search(r"\b_[A-Za-z]", str(parameter.default)):
+            return parameter.default
+        assigned = self.assigned(parameter.default) if isinstance(parameter.default, griffe.ExprName) else None
+        if assigned is not None:
+            return assigned
+        here: Any = import_module(function.module.path)
+        for name in function.path.removeprefix(f"{function.module.path}.").split("."):
+            here = getattr(here, name)
+        return repr(inspect.signature(here).parameters[parameter.name].default)
 
     def written_out(self, annotation: Any) -> Any:
         """An annotation with the aliases of this package replaced by what they stand for."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from einops.layers.torch import Rearrange
+from torch import nn
 
 import mertools as mt
 
@@ -166,3 +168,111 @@ def test_the_docs_show_lines_of_the_recipes():
     added = re.findall(r"^\+ (.*)$", page, flags=re.MULTILINE)
     assert len(added) >= 13
     assert [line for line in added if line not in code] == []
+
+
+# --- the interfaces in which a part of mertools once did not fit ------------------------------------------------------
+
+
+def test_features_arrive_flattened():
+    """Former-DFER: (b·t, d) in, the clip's feature out, by einops' own layer."""
+    temporal = nn.Sequential(Rearrange("(b t) d -> b t d", t=16), mt.RetNetTemporal(14, 1, 7), mt.FramePool("mean"))
+    features = torch.randn(3 * 16, 14)
+    wanted = temporal[1](features.view(3, 16, 14)).mean(1)
+    torch.testing.assert_close(temporal(features), wanted)
+
+
+class Cosines(nn.Module):
+    """DFER-CLIP: features are compared with texts inline, no layer is fed the feature."""
+
+    def __init__(self):
+        super().__init__()
+        self.temporal_net = nn.Sequential(mt.RetNetTemporal(14, 1, 7), mt.FramePool("mean"))
+        self.register_buffer("texts", torch.randn(7, 14))
+
+    def forward(self, x):
+        video = self.temporal_net(x)
+        return nn.functional.normalize(video, dim=-1) @ nn.functional.normalize(self.texts, dim=-1).mT / 0.01
+
+
+def test_features_are_compared_inline():
+    host, x = Cosines().eval(), torch.randn(2, 5, 14)
+    keys, plain = list(host.state_dict()), host(x)
+    model = mt.attach_au_head(host, "temporal_net", tap="output", in_features=14)
+    logits, au_logits = model(x)
+    assert torch.equal(logits, plain)
+    torch.testing.assert_close(au_logits, model.au_head(host.temporal_net(x)))
+    assert set(keys) <= set(model.state_dict())
+    assert mt.detach_au_head(model) is host
+    assert list(host.state_dict()) == keys
+
+
+class Bag(nn.Module):
+    """M3DFEL: an LSTM of two directions, doubled in width, whose parameters are flattened in every forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(input_size=14, hidden_size=14, num_layers=2, batch_first=True, bidirectional=True)
+        self.fc = nn.Linear(28, 7)
+
+    def forward(self, x):
+        self.lstm.flatten_parameters()
+        x, _ = self.lstm(x)
+        return self.fc(x.mean(1))
+
+
+def test_an_lstm_is_replaced_literally():
+    host, x = Bag(), torch.randn(2, 4, 14)
+    host.lstm = mt.LSTMShape.like(host.lstm, num_heads=7)
+    host(x).sum().backward()
+    assert [key for key, p in host.named_parameters() if p.grad is None] == []
+    assert (host(x) - host(x.flip(1))).abs().max() > 1e-4
+
+
+class OnMotion(nn.Module):
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, static, motion):
+        return self.net(motion)
+
+
+def test_a_network_of_flow():
+    """STSTNet, HTNet, SSSNet: u, v and strain of re-selected frames, a batch at once, in two branches."""
+
+    def motion(first, second):
+        flow = mt.optical_flow(first, second)
+        image = torch.cat([flow, mt.optical_strain(flow)[:, None]], 1)
+        return nn.functional.interpolate(image, (28, 28), mode="bilinear", antialias=True)
+
+    clips = [mt.synthetic_clip(size=48, seed=seed) for seed in range(2)]
+    frames = torch.stack([clip.frames for clip in clips])
+    onset, apex, offset = (
+        torch.tensor([getattr(clip, name) for clip in clips]) for name in ("onset", "apex", "offset")
+    )
+    keys = mt.FrameSelector(refine=True)(frames, onset, apex, offset)
+    onset, apex, offset = keys.gather(frames)
+    net = nn.Sequential(nn.Conv2d(3, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    front, back = mt.TwoBranch(OnMotion(net), motion=motion)(onset, apex, offset)
+    assert torch.equal(front, net(motion(onset, apex)))
+    assert torch.equal(back, net(motion(offset, apex)))
+
+
+def test_beside_torchmetrics():
+    """What the page says is the same is, on random predictions; and where it says where not, it is not."""
+    of = pytest.importorskip("torchmetrics.functional.classification")
+    differ = 0
+    for seed in range(100):
+        g = torch.Generator().manual_seed(seed)
+        n, e = int(torch.randint(1, 40, (), generator=g)), int(torch.randint(2, 8, (), generator=g))
+        p, t = torch.randint(e, (2, n), generator=g)
+        ours = {"predicted": p, "target": t, "num_classes": e}
+        assert float(of.multiclass_f1_score(p, t, e, average="macro")) == pytest.approx(mt.uf1(**ours), abs=1e-6)
+        assert float(of.multiclass_accuracy(p, t, e, average="micro")) == pytest.approx(mt.war(**ours), abs=1e-6)
+        assert torch.equal(of.multiclass_confusion_matrix(p, t, e), mt.confusion_matrix(**ours))
+        recall = float(of.multiclass_recall(p, t, e, average="macro"))
+        if len(t.unique()) == e:
+            assert recall == pytest.approx(mt.uar(**ours), abs=1e-6)
+        else:
+            differ += abs(recall - mt.uar(**ours)) > 1e-6
+    assert differ

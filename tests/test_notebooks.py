@@ -39,3 +39,23 @@ def test_there_are_three_and_they_were_run():
         cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
         assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1)), path.name
         assert sum(pictures for _, pictures in said({"cells": cells})) >= 1, path.name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_first_cell_installs_from_the_one_address(path):
+    """On Colab mertools is missing; the address has its one place in pyproject.toml."""
+    run = runpy.run_path(str(FOLDER / "run.py"))
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert "".join(cells[0]["source"]) == run["SETUP"].format(address=run["address"]())
+    assert 'REPOSITORY = "https://x/y"' in run["SETUP"].format(address="https://x/y")
+    assert '%pip install --quiet "mertools[plot] @ git+{REPOSITORY}"' in run["SETUP"].format(address="")
+
+
+def test_the_first_cell_says_so_where_there_is_no_address_yet(monkeypatch):
+    source = runpy.run_path(str(FOLDER / "run.py"))["SETUP"].format(address="")
+    python = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith("%"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="no public address yet"):
+        exec(python, {})
+    monkeypatch.undo()
+    exec(python, {})  # it is installed here: nothing happens

@@ -1,6 +1,7 @@
 """Laws of tables and labels: what is written down comes back, whatever the spelling of the table."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import pytest
@@ -37,6 +38,7 @@ def rows(draw, schema):
     """One row by field, as it is meant, and the cells that say so."""
     subject = draw(st.integers(1, 999).map(str) | WORDS)
     clip = draw(WORDS)
+    subject = re.sub(r"^(\d+)\.0+$", r"\1", subject)  # a number that a program wrote with a point
     meant = {
         "subject": subject.zfill(schema.subject_width) if subject.isdigit() else subject,
         "clip": clip.zfill(schema.clip_width) if clip.isdigit() else clip,

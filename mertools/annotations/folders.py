@@ -282,7 +282,9 @@ class DatasetReport:
 
 
 def check_dataset(
-    table: Any, frames: Frames | FrameFolders | None = None, dataset: str | AnnotationSchema | None = None
+    table: Any,
+    frames: Frames | FrameFolders | None = None,
+    dataset: str | os.PathLike[str] | AnnotationSchema | None = None,
 ) -> DatasetReport:
     """Check a table against itself and against the frames on disk.
 

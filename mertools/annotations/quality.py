@@ -63,8 +63,8 @@ def _key_problems(
         yield "apex at onset", "onset apex", f"are the same frame, {onset}: the image of the motion between is empty"
     longest = 4.0 if schema is None else schema.longest
     if onset is not None and offset is not None and clip.fps and longest and offset - onset > longest * clip.fps:
-        text = f"{offset} lies {(offset - onset) / clip.fps:.1f} s after the onset {onset}: none lasts {longest:g} s"
-        yield "long", "offset", text
+        seconds = f"{(offset - onset) / clip.fps:.1f} s after the onset {onset}"
+        yield "long", "offset", f"{offset} lies {seconds}: no expression lasts more than {longest:g} s"
 
 
 def _label_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> Iterable[tuple[str, str, str]]:

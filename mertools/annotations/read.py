@@ -65,7 +65,7 @@ class Annotations(list[ClipAnnotation]):
 
 def read_annotations(
     path: Any,
-    dataset: str | AnnotationSchema,
+    dataset: str | os.PathLike[str] | AnnotationSchema,
     *,
     sheet: str | None = None,
     repair: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
@@ -77,12 +77,23 @@ def read_annotations(
 
     Args:
         path: the table: xlsx, xls, csv or a DataFrame; for ``"dfew"`` and ``"ferv39k"`` also the folder of the lists.
-        dataset: ``"casme2"``, ``"samm"``, ``"cas(me)2"``, ``"casme3-a"`` (v2 of part A), ``"casme3-a-v1"``,
-            ``"casme3-c"``, ``"smic"``, ``"mmew"``, ``"4dme"``, ``"dfew"``, ``"dfew-list"``, ``"ferv39k"`` (spellings
-            such as ``"CASME II"`` are understood), or a schema of your own.
+        dataset: ``"casme2"``, ``"samm"``, ``"samm-lv"``, ``"cas(me)2"``, ``"cas(me)2-spotting"``, ``"casme3-a"`` (v2 of
+            part A), ``"casme3-a-v1"``, ``"casme3-c"``, ``"smic"``, ``"mmew"``, ``"4dme"``, ``"dfme"``, ``"megc2019"``,
+            ``"dfew"``, ``"dfew-list"``, ``"ferv39k"``, ``"mafw"``, ``"afew"`` (spellings such as ``"CASME II"`` are
+            understood), a schema of your own, or the path of its ``.toml`` file.
         sheet: another sheet than the schema's.
         repair: what to mend, in this order: ``"offset-from-apex"``, ``"apex-midpoint"``, ``"sort-keys"``, ``"drop"``,
             or functions from an annotation to a changed one (None: drop it). See :func:`repair_annotations`.
+
+    Returns:
+        A list of :class:`ClipAnnotation` in the table's order, with ``problems`` and ``repairs``.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+        ImportError: the reader of such a file is missing (extra ``data``).
+        TypeError: an argument is of the wrong kind.
+        ValueError: the table is one of another dataset, a column is missing, a cell holds no frame number, a row has no
+            clip, a label is unknown, or the file is damaged; the message names path, sheet, row and column.
 
     Examples:
         >>> import pathlib, tempfile
@@ -102,7 +113,11 @@ def read_annotations(
 
 
 def load_annotations(
-    path: Any, dataset: str | AnnotationSchema, *, sheet: str | None = None, problems: list[Problem] | None = None
+    path: Any,
+    dataset: str | os.PathLike[str] | AnnotationSchema,
+    *,
+    sheet: str | None = None,
+    problems: list[Problem] | None = None,
 ) -> Annotations:
     """Read a table without repairs; what can't be read is an error, or goes to ``problems`` if there is such a list."""
     schema = dataset_schema(dataset)
@@ -115,7 +130,7 @@ def load_annotations(
         rows, titles = _read(page, schema, problems)
         for name in ("onset", "apex", "offset"):
             if name in schema.optional and all(getattr(clip, name) is None for clip in rows):
-                titles.pop(name, None)  # a column that nobody filled is none that a row lacks
+                titles.pop(name, None)  # a column that nobody filled counts as absent
         if (edition := _edition(rows, schema)) is not None:
             rows = [replace(clip, edition=edition) for clip in rows]
         clips += rows
@@ -393,8 +408,8 @@ class Row:
             values = shared | keys | {"expression": which}
             words = {name: str(value) for name, value in (values | extra).items() if value is not None}
             values["key"] = tuple(words.get(name, "") for name in self.schema.key)
-            values["folders"] = tuple(self._folders(words, own))
-            values["unplaced"] = self._unplaced(values["folders"])
+            folders = tuple(self._folders(words, own))
+            values |= {"folders": folders, "unplaced": self._unplaced(folders)}
             found.append(values)
         return found
 

@@ -248,7 +248,7 @@ def _list_schema(dataset: str, labels: Mapping[str, str], **more: Any) -> Annota
     )
 
 
-# One word for another that nobody means anything else by.
+# Synonyms of labels.
 _SAME = (
     ("happiness", "happy"), ("sadness", "sad"), ("anger", "angry"), ("surprise", "surprised"), ("disgust", "disgusted"),
     ("fear", "fearful"), ("neutral", "neutrality"), ("others", "other"), ("contempt", "contemptuous"),
@@ -377,7 +377,7 @@ SCHEMAS: dict[str, AnnotationSchema] = {
             fps=200.0,
             subject_width=3,
             row_names=r"[^/]*/\d{3}_\d_\d{1,2}",
-            longest=None,  # macro-expressions of long videos last as long as they do
+            longest=None,  # macro-expressions of long videos may last longer
         ),
         AnnotationSchema(
             name="cas(me)2",

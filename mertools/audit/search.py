@@ -17,7 +17,7 @@ import torch
 
 from mertools._checks import check_count
 from mertools.clips.read import decode_frames
-from mertools.keyframes.selector import select_keyframes
+from mertools.keyframes.robust import find_key_frames
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 SEARCHES = ("annotated", "robust")
@@ -56,12 +56,13 @@ def _search(task: ClipTask) -> dict[str, list[int]]:
     for name in task.searches:
         if name == "annotated":
             chosen = frames[[wanted.index(i) for i in inside]]
-            keys = search_window_frames(chosen, inside, task.keys, task.windows)
+            keys = [int(key) for key in search_window_frames(chosen, inside, task.keys, task.windows)[:3]]
         else:
             # Laid out as read_clip does: sums round alike, and the same frames give the same key frames.
             clip = frames.flip(-1).permute(0, 3, 1, 2).contiguous()
-            keys = select_keyframes(clip[None], *task.keys, refine=True)
-        found[name] = [int(key) for key in keys[:3]]
+            # An annotation inside the interval of what is found is right, as far as the clip can tell.
+            keys = list(find_key_frames(clip, task.keys).beside(task.keys))
+        found[name] = keys
     return found
 
 

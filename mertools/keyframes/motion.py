@@ -149,6 +149,8 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     trust = _spread((beside / lasting - 1).clamp(min=0), blocks.grid)
     explained = _spread((blocks.remainder / blocks.noise - 1).clamp(min=0), blocks.grid)
     trust /= (1 + _beyond(whole, layout)).square()
+    # What comes into the picture at its border in the course of the clip is no proof that a face moves.
+    explained /= (1 + _beyond(whole, layout, block / 2).amax(0)).square()
     trust = trust * _central(layout.places(frames.device))
     return Motion(
         values.flatten(1),
@@ -306,15 +308,15 @@ def _summed_motion(frames: Tensor, layout: _Layout) -> Tensor:
     return summed - summed.median(0).values
 
 
-def _beyond(motion: Tensor, layout: _Layout) -> Tensor:
-    """How many pixels a block reaches beyond the picture once the frames are aligned, ``(t, n)``."""
+def _beyond(motion: Tensor, layout: _Layout, margin: float = 0.0) -> Tensor:
+    """How many pixels a block and a margin reach beyond the picture once the frames are aligned, ``(t, n)``."""
     places = layout.places(motion.device)
     middle = motion.new_tensor(
         [layout.left + layout.columns * layout.side / 2, layout.top + layout.rows * layout.side / 2]
     )
     centre = middle + places * layout.half + _affine(places, motion)
     size = motion.new_tensor([layout.w, layout.h])
-    return (layout.side / 2 - torch.minimum(centre, size - centre)).amax(-1).clamp(min=0)
+    return (layout.side / 2 + margin - torch.minimum(centre, size - centre)).amax(-1).clamp(min=0)
 
 
 class _Blocks:

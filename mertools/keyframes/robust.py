@@ -31,25 +31,44 @@ _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _FOLLOWS_AT_MOST = 1.8  # times that: a background that stays, where the question is if anything else moves at all
 _RIDGE = 0.03
 _EVIDENCE = 0.9  # drop of the robust error per trajectory that is as likely a movement as not
+_FOUND = 0.5  # evidence from which a movement is found
 _NINE_IN_TEN = 1.645  # standard deviations
 _STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
 _SHAPE = 0.05  # of the movement: how far from a trapezoid faces move
 _SAME = 1e-3  # of the error: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
-_SHARPEN = 5  # frames
+_SHARPEN, _REST = 5, 4  # frames; at rest, that show how still it is
 _SHORT = 32  # frames
 _STRETCH = 8  # frames between two cuts that are searched
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
 
 
 class Found(NamedTuple):
-    """Key frames of one clip, how sure it is that there is a movement, and half-widths of their intervals in frames."""
+    """Key frames of one clip, how sure it is that there is a movement, and how well its key frames are known.
+
+    ``spread`` are half-widths of their intervals in frames, ``plateau`` the first and last frame of full extent.
+    """
 
     onset: int
     apex: int
     offset: int
     evidence: float
     spread: tuple[float, float, float]
+    plateau: tuple[int, int]
+
+    def beside(self, keys: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The key frames of an annotation, those replaced that lie outside the interval of what was found.
+
+        An apex is inside on the plateau and within its half-width beside it, a frame at least. Without evidence of a
+        movement the annotation stays as it is.
+        """
+        if self.evidence < _FOUND:
+            return keys
+        bounds = (self.onset, self.onset), self.plateau, (self.offset, self.offset)
+        widths = [max(math.floor(width + 0.5), 1) for width in self.spread]
+        inside = [a - width <= key <= b + width for key, (a, b), width in zip(keys, bounds, widths, strict=True)]
+        onset, apex, offset = (key if ok else new for key, new, ok in zip(keys, self[:3], inside, strict=True))
+        return (onset, apex, offset) if onset <= apex <= offset else self[:3]
 
 
 def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> Found:
@@ -87,7 +106,8 @@ def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, i
         if len(part) < 3 or all(torch.equal(frame, part[0]) for frame in part[1:]):
             start = reach.start + first
             still = nothing_moves(len(part), inside and (inside[0] - start, inside[1] - start, inside[2] - start))
-            found.append(still._replace(**{name: getattr(still, name) + start for name in ("onset", "apex", "offset")}))
+            onset, apex, offset = (key + start for key in still[:3])
+            found.append(Found(onset, apex, offset, 0.0, still.spread, (apex, apex)))
         else:
             found.append(key_frames_of_motion(picture_motion(part.clone()), reach.within(first, stop), inside))
     return max(found, key=lambda one: one.evidence)
@@ -120,7 +140,8 @@ def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
 
 def nothing_moves(t: int, keys: tuple[int, int, int] | None) -> Found:
     """The annotation, or the first, middle and last frame: any frame would do as well."""
-    return Found(*(keys or (0, t // 2, t - 1)), 0.0, (float(t - 1),) * 3)
+    onset, apex, offset = keys or (0, t // 2, t - 1)
+    return Found(onset, apex, offset, 0.0, (float(t - 1),) * 3, (apex, apex))
 
 
 class SearchRange(NamedTuple):
@@ -162,7 +183,7 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
     """
     start, stop, t, windows = reach
     if motion is None:
-        return Found(start, stop - 1, stop - 1, 0.0, (1.0, 1.0, 1.0))
+        return Found(start, stop - 1, stop - 1, 0.0, (1.0, 1.0, 1.0), (stop - 1, stop - 1))
     if float(motion.values.abs().amax()) < _MOTIONLESS:
         return nothing_moves(t, keys)
     fit = _search(motion, windows)
@@ -178,7 +199,11 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
     apex = min(max(apex, onset + 1), last)
     offset = min(max(offset, apex), last)
     spread = _spread(motion, fit, windows, (onset, apex, offset))
-    return Found(start + onset, start + apex, start + offset, _evidence(motion, fit), spread)
+    plateau = min(int(fit.cut.apex), apex), max(min(int(fit.cut.end), last), apex)
+    evidence = _evidence(motion, fit)
+    return Found(
+        start + onset, start + apex, start + offset, evidence, spread, (start + plateau[0], start + plateau[1])
+    )
 
 
 def _evidence(motion: Motion, fit: _Fit) -> float:
@@ -276,8 +301,9 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
     t, middle = len(extent), (apex + end) // 2
     before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :]
-    if len(before) + len(after) == 0:
+    if max(len(before), len(after)) < _REST:
         return onset, middle, offset
+    before, after = (side if len(side) >= _REST else side[:0] for side in (before, after))
     # Rest on either side by itself: a face need not come back to where it was.
     rest = [side.median() for side in (before if len(before) else after, after if len(after) else before)]
     unsteady = torch.cat(((before - rest[0]).abs(), (after - rest[1]).abs())).median()
@@ -380,11 +406,13 @@ class _Nuisance:
         t, like = len(motion.values), motion.values
         self.slow = like.new_ones(t, 1)
         if motion.global_motion.shape[1]:
-            self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
+            # Few frames can't tell a trend, or what bends with the global motion, from what moves by itself.
+            if t > _SHORT:
+                self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
             shift = motion.global_motion[:, [0, 3]]
             shift = shift - shift.median(0).values
             products = torch.stack((shift[:, 0].square(), shift.prod(1), shift[:, 1].square()), -1)
-            self.of_global = torch.cat((shift, products), -1)
+            self.of_global = torch.cat((shift, products), -1) if t > _SHORT else shift
         else:
             self.of_global = motion.values.new_zeros(t, 0)
         follows = like.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)[: self.of_global.shape[1]]

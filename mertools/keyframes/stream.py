@@ -73,7 +73,7 @@ def stream_key_frames(
     found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
     first_width, apex_width, last_width = (stride * width for width in found.spread)
-    found = Found(onset, apex, offset, found.evidence, (first_width, apex_width, last_width))
+    found = Found(onset, apex, offset, found.evidence, (first_width, apex_width, last_width), (apex, apex))
     if not isinstance(source, (str, os.PathLike)):
         change = (pictures[onset // stride] - pictures[apex // stride]).double().norm()
         pixels = first.numel() / pictures[0].numel()
@@ -170,7 +170,8 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
         yield from clip_frames(source, box=box)
         return
     first: Tensor | None = None
-    for i, frame in enumerate(source):
+    every: Iterable[object] = source
+    for i, frame in enumerate(every):
         if not isinstance(frame, Tensor):
             mend = ": torch.from_numpy(frame).permute(2, 0, 1) makes one" if hasattr(frame, "shape") else ""
             raise TypeError(
@@ -192,7 +193,7 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
 
 def _key_frames(found: Found, score: Tensor) -> KeyFrames:
     onset, apex, offset = (torch.tensor([key], device=score.device) for key in found[:3])
-    evidence, spread = (torch.tensor([x], dtype=torch.float32, device=score.device) for x in found[3:])
+    evidence, spread = (torch.tensor([x], dtype=torch.float32, device=score.device) for x in found[3:5])
     return KeyFrames(onset, apex, offset, score.double()[None], evidence, spread)
 
 

@@ -85,8 +85,8 @@ def coarse_shapes(t: int, device: torch.device, windows: Windows | None) -> Tens
             )
     onset, apex, end, offset = torch.cat(cuts, 1).unsqueeze(-1)
     frame = torch.arange(t, dtype=torch.float32, device=device)
-    up = _smooth_step((frame - onset) / (apex - onset))
-    return torch.minimum(up, _smooth_step((offset - frame) / (offset - end)))
+    rising = _smooth_step((frame - onset) / (apex - onset))
+    return torch.minimum(rising, _smooth_step((offset - frame) / (offset - end)))
 
 
 class TrapezoidFit:

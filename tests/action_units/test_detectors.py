@@ -280,7 +280,9 @@ def test_pyfeat(tmp_path):
 
 def test_a_frame_of_pyfeat_without_a_face(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("frame,FaceRectX,FaceScore,AU01,AU12\n0,1,0.9,0.7,0.1\n1,,,,\n2,nan,nan,nan,nan\n")
+    path.write_text(
+        "frame,FaceRectX,FaceScore,AU01,AU12,input\n0.0,1,0.9,0.7,0.1,F:\\src\\a.mp4\n1.0,,,,,a.mp4\n2.0,nan,nan,nan,nan,a.mp4\n"
+    )
     found = mt.read_action_units(path)
     assert found.success.tolist() == [True, False, False]
     assert mt.clip_au_labels(found.presence).tolist() == [1, 0]

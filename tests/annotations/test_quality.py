@@ -58,7 +58,7 @@ def test_what_is_said_of_empty_motion_and_of_long_expressions():
     texts = [str(problem) for problem in annotation_problems([clip])]
     assert texts == [
         "t, row 2 (01/a): onset, apex are the same frame, 10: the image of the motion between is empty",
-        "t, row 2 (01/a): offset 730 lies 24.0 s after the onset 10: none lasts 4 s",
+        "t, row 2 (01/a): offset 730 lies 24.0 s after the onset 10: no expression lasts more than 4 s",
     ]
 
 

@@ -73,7 +73,8 @@ def test_timm_itself(name):
     import timm
 
     encoder = mt.FrameEncoder(name).eval()
-    assert encoder(torch.zeros(1, 2, 3, 224, 224)).shape == (1, 2, encoder.net.num_features)
+    width = getattr(encoder.net, "head_hidden_size", None) or encoder.net.num_features
+    assert encoder(torch.zeros(1, 2, 3, 224, 224)).shape == (1, 2, width)
     logits, au_logits = mt.attach_au_head(timm.create_model(name, num_classes=7).eval())(torch.zeros(1, 3, 224, 224))
     assert (logits.shape, au_logits.shape) == ((1, 7), (1, 18))
 
