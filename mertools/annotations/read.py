@@ -85,16 +85,6 @@ def read_annotations(
         repair: what to mend, in this order: ``"offset-from-apex"``, ``"apex-midpoint"``, ``"sort-keys"``, ``"drop"``,
             or functions from an annotation to a changed one (None: drop it). See :func:`repair_annotations`.
 
-    Returns:
-        A list of :class:`ClipAnnotation` in the table's order, with ``problems`` and ``repairs``.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ImportError: the reader of such a file is missing (extra ``data``).
-        TypeError: an argument is of the wrong kind.
-        ValueError: the table is one of another dataset, a column is missing, a cell holds no frame number, a row has no
-            clip, a label is unknown, or the file is damaged; the message names path, sheet, row and column.
-
     Examples:
         >>> import pathlib, tempfile
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "codes.csv"
