@@ -86,9 +86,9 @@ def attach_au_head(
     Args:
         model: the host. Its forward must run ``layer`` exactly once. A network that another one runs several times gets
             its head first: ``TwoBranch(attach_au_head(net, "fc"))``.
-        layer: where the features are, by name (``"fc"``, ``"head.fc"``) or as a module: the classifier, with
-            ``tap="input"`` a Linear, a 1×1 convolution, or a Sequential that begins with one (after norms,
-            activations, dropout).
+        layer: where the features are, by name (``"fc"``, ``"head.fc"``) or as a module; None asks timm's models. With
+            ``tap="input"`` it is the classifier: a Linear, a 1×1 convolution, or a Sequential that begins with one
+            (after norms, activations, dropout).
         tap: ``"input"``, the head shares what the layer is fed; ``"output"``, it shares what the layer gives, for a
             host that compares features without a layer (cosines with text, as in DFER-CLIP); or a callable
             ``(inputs, output) -> features`` of the layer's positional inputs and its output.
