@@ -482,7 +482,7 @@ CASES: dict[str, Case] = {
     ),
     "FrameEncoder": Case(
         "FrameEncoder", lambda: mt.FrameEncoder(nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())),
-        lambda b, t: (torch.randn(b, t, 3, 11, 13),),
+        lambda b, t: (torch.randn(b, t, 3, 23, 29),),
         lambda m, x: torch.stack([m.net[0](clip).mean((2, 3)) for clip in x]) if len(x) else torch.zeros(0, x.shape[1], 7), time=True,
     ),
     "FramePool": Case(
