@@ -39,13 +39,9 @@ VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wm
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line.
+    """Run the command line with the arguments ``argv`` (default those of the process); returns the exit status.
 
-    Args:
-        argv: arguments without the program's name; default those of the process.
-
-    Returns:
-        Exit status: 0, or 2 when an input could not be used.
+    It is 0, or 2 when an input could not be used.
     """
     args = _parser().parse_args(argv)
     silence_decoders()

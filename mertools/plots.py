@@ -83,15 +83,6 @@ def plot_keyframes(
         figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
         path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
-    Returns:
-        A matplotlib figure; ``figure.savefig(path)`` writes it.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        OSError: ``path`` can't be written.
-        TypeError: frames or keys are of the wrong kind.
-        ValueError: not one clip of images, or key frames beyond its end.
-
     Examples:
         >>> from mertools import select_keyframes, synthetic_clip
         >>> clip = synthetic_clip(num_frames=30, onset=5, apex=12, offset=22, size=48)
@@ -152,15 +143,6 @@ def plot_au_prior(
         ax: draw into these axes.
         figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
         path: write the figure there too; the ending says what it becomes (png, pdf, svg).
-
-    Returns:
-        A matplotlib figure; ``figure.savefig(path)`` writes it.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        OSError: ``path`` can't be written.
-        TypeError: prior is no tensor.
-        ValueError: names and prior do not fit, or a class to compare is not among them.
 
     Examples:
         >>> len(plot_au_prior(compare=("happy", "sad")).axes)
@@ -226,21 +208,10 @@ def plot_confusion(
         figsize: width and height in inches; ``"column"`` or ``"page"``: as wide as one column or both of a paper.
         path: write the figure there too; the ending says what it becomes (png, pdf, svg).
 
-    Returns:
-        A matplotlib figure; ``figure.savefig(path)`` writes it.
-
-    Raises:
-        ImportError: matplotlib is missing.
-        OSError: ``path`` can't be written.
-        TypeError: no counts.
-        ValueError: no clips, or names that do not fit the matrix.
-
     Examples:
         >>> figure = plot_confusion([[8, 2], [1, 4]], ["negative", "positive"])
         >>> [text.get_text() for text in figure.axes[0].texts][:2]
         ['80 %\n8', '20 %\n2']
-
-    Source: ours.
     """
     counts = check_counts(book.confusion if isinstance(book, ScoreBook) else _matrix(book))
     if classes is None:
@@ -283,12 +254,7 @@ def save_figure(figure: Any, path: str | os.PathLike[str]) -> None:
 
 
 def check_figure_path(path: str | os.PathLike[str]) -> str:
-    """What a figure of this name becomes, png without an ending; before the work that makes the figure.
-
-    Raises:
-        OSError: nothing can be written there.
-        ValueError: matplotlib writes no such kind.
-    """
+    """What a figure of this name becomes, png without an ending; before the work that makes the figure."""
     from matplotlib.backend_bases import FigureCanvasBase
 
     kind = Path(path).suffix.lower() or ".png"

@@ -150,7 +150,8 @@ def types(case):
             got = leaves(module(*inputs))
         close([x.double() for x in got], [x.double() for x in exact], case.sixteen)
         got = leaves(copy.deepcopy(module).to(dtype)(*cast(inputs, dtype)))
-        close([x.double() for x in got], [x.double() for x in exact], 2 * case.sixteen)
+        compared = [i for i in range(len(got)) if i not in case.rounded]
+        close([got[i].double() for i in compared], [exact[i].double() for i in compared], 2 * case.sixteen)
 
 
 @check

@@ -258,6 +258,11 @@ def read_log(folder):
     return lines == [f'{{"epoch": {e}, "loss": {0.5 / e}}}' for e in range(1, 1 + len(lines))]
 
 
+def cut_out(folder, version):
+    if not (folder / f"clip{version}").exists():
+        cli.cut_out(folder / f"clip{version}", {"img1.png": b"x" * (50 + version)})
+
+
 def fold_finished(folder, version):
     """A fold's predictions take the place of its checkpoint; version 1 is what a resumed run does."""
     run = mt.RunFolder(folder / "run")
@@ -357,7 +362,7 @@ WRITERS = {
         lambda folder, version: plots.save_figure(Drawn(version), folder / "keys.png"), ("plots.save_figure",)
     ),
     "mertools spot --clips": Writer(
-        lambda folder, version: cli.cut_out(folder / f"clip{version}", {"img1.png": b"x" * (50 + version)}),
+        cut_out,
         ("cli.cut_out",),
     ),
     "mertools spot --csv": Writer(
@@ -365,7 +370,7 @@ WRITERS = {
     ),
     "synthetic_dataset": Writer(
         synthetic,
-        tuple(f"clips/synthetic_dataset.{name}" for name in ("synthetic_dataset", "_write_frames", "_write_csv")),
+        tuple(f"clips/synthetic_dataset.{name}" for name in ("synthetic_dataset", "_write_frames", "_casme2_table")),
     ),
     "RunFolder.begin": Writer(run_begun, ("training/run_folder.RunFolder.begin",)),
     "RunFolder.finish": Writer(run_finished, ("training/run_folder.RunFolder.finish",), steps=2),

@@ -79,7 +79,7 @@ def test_the_row_is_what_the_search_says(corpus, tmp_path):
     clip = write_clip(tmp_path / "clip")
     row = corpus.search(str(tmp_path), "clip", 2**24)
     keys = mt.select_keyframes(clip)
-    assert [row["onset"], row["apex"], row["offset"], row["score"]] == [float(x) for x in keys]
+    assert [row["onset"], row["apex"], row["offset"], row["score"]] == [float(x) for x in keys[:4]]
     assert set(row) == set(corpus.COLUMNS)
     assert row["error"] is None
     assert row["seconds"] > 0

@@ -24,7 +24,8 @@ IN_MEMORY = {  # to bytes that atomic_write puts on disk
 }  # fmt: skip
 BY_THEMSELVES = {  # some of these write in memory as well as through _files.py
     "_files.append_line", "_files.atomic_write", "audit/journal.Journal.__enter__", "cli.main",
-    "clips/synthetic_dataset._write_csv", "clips/synthetic_dataset._write_frames", "models/hub.save_model", "plots.save_figure",
+    "clips/synthetic_dataset._casme2_table", "clips/synthetic_dataset._dfew_lists",
+    "clips/synthetic_dataset._write_frames", "cli.cut_out", "models/hub.save_model", "plots.save_figure",
     "training/checkpoints.save_weights", "training/run_folder.FoldFolder.log",
 }  # fmt: skip
 THROUGH = {  # by way of another

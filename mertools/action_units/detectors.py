@@ -36,14 +36,11 @@ class OpenFaceAUs(NamedTuple):
     """What OpenFace 2 found, frame by frame. A frame without a face is missing (NaN), not without movement.
 
     Shape:
-        - presence: ``(t, 18)`` of 0 and 1, units in the order of ``ACTION_UNITS``; NaN where there was no face
-        - intensity: ``(t, 17)`` from 0 to 5, the same without AU28; NaN where there was no face
-        - confidence: ``(t,)`` of the face tracker, 0 to 1
-        - success: ``(t,)`` bool
+        - presence: ``(t, 18)`` of 0 and 1, units in the order of ``ACTION_UNITS``
+        - intensity: ``(t, 17)`` from 0 to 5, the same without AU28
+        - confidence: ``(t,)`` of the face tracker, 0 to 1; success: ``(t,)`` bool
         - frame: ``(t,)`` int64, OpenFace's frame number (from 1)
         - notes: what was mended on the way, each with a count; empty for a clean table
-
-    Source: OpenFace 2 (Baltrušaitis et al., 2018).
 
     Examples:
         >>> seen = OpenFaceAUs(*torch.zeros(5, 3).unbind(0))
@@ -65,10 +62,8 @@ class ActionUnitTable(NamedTuple):
     Shape:
         - source: ``"OpenFace 2"``, ``"OpenFace 3"``, ``"py-feat"`` or ``"LibreFace"``
         - action_units: a names, those of ``ACTION_UNITS`` that the table has, for ``au_prior(action_units=...)``
-        - presence: ``(t, a)`` of 0 and 1; NaN where there was no face
-        - intensity: ``(t, a)`` from 0 to 5; NaN where there was no face or the tool has none
-        - confidence: ``(t,)`` of the face detector; NaN where the tool tells none
-        - success: ``(t,)`` bool: was there a face?
+        - presence: ``(t, a)`` of 0 and 1; intensity: ``(t, a)`` from 0 to 5, NaN where the tool has none
+        - confidence: ``(t,)`` of the face detector, NaN where the tool tells none; success: ``(t,)`` bool, a face?
         - frame: ``(t,)`` int64, the tool's own number: from 1 in OpenFace 2, from 0 in the others
         - notes: what was mended or derived on the way, each with a count; empty for a clean table
 
@@ -90,21 +85,15 @@ class ActionUnitTable(NamedTuple):
 def read_openface(path: str | os.PathLike[str], *, face: int | None = None, threshold: float = 1.0) -> OpenFaceAUs:
     """Read the AUs of an OpenFace 2 table (``FeatureExtraction``, ``FaceLandmarkImg``), whatever blanks its header has.
 
-    What is mended is said in ``notes``: slightly negative intensities become 0, a last line that was cut off and a line
-    that is there twice are left out, units that have an intensity and no presence column get theirs by ``threshold``.
+    A row per frame, in the table's order; feed ``presence`` ``(t, 18)`` to :func:`clip_au_labels`. What is mended is
+    said in ``notes``: slightly negative intensities become 0, a last line that was cut off and a line that is there
+    twice are left out, units that have an intensity and no presence column get theirs by ``threshold``. What can't be
+    is an error that names the line and column.
 
     Args:
         path: the csv file; columns are found by name, so other outputs of OpenFace may stand between them.
         face: which ``face_id`` to read, in a table with several faces (a row per face and frame).
         threshold: intensity, in [0, 5], from which a unit is present where the table has ``_r`` columns only.
-
-    Returns:
-        Presence and intensity of the AUs, a row per frame, in the table's order.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: no OpenFace table (columns are missing), no rows, several faces and none chosen, a frame with two
-            different lines, or a cell that is no number or out of range; the message names the line and column.
 
     Examples:
         >>> import pathlib, tempfile
@@ -116,7 +105,7 @@ def read_openface(path: str | os.PathLike[str], *, face: int | None = None, thre
         >>> read_openface(path).presence.shape
         torch.Size([1, 18])
 
-    Source: OpenFace 2 (Baltrušaitis et al., 2018). Feed ``presence`` to :func:`clip_au_labels`.
+    Source: OpenFace 2 (Baltrušaitis et al., 2018).
     """
     threshold = check_number("threshold", threshold, 0, 5)
     return _openface2(_Table(path), _face(face), threshold)
@@ -136,19 +125,13 @@ def read_action_units(
     ``"LibreFace"``         ``au_12``, ``au_12_intensity``       as written, or intensity ≥ 1
     ======================  ===================================  ==========================================
 
+    The record's ``presence`` ``(t, a)`` goes to :func:`clip_au_labels`, its ``action_units`` to :func:`au_prior`.
+
     Args:
         path: the csv file.
         face: in a table with several faces, which ``face_id`` to read; where a tool writes none, which row of a frame,
             from 0.
         threshold: from which probability or intensity a unit is present, in the place of the table's second half.
-
-    Returns:
-        The record; its ``presence`` ``(t, a)`` goes to :func:`clip_au_labels`, its ``action_units`` to
-        :func:`au_prior`.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ValueError: a header of none of these tools, or what :func:`read_openface` refuses.
 
     Examples:
         >>> import pathlib, tempfile

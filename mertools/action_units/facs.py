@@ -51,10 +51,9 @@ _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {0x3000: " "}
 class FacsLabels(NamedTuple):
     """AU labels of FACS codes, and what could not be read.
 
-    Args:
-        labels: ``(n, a)`` float32 in [0, 1]. In a row that was not read in full, units that were read and stand apart
-            from what was not count; the others are NaN.
-        unread: what is no code, by row from 0: ``{4: ["soft focus"]}``.
+    ``labels`` are ``(n, a)`` float32 in [0, 1]; in a row that was not read in full, units that were read and stand
+    apart from what was not count, and the others are NaN. ``unread`` is what is no code, by row from 0: ``{4: ["soft
+    focus"]}``.
 
     Examples:
         >>> found = read_facs(["14+17+soft focus", "4"])
@@ -69,19 +68,12 @@ class FacsLabels(NamedTuple):
 def facs_labels(codes: Sequence[str], *, action_units: Sequence[str] = ACTION_UNITS) -> Tensor:
     """AU labels from the FACS codes of an annotation table, such as ``"L1+R4"``, ``"12 or 14"`` or ``"4+7+10"``.
 
-    The labels of :func:`read_facs`, which also tells by row what could not be read: such rows hold NaN here, which
-    :class:`AUPriorLoss` refuses as AU targets.
+    The labels ``(n, a)`` of :func:`read_facs`, which also tells by row what could not be read: such rows hold NaN here,
+    which :class:`AUPriorLoss` refuses as AU targets.
 
     Args:
         codes: one string per clip; ``""``, ``"/"``, ``"0"`` or ``"none"`` for no unit.
         action_units: the columns, such as ``"AU12"``. Codes of other units, and of action descriptors, have none.
-
-    Shape:
-        - output: ``(n, a)`` float32 in [0, 1], NaN for what could not be read
-
-    Raises:
-        TypeError: codes is a single string or holds something else than strings.
-        ValueError: action_units has a name that is none.
 
     Examples:
         >>> facs_labels(["L1+R4", "12 or 14"], action_units=["AU01", "AU04", "AU12", "AU14"])
@@ -97,25 +89,13 @@ def read_facs(codes: Sequence[str], *, action_units: Sequence[str] = ACTION_UNIT
     """Read FACS codes with a report of what is none; one bad cell leaves the other rows alone.
 
     Sides, parts and intensities (``L``, ``R``, ``A`` for asymmetric, ``12B``) do not matter. ``or`` means that one is
-    there: each counts 1/n. A unit that the reference frame shows already, ``ref(7B)``, counts as present.
-
-    Args:
-        codes: one string per clip; ``""``, ``"/"``, ``"0"`` or ``"none"`` for no unit.
-        action_units: the columns of the labels.
-
-    Returns:
-        Labels ``(n, a)`` and what was not read, by row.
-
-    Raises:
-        TypeError: codes is a single string or holds something else than strings.
-        ValueError: action_units has a name that is none.
+    there: each counts 1/n. A unit that the reference frame shows already, ``ref(7B)``, counts as present. ``codes`` and
+    ``action_units`` are those of :func:`facs_labels`.
 
     Examples:
         >>> read_facs(["A/L12+AD38", "?"], action_units=["AU12"])
         FacsLabels(labels=tensor([[1.],
                 [nan]]), unread={1: ['?']})
-
-    Source: Ekman and Friesen, Facial Action Coding System.
     """
     rows: list[Any] = list(codes) if isinstance(codes, Iterable) and not isinstance(codes, str) else [None]
     if not all(isinstance(code, str) for code in rows):

@@ -26,22 +26,13 @@ TapPoint: TypeAlias = Literal["input", "output"] | Callable[[tuple[Any, ...], An
 
 @records_arguments
 class AUHead(nn.Module):
-    """The second linear head of AU-DFER: action-unit logits from the features of the classifier.
-
-    Used in training only; leave it out at inference.
+    """The second linear head of AU-DFER: AU logits ``(..., a)`` from features ``(..., d)``, used in training only.
 
     Args:
         in_features: width of the features the classifier sees.
         num_aus: number of action units.
         device: where to create the parameters.
         dtype: their type.
-
-    Shape:
-        - input: ``(..., d)``; output: ``(..., a)`` logits
-
-    Raises:
-        TypeError: the features are no tensor.
-        ValueError: a width is not a positive integer, or the features have another width.
 
     Examples:
         >>> AUHead(512)(torch.zeros(2, 512)).shape
@@ -87,6 +78,11 @@ def attach_au_head(
 ) -> nn.Module:
     """Give any model an AU head beside its classifier.
 
+    Returns a module whose forward gives ``(output of the model, au_logits)``, in training and evaluation: features
+    ``(..., d)`` to AU logits ``(..., a)``; for a convolution, ``(b, d, ...)`` is averaged over its positions. Its state
+    dict is the host's, names unchanged, plus ``au_head.*``; it also loads the host's own checkpoints strictly and keeps
+    its head as it is then. Attributes of the host can be reached through it.
+
     Args:
         model: the host. Its forward must run ``layer`` exactly once. A network that another one runs several times gets
             its head first: ``TwoBranch(attach_au_head(net, "fc"))``.
@@ -99,20 +95,6 @@ def attach_au_head(
         num_aus: number of action units.
         in_features: width of the features, where it can't be read off the layer; always with a callable.
 
-    Shape:
-        - features ``(..., d)`` give AU logits ``(..., a)``; for a convolution, ``(b, d, ...)`` is averaged over its
-          positions to ``(b, a)``
-
-    Returns:
-        A module whose forward returns ``(output of the model, au_logits)``, in training and evaluation. Its state dict
-        is the host's, names unchanged, plus ``au_head.*``; it also loads the host's own checkpoints strictly and keeps
-        its head as it is then. Attributes of the host can be reached through it.
-
-    Raises:
-        TypeError: model, layer or tap are of the wrong kind; in forward, the tap gives no tensor.
-        ValueError: there is no such layer (near names are suggested), its width can't be inferred, or a head is there.
-        RuntimeError: in forward, when the layer ran more than once or not at all, or under a reentrant checkpoint.
-
     Examples:
         >>> host = nn.Sequential()
         >>> host.add_module("body", nn.Linear(5, 8))
@@ -121,8 +103,6 @@ def attach_au_head(
         >>> logits, au_logits = model(torch.zeros(2, 5))
         >>> logits.shape, au_logits.shape
         (torch.Size([2, 7]), torch.Size([2, 18]))
-        >>> detach_au_head(model) is host
-        True
 
     Source: AU-DFER (arXiv 2507.07678): a second linear head beside the classifier of three existing models.
     """
@@ -151,22 +131,12 @@ def attach_au_head(
 def detach_au_head(model: nn.Module) -> nn.Module:
     """Take the AU head off again: the original model, nothing left behind.
 
-    Args:
-        model: what ``attach_au_head`` returned, also inside ``DistributedDataParallel`` or ``torch.compile``.
-
-    Returns:
-        The host.
-
-    Raises:
-        TypeError: model is no module.
-        ValueError: it has no AU head.
+    ``model`` is what ``attach_au_head`` returned, also inside ``DistributedDataParallel`` or ``torch.compile``.
 
     Examples:
         >>> host = nn.Sequential(nn.Linear(5, 7))
         >>> detach_au_head(attach_au_head(host, "0"))(torch.zeros(2, 5)).shape
         torch.Size([2, 7])
-
-    Source: AU-DFER (arXiv 2507.07678): the AU branch is dropped at inference.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an nn.Module, got {type(model).__name__}")

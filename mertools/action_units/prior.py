@@ -26,14 +26,7 @@ from mertools._checks import check_choice, check_count, check_number
 from mertools.action_units.expressions import EXPRESSIONS, canonical, class_key, class_names, near_names
 from mertools.layers.buffers import real_device
 
-__all__ = [
-    "ACTION_UNITS",
-    "au_pos_weight",
-    "au_prior",
-    "clip_au_labels",
-    "estimate_au_prior",
-    "estimate_pos_weight",
-]
+__all__ = ["ACTION_UNITS", "au_pos_weight", "au_prior", "clip_au_labels", "estimate_au_prior", "estimate_pos_weight"]
 
 ACTION_UNITS: tuple[str, ...] = (
     "AU01", "AU02", "AU04", "AU05", "AU06", "AU07", "AU09", "AU10", "AU12",

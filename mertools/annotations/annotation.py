@@ -82,16 +82,10 @@ class ClipAnnotation:
 
 
 class Problem(NamedTuple):
-    """Something wrong with one row: where, which columns, what, and of which kind.
+    """Something wrong with one row.
 
-    Args:
-        table: the file's name.
-        sheet: its sheet, None where there are none.
-        row: as a spreadsheet program counts, from 1.
-        clip: subject and clip.
-        column: header of the column.
-        problem: what is wrong with it.
-        kind: one word for all problems alike, to count by.
+    Where: ``table``, ``sheet`` (None where there are none), ``row`` as a spreadsheet program counts, ``clip`` (subject
+    and clip), ``column`` by its header. What: ``problem``, and ``kind``, one word for all problems alike, to count by.
 
     Examples:
         >>> print(Problem("codes.csv", None, 3, "03/EP01", "apex", "is missing", "missing key"))
@@ -114,13 +108,8 @@ class Problem(NamedTuple):
 class Repair(NamedTuple):
     """A change to one row: where it stands, which repair did it, and what changed why.
 
-    Args:
-        table: the file's name.
-        sheet: its sheet, None where there are none.
-        row: as a spreadsheet program counts, from 1.
-        clip: subject and clip.
-        repair: name of the repair.
-        reason: what changed, and why.
+    ``table``, ``sheet``, ``row`` and ``clip`` are those of a :class:`Problem`; ``repair`` is the repair's name,
+    ``reason`` what changed, and why.
 
     Examples:
         >>> print(Repair("codes.csv", None, 9, "05/EP03", "drop", "dropped (drop: apex is missing)"))

@@ -49,7 +49,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
     ``targets``, ``classes`` and ``subjects`` (the groups of leave-one-subject-out) are lists in the order of the clips.
 
     Args:
-        clips: what :func:`apply_protocol` made of a table.
+        clips: what :func:`apply_protocol` made of a table. A clip without the key frames that are needed, or whose
+            frames are missing, is an error that names the table's row.
         frames: the folder with the frames of all clips, or a mapping from dataset to folder.
         training: re-select and augment; False: human annotation, no augmentation.
         num_frames: t frames of each clip instead of its key frames.
@@ -66,25 +67,14 @@ class ClipDataset(Dataset[dict[str, Any]]):
             frames not used for longest go first. 0 keeps none.
         seed: of the augmentation.
 
-    Raises:
-        FileNotFoundError: no frames for a clip.
-        TypeError: an argument is of the wrong kind.
-        ValueError: a clip without the key frames that are needed, of one frame where key frames are re-selected,
-            frames missing, or an option out of range; the message names the table's row.
-
     Examples:
-        >>> import cv2, pathlib, tempfile
-        >>> from mertools import apply_protocol, synthetic_clip
-        >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> (root / "EP01").mkdir()
-        >>> synthetic = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> for number, image in enumerate(synthetic.frames.permute(0, 2, 3, 1).numpy(), start=1):
-        ...     _ = cv2.imwrite(str(root / "EP01" / f"img{number}.png"), image)
-        >>> table = [ClipAnnotation("casme2", "01", "EP01", 11, 19, 31, "disgust", folders=("EP01",))]
-        >>> dataset = ClipDataset(apply_protocol(table, "casme2-5"), root, training=True, size=40, motion="strain")
-        >>> sample = dataset[0]
+        >>> import tempfile
+        >>> from mertools import apply_protocol, read_annotations, synthetic_dataset
+        >>> made = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=48, num_frames=32)
+        >>> clips = apply_protocol(read_annotations(made.table, made.dataset), "casme2-5")
+        >>> sample = ClipDataset(clips, made.frames, training=True, size=40, motion="strain")[0]
         >>> sample["apex"].shape, sample["motion"].shape, sample["target"]
-        (torch.Size([3, 40, 40]), torch.Size([3, 40, 40]), 2)
+        (torch.Size([3, 40, 40]), torch.Size([3, 40, 40]), 0)
 
     Source: training and test protocol of GAMDSS (arXiv 2603.04766), augmentation of TSFmicro (arXiv 2505.16372).
     """
@@ -180,11 +170,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other augmentations from here on; call it before each epoch, also with persistent workers.
-
-        Args:
-            epoch: its number; the same number draws the same.
-        """
+        """Draw other augmentations from here on; call it before each epoch, also with persistent workers."""
         self._epoch.fill_(check_count("epoch", epoch, least=0))
 
     def key_positions(self, index: int) -> tuple[int, int, int]:

@@ -35,12 +35,7 @@ Frames: TypeAlias = "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str
 
 @dataclass(frozen=True)
 class FrameFolder:
-    """The frames of one folder in the order of their numbers.
-
-    Args:
-        path: the folder.
-        numbers: file numbers, ascending.
-        names: file names in that order.
+    """The frames of one folder at ``path`` in the order of their ``numbers``, ascending; ``names`` are the files'.
 
     Examples:
         >>> folder = FrameFolder("sub01/EP02_01f", (46, 47, 49), ("img46.jpg", "img47.jpg", "img49.jpg"))
@@ -53,11 +48,7 @@ class FrameFolder:
     names: tuple[str, ...]
 
     def position(self, number: int) -> int:
-        """The 0-based position of a file number.
-
-        Raises:
-            ValueError: there is no such frame; the message says which there are.
-        """
+        """The 0-based position of a file number; a ValueError says which there are where this one is not."""
         i = bisect_left(self.numbers, number)
         if i == len(self.numbers) or self.numbers[i] != number:
             raise ValueError(
@@ -74,18 +65,12 @@ class FrameFolder:
 class FrameFolders:
     """All folders with frames below a root, found once, for looking up the rows of a table.
 
-    Folders are compared by their last names, without regard to case when there is no exact match: the dataset may lie
-    deeper (``Cropped/sub01/...``) or the root may be one subject's folder.
-
-    Args:
-        root: where the dataset's frames are; a mapping from dataset to root for clips of several.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
+    ``root`` is where the dataset's frames are; a mapping from dataset to root for clips of several. Folders are
+    compared by their last names, without regard to case when there is no exact match: the dataset may lie deeper
+    (``Cropped/sub01/...``) or the root may be one subject's folder.
 
     Examples:
         >>> import pathlib, tempfile
-        >>> from mertools import ClipAnnotation
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> (root / "Cropped" / "sub01" / "EP02_01f").mkdir(parents=True)
         >>> for number in (9, 10, 46):
@@ -120,12 +105,7 @@ class FrameFolders:
         return list(self._files)
 
     def find(self, clip: ClipAnnotation) -> FrameFolder:
-        """The folder of a row's frames.
-
-        Raises:
-            FileNotFoundError: there is none; the message says what was looked for.
-            ValueError: several folders fit, or one holds two images of the same number or one without a number.
-        """
+        """The folder of a row's frames; a FileNotFoundError says what was looked for, a ValueError which fit."""
         found = self.fitting(clip)
         if len(found) > 1:
             shown = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
@@ -144,11 +124,7 @@ class FrameFolders:
         )
 
     def fitting(self, clip: ClipAnnotation) -> list[str]:
-        """The paths of all folders that a row may mean: of the first of its patterns that any folder fits.
-
-        Raises:
-            ValueError: there is no root for the clip's dataset, or its table does not tell where its frames lie.
-        """
+        """The paths of all folders that a row may mean: of the first of its patterns that any folder fits."""
         if clip.unplaced:
             raise ValueError(f"{clip.place} ({clip.name}): {clip.unplaced}")
         if self.of_dataset:
@@ -197,20 +173,11 @@ class FrameFolders:
 def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFolder:
     """The folder of one row's frames below a root; for many rows, build :class:`FrameFolders` once.
 
-    Args:
-        clip: the annotation.
-        root: where the dataset's frames are.
-
-    Returns:
-        The folder, with the map from file numbers to positions.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: several folders fit.
+    ``clip`` is the annotation, ``root`` where the dataset's frames are. No folder is a FileNotFoundError, several that
+    fit are a ValueError.
 
     Examples:
         >>> import pathlib, tempfile
-        >>> from mertools import ClipAnnotation
         >>> root = pathlib.Path(tempfile.mkdtemp())
         >>> (root / "006" / "006_1_2").mkdir(parents=True)
         >>> _ = (root / "006" / "006_1_2" / "006_05562.jpg").write_bytes(b"")
@@ -224,30 +191,19 @@ def find_frames(clip: ClipAnnotation, root: str | os.PathLike[str]) -> FrameFold
 def search_apex(frames: Frames | FrameFolders) -> Callable[[ClipAnnotation], ClipAnnotation]:
     """A repair that looks for an apex that is missing, at the onset, or outside, in the frames from onset to offset.
 
-    It is the apex that :func:`select_keyframes` finds there without an annotation.
-
-    Args:
-        frames: the folder with the frames, or a mapping from dataset to folder.
-
-    Returns:
-        A function for ``repair=``. Clips whose onset or offset is missing, out of order or on the same frame stay as
-        they are.
-
-    Raises:
-        FileNotFoundError: there is no such folder; the function raises it for a clip without frames.
+    It is the apex that :func:`select_keyframes` finds there without an annotation. Clips whose onset or offset is
+    missing, out of order or on the same frame stay as they are. ``frames`` is the folder with the frames, or a mapping
+    from dataset to folder; the result is a function for ``repair=``.
 
     Examples:
-        >>> import cv2, pathlib, tempfile
-        >>> from mertools import repair_annotations, synthetic_clip
-        >>> root = pathlib.Path(tempfile.mkdtemp())
-        >>> (root / "EP01").mkdir()
-        >>> clip = synthetic_clip(num_frames=40, onset=10, apex=18, offset=30, size=48)
-        >>> for number, image in enumerate(clip.frames.permute(0, 2, 3, 1).numpy()):
-        ...     _ = cv2.imwrite(str(root / "EP01" / f"img{number}.png"), image)
-        >>> wrong = ClipAnnotation("casme3-a", "spNO.1", "EP01", 10, 10, 30, folders=("EP01",))
-        >>> [found], _ = repair_annotations([wrong], search_apex(root))
-        >>> found.onset, abs(found.apex - 18) <= 4, found.offset
-        (10, True, 30)
+        >>> import tempfile
+        >>> from mertools import repair_annotations, synthetic_dataset, read_annotations
+        >>> made = synthetic_dataset(tempfile.mkdtemp(), subjects=2, clips=1, size=48, noise=0)
+        >>> clip = read_annotations(made.table, made.dataset)[0]
+        >>> wrong = replace(clip, apex=clip.onset)
+        >>> [found], _ = repair_annotations([wrong], search_apex(made.frames))
+        >>> abs(found.apex - clip.apex) <= 4
+        True
     """
     folders = frames if isinstance(frames, FrameFolders) else FrameFolders(frames)
 
@@ -332,18 +288,13 @@ def check_dataset(
 ) -> DatasetReport:
     """Check a table against itself and against the frames on disk.
 
+    ``print(report)`` is the text of the findings, ``report.write_csv(path)`` has all of them.
+
     Args:
         table: annotations, or a table that :func:`read_annotations` reads: labels and cells that it refuses are
             findings here.
         frames: the folder with the frames, or a mapping from dataset to folder; None checks the table alone.
         dataset: the dataset's name or schema, when ``table`` is not read yet.
-
-    Returns:
-        The findings; ``print(report)`` for the text, ``report.write_csv(path)`` for all of them.
-
-    Raises:
-        FileNotFoundError: there is no such table or folder.
-        ValueError: a path without ``dataset``, or a table whose columns can't be found.
 
     Examples:
         >>> clips = [ClipAnnotation("ours", "1", "a", 5, 9, 7, row=2), ClipAnnotation("ours", "1", "b", 5, 6, 7, row=3)]

@@ -49,39 +49,20 @@ class Protocol:
         object.__setattr__(self, "without", frozenset((d, s, c) for d, s, c in self.without))
 
     def to_toml(self, path: str | os.PathLike[str]) -> None:
-        """Write the protocol as a small TOML file, for others to read with :meth:`from_toml` or by its path.
-
-        Examples:
-            >>> import pathlib, tempfile
-            >>> path = pathlib.Path(tempfile.mkdtemp()) / "smile.toml"
-            >>> smile = Protocol(name="smile", classes=("no", "yes"), labels={"ours": {"happy": "yes", "sad": "no"}})
-            >>> smile.to_toml(path)
-            >>> Protocol.from_toml(path) == smile
-            True
-        """
+        """Write the protocol as a small TOML file, for others to read with :meth:`from_toml` or by its path."""
         write_record(path, self)
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> Protocol:
-        """Read a protocol that :meth:`to_toml` wrote, or one of your own making: the settings of this class by name.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ImportError: Python 3.10 without ``tomli`` (extra ``data``).
-            ValueError: no TOML, a setting that does not exist or can't be; the message names the file.
-        """
+        """Read a protocol that :meth:`to_toml` wrote, or one of your own making: the settings of this class by name."""
         return read_record(path, cls)
 
 
 class ProtocolClips(NamedTuple):
     """What a protocol makes of a table.
 
-    Shape:
-        - clips: the annotations that count
-        - targets: their class indices
-        - classes: class names by index
-        - dropped: the others, each with the reason
-        - name: of the protocol
+    ``clips`` are the annotations that count, ``targets`` their class indices, ``classes`` the class names by index,
+    ``dropped`` the others, each with the reason, and ``name`` is the protocol's.
 
     Examples:
         >>> clips = [ClipAnnotation("samm", "006", "006_1_2", label="anger")]
@@ -116,12 +97,7 @@ class ProtocolClips(NamedTuple):
         return {name: found[i] for i, name in enumerate(self.classes)}
 
     def take(self, indices: Iterable[int]) -> ProtocolClips:
-        """The clips at these indices with their targets, in this order: one side of a :class:`Fold`.
-
-        Raises:
-            TypeError: indices are no integers.
-            IndexError: an index is negative or beyond the last clip.
-        """
+        """The clips at these indices with their targets, in this order: one side of a :class:`Fold`."""
         places = []
         for index in indices:
             place = as_integer(index)
@@ -137,9 +113,6 @@ class ProtocolClips(NamedTuple):
         """Training and test clips of a fold that the dataset fixes (DFEW and MAFW 1 to 5; FERV39K has one split).
 
         Without a test list, the validation list is tested on (AFEW).
-
-        Raises:
-            ValueError: the clips know no split, or there is no such fold.
         """
         folds = sorted({clip.fold for clip in self.clips if clip.fold is not None})
         if folds and fold not in folds:
@@ -215,22 +188,15 @@ def apply_protocol(
     *,
     editions: Mapping[str, str] | None = None,
 ) -> ProtocolClips:
-    """Turn labels into class indices and drop what the protocol drops.
+    """Turn labels into class indices and drop what the protocol drops, with the reason.
 
     Args:
         clips: annotations of one dataset, or of several where the protocol mixes them (MEGC 2019).
         protocol: ``"casme2-5"``, ``"casme2-7"``, ``"samm-5"``, ``"casme3-7"``, ``"casme3-4"``, ``"smic-3"``,
             ``"dfme-7"``, ``"megc2019"``, ``"dfew"``, ``"ferv39k"``, ``"afew"``, ``"mafw-11"``, a :class:`Protocol` of
             your own, or the path of its ``.toml`` file.
-        editions: other editions of the tables than the protocol's, ``{"casme2": "2019"}``.
-
-    Returns:
-        Clips, targets, classes, and what was dropped with the reason.
-
-    Raises:
-        TypeError: not annotations.
-        ValueError: there is no such protocol, it is not for this dataset, or a clip is of another edition than the one
-            that is wanted and nobody knows how they differ.
+        editions: other editions of the tables than the protocol's, ``{"casme2": "2019"}``; a clip of another than the
+            one that is wanted is a ValueError where nobody knows how they differ.
 
     Examples:
         >>> table = [ClipAnnotation("casme2", "01", "EP01", label=label) for label in ("fear", "disgust", "others")]

@@ -22,19 +22,12 @@ Mend: TypeAlias = "Callable[[ClipAnnotation], ClipAnnotation | None]"
 
 
 def annotation_problems(
-    clips: Iterable[ClipAnnotation],
-    schema: AnnotationSchema | None = None,
-    columns: Mapping[str, str] | None = None,
+    clips: Iterable[ClipAnnotation], schema: AnnotationSchema | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Problem]:
     """What is wrong with rows: key frames missing, out of order, equal or seconds apart, a row twice, a wrong label.
 
-    Args:
-        clips: the annotations.
-        schema: decides which key frames a row must have; without one all three, where any is given.
-        columns: header of each field, to name it as the table does.
-
-    Returns:
-        The problems in the order of the rows; one row may have several.
+    In the order of the rows; one row may have several. ``schema`` decides which key frames a row must have (without one
+    all three, where any is given), ``columns`` holds the header of each field.
     """
     found: list[Problem] = []
     first: dict[tuple[str, ...], int] = {}
@@ -93,7 +86,7 @@ def _label_problems(clip: ClipAnnotation, schema: AnnotationSchema | None) -> It
 def repair_annotations(
     clips: Iterable[ClipAnnotation], repair: str | Mend | Sequence[str | Mend] = ()
 ) -> tuple[list[ClipAnnotation], list[Repair]]:
-    """Apply repairs in the order given.
+    """Apply repairs in the order given; returns the annotations as repaired, and what was done.
 
     - ``"offset-from-apex"``: an offset that is missing (0) becomes the apex: what CAS(ME)² means by it.
     - ``"apex-midpoint"``: an apex that is missing or outside onset..offset becomes their midpoint, rounded down: the
@@ -105,13 +98,6 @@ def repair_annotations(
     Args:
         clips: the annotations; they are not changed.
         repair: names of repairs, or functions ``ClipAnnotation -> ClipAnnotation | None``.
-
-    Returns:
-        The annotations as repaired, and what was done.
-
-    Raises:
-        TypeError: a repair is neither a name nor a function, or returned something else than an annotation or None.
-        ValueError: there is no repair of that name.
 
     Examples:
         >>> from mertools import ClipAnnotation

@@ -1,12 +1,9 @@
 """The field's annotation tables, read as they are: subject, clip, key frames as file numbers, label as a name.
 
-Every dataset of micro-expressions comes with a spreadsheet of its own making: a header on row 14 or none at all, ``/``
-for an apex that nobody found, three expressions in one row, labels spelt two ways. :func:`read_annotations` reads any
-of them with the dataset's schema (``schemas.py``) and changes nothing: what is wrong with a row is listed in
-``problems``, and mended only by a repair that you name (``quality.py``), which is listed too.
-
-Key frames are *file numbers*, the integers in the frames' file names, not positions: frame 46 may be the first of its
-folder. ``folders.py`` maps one to the other.
+:func:`read_annotations` reads any of them with the dataset's schema (``schemas.py``) and changes nothing: what is
+wrong with a row is listed in ``problems``, and mended only by a repair that you name (``quality.py``), which is listed
+too. Key frames are *file numbers*, the integers in the frames' file names, not positions: frame 46 may be the first of
+its folder. ``folders.py`` maps one to the other.
 """
 
 from __future__ import annotations
@@ -31,13 +28,9 @@ __all__ = ["Annotations", "read_annotations"]
 class Annotations(list[ClipAnnotation]):
     """A list of annotations that knows its schema, what was repaired, and what is still wrong.
 
-    A plain list in every other way; slices and sums of it are plain lists.
-
-    Args:
-        clips: the annotations.
-        schema: what they were read with.
-        repairs: what was changed, row by row.
-        columns: header of each field in the table, for messages.
+    A plain list of ``clips`` in every other way; slices and sums of it are plain lists. ``schema`` is what they were
+    read with, ``repairs`` what was changed, row by row, ``columns`` the header of each field in the table, for
+    messages.
 
     Examples:
         >>> clips = Annotations([ClipAnnotation("casme2", "01", "EP02_01f", 46, None, 86, "happiness")])
@@ -77,7 +70,10 @@ def read_annotations(
     sheet: str | None = None,
     repair: str | Callable[..., Any] | Sequence[str | Callable[..., Any]] = (),
 ) -> Annotations:
-    r"""Read the annotation table of a dataset.
+    r"""Read the annotation table of a dataset: a list in the table's order, with its ``problems`` and ``repairs``.
+
+    What can't be read (a column that is missing, a cell that is no frame number, a row without a clip, an unknown
+    label) is a ValueError that names path, sheet, row and column.
 
     Args:
         path: the table: xlsx, xls, csv or a DataFrame; for ``"dfew"`` and ``"ferv39k"`` also the folder of the lists.
@@ -88,16 +84,6 @@ def read_annotations(
         sheet: another sheet than the schema's.
         repair: what to mend, in this order: ``"offset-from-apex"``, ``"apex-midpoint"``, ``"sort-keys"``, ``"drop"``,
             or functions from an annotation to a changed one (None: drop it). See :func:`repair_annotations`.
-
-    Returns:
-        A list of :class:`ClipAnnotation` in the table's order, with ``problems`` and ``repairs``.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        ImportError: the reader of such a file is missing (extra ``data``).
-        TypeError: an argument is of the wrong kind.
-        ValueError: the table is one of another dataset, a column is missing, a cell holds no frame number, a row has no
-            clip, a label is unknown, or the file is damaged; the message names path, sheet, row and column.
 
     Examples:
         >>> import pathlib, tempfile
@@ -253,21 +239,14 @@ def _path_fields(path: str, schema: AnnotationSchema) -> dict[str, Any]:
     groups = match.groupdict() if match else {}
     split, fold = groups.get("split"), groups.get("fold") or groups.get("fold2")
     split = split.casefold() if split else None
-    return {
-        "split": "val" if split in ("eval", "validation") else split,
-        "fold": None if fold is None else int(fold),
-    }
+    return {"split": "val" if split in ("eval", "validation") else split, "fold": None if fold is None else int(fold)}
 
 
 # --- from cells to fields --------------------------------------------------------------------------------------------
 
 
 def locate_columns(page: Sheet, schema: AnnotationSchema) -> tuple[int, dict[str, int], dict[str, str]]:
-    """Find the columns of a schema: the first row of data, position by field, header by field.
-
-    Raises:
-        ValueError: there are no rows, or a column is missing; the message names path, sheet, row and header.
-    """
+    """Find the columns of a schema: the first row of data, position by field, header by field."""
     if not page.rows:
         raise ValueError(f"{page.place()} is empty")
     if schema.header is None:

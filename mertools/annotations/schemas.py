@@ -69,10 +69,6 @@ class AnnotationSchema:
         known: label of some clips by the last part of their names: they tell which of the orders a list has, whatever
             its name, and a list that says otherwise is reported.
 
-    Raises:
-        TypeError: a setting is of the wrong kind.
-        ValueError: no clip column, a header position that clashes with positional columns, or no labels.
-
     Examples:
         >>> schema = AnnotationSchema(
         ...     name="ours",
@@ -146,12 +142,7 @@ class AnnotationSchema:
         return {normal(spelling): name for spelling, name in pairs}
 
     def with_order(self, path: str, labels: Mapping[str, str]) -> AnnotationSchema:
-        """The schema that reads the integers of one list.
-
-        Args:
-            path: of the list.
-            labels: its integers (or names) by clip.
-        """
+        """The schema that reads the integers of the list at ``path``; ``labels`` are its integers or names by clip."""
         if not self.orders:
             return self
         seen = {clip: labels[clip] for clip in self.known if labels.get(clip, "").isdigit()}
@@ -187,13 +178,7 @@ class AnnotationSchema:
 
     @classmethod
     def from_toml(cls, path: str | os.PathLike[str]) -> AnnotationSchema:
-        """Read a schema that :meth:`to_toml` wrote, or one of your own making: the settings of this class by name.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ImportError: Python 3.10 without ``tomli`` (extra ``data``).
-            ValueError: no TOML, a setting that does not exist or can't be; the message names the file.
-        """
+        """Read a schema that :meth:`to_toml` wrote, or one of your own making: the settings of this class by name."""
         return read_record(path, cls, **dict.fromkeys(("header", "fps", "longest"), _or_none))
 
 
@@ -235,13 +220,6 @@ def frame_list_schema(dataset: str, classes: str | Sequence[str]) -> AnnotationS
     Args:
         dataset: name for the annotations.
         classes: class names in the order of the list's integers (from 0), or a set of ``CLASS_SETS``.
-
-    Returns:
-        A schema for :func:`read_annotations`.
-
-    Raises:
-        TypeError: classes are no names.
-        ValueError: there is no such set of classes, or one is named twice.
 
     Examples:
         >>> frame_list_schema("ferv39k", "FERV39K-alphabetical").label_names["0"]

@@ -56,18 +56,12 @@ class Sheet:
 
 
 def read_sheet(table: Any, *, sheet: str | None = None, whitespace: bool = False) -> Sheet:
-    """Read one sheet of a table.
+    """Read one sheet of a table: a file (xlsx, xlsm, xls, csv, tsv, txt) or a pandas DataFrame.
 
     Args:
-        table: a file (xlsx, xlsm, xls, csv, tsv, txt) or a pandas DataFrame.
+        table: which.
         sheet: name of the sheet, matched without regard to case and blanks; default the first one.
         whitespace: cells of a text file are separated by blanks (a list of paths and labels).
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ImportError: the reader of this kind of file is not installed.
-        TypeError: neither a file name nor a DataFrame.
-        ValueError: an unknown kind of file, no such sheet, or a file that can't be read as what its name says.
     """
     if hasattr(table, "columns") and hasattr(table, "itertuples"):
         return _from_dataframe(table)
@@ -95,12 +89,7 @@ def read_sheet(table: Any, *, sheet: str | None = None, whitespace: bool = False
 
 
 def normal(value: object) -> str:
-    """A header or a label as it is compared: no case, blanks, underscores or closing apostrophe.
-
-    Examples:
-        >>> normal(" Onset Frame'"), normal("sub_ID"), normal("Unnamed: 2"), normal(None)
-        ('onsetframe', 'subid', '', '')
-    """
+    """A header or a label as it is compared: no case, blanks, underscores or closing apostrophe."""
     text = cell_text(value).casefold()
     if text.startswith("unnamed:"):
         return ""
@@ -108,12 +97,7 @@ def normal(value: object) -> str:
 
 
 def cell_text(value: object) -> str:
-    """A cell as text: ``""`` when empty, whole numbers without a point.
-
-    Examples:
-        >>> cell_text(46.0), cell_text(" EP02_01f "), cell_text(float("nan")), cell_text(None)
-        ('46', 'EP02_01f', '', '')
-    """
+    """A cell as text: ``""`` when empty, whole numbers without a point."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer():
@@ -123,12 +107,7 @@ def cell_text(value: object) -> str:
 
 
 def column_letter(index: int) -> str:
-    """The letter of a 0-based column.
-
-    Examples:
-        >>> column_letter(0), column_letter(27)
-        ('A', 'AB')
-    """
+    """The letter of a 0-based column."""
     letters = ""
     index += 1
     while index:
@@ -138,19 +117,11 @@ def column_letter(index: int) -> str:
 
 
 def translation(page: Sheet, wanted: set[str], key: Callable[[str], str]) -> dict[str, str] | None:
-    """What another sheet of the workbook translates names to: the number that belongs to each; None if no sheet does.
+    """What another sheet of the workbook translates ``wanted`` names to: the number of each; None if no sheet does.
 
-    It is the sheet that has at least half of the names in one column, and one number for each in another; rows may be
-    repeated and columns stand in any order. Where several columns would do, the code is the one that stands in the row
-    a second time, in a folder's name (15 and ``s15``), rather than one that counts the rows.
-
-    Args:
-        page: the sheet that has the names; its ``others`` are looked at.
-        wanted: the names, as ``key`` gives them.
-        key: what names are compared by.
-
-    Raises:
-        ValueError: two columns may be meant.
+    It is the sheet that has at least half of the names (compared by ``key``) in one column, and one number for each in
+    another; rows may be repeated and columns stand in any order. Where several columns would do, the code is the one
+    that stands in the row a second time, in a folder's name (15 and ``s15``), rather than one that counts the rows.
     """
     best: list[tuple[tuple[int, bool, bool], str, dict[str, str]]] = []
     for title, sheet in page.others.items():
@@ -286,12 +257,7 @@ def _checked(sheet: Sheet) -> Sheet:
 
 
 def guess_delimiter(text: str) -> str:
-    r"""The separator of a table: of comma, semicolon and tab the one that most lines have.
-
-    Examples:
-        >>> guess_delimiter("Annotations of 2014\n\nsubject;clip;AU\n1;a;4,7\n")
-        ';'
-    """
+    """The separator of a table: of comma, semicolon and tab the one that most lines have."""
     lines = text.splitlines()[:50]
     counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t"}
     return max(counts, key=lambda mark: (sum(count > 0 for count in counts[mark]), sum(counts[mark])))

@@ -36,7 +36,9 @@ def face_box(
     *,
     margin: float = 0.15,
 ) -> Box:
-    """One square box around the face for a whole clip, to pass as ``box=``.
+    """One square box ``(x, y, width, height)`` around the face for a whole clip, in pixels, to pass as ``box=``.
+
+    A ValueError where fewer than half of the frames show a face, or several of similar size.
 
     Args:
         frames: one clip ``(t, 3, h, w)`` or image ``(3, h, w)``, uint8 RGB, of which nine frames are looked at; or a
@@ -45,14 +47,6 @@ def face_box(
             pixels for every face (none, or None, where there is none); or the path of a YuNet ONNX file for
             ``cv2.FaceDetectorYN``.
         margin: room on each side of the face, as a fraction of the face.
-
-    Returns:
-        ``(x, y, width, height)`` in pixels, square, within the picture.
-
-    Raises:
-        FileNotFoundError: there is no model file at ``detector``.
-        TypeError: frames or detector of the wrong kind, or rows that are no boxes.
-        ValueError: no face, or one in fewer than half of the frames; several faces of similar size.
 
     Examples:
         >>> clip = torch.zeros(30, 3, 120, 160, dtype=torch.uint8)

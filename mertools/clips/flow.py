@@ -72,11 +72,23 @@ def optical_strain(flow: Tensor) -> Tensor:
         raise ValueError(f"flow must be (..., 2, h, w) with h and w of at least 2, got {tuple(flow.shape)}")
     wide = torch.promote_types(flow.dtype, torch.float32)  # squares of what 16 bits hold
     u, v = flow.to(wide).unbind(-3)
-    (u_y, u_x), (v_y, v_x) = torch.gradient(u, dim=(-2, -1)), torch.gradient(v, dim=(-2, -1))
+    u_y, u_x = _gradient(u)
+    v_y, v_x = _gradient(v)
     shear = (u_y + v_x) / 2
     square = u_x.square() + v_y.square() + 2 * shear.square()
     # The root has no derivative at 0, where most pixels are.
     return torch.where(square > 0, torch.where(square > 0, square, 1).sqrt(), 0).to(flow.dtype)
+
+
+def _gradient(field: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``torch.gradient``, which compiles and exports for one batch size only."""
+    return _slope(field.mT).mT, _slope(field)
+
+
+def _slope(field: Tensor) -> Tensor:
+    """Differences along the last axis: central, one-sided at the ends."""
+    first, last = field[..., 1:2] - field[..., :1], field[..., -1:] - field[..., -2:-1]
+    return torch.cat((first, (field[..., 2:] - field[..., :-2]) / 2, last), -1)
 
 
 def _flow(a: np.ndarray, b: np.ndarray, method: str) -> np.ndarray:

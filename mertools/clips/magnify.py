@@ -24,14 +24,7 @@ _KERNEL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 @torch.no_grad()
 def magnify_motion(
-    clip: Tensor,
-    *,
-    factor: float,
-    fps: float,
-    low: float,
-    high: float,
-    displacement: float = 0.5,
-    levels: int = 4,
+    clip: Tensor, *, factor: float, fps: float, low: float, high: float, displacement: float = 0.5, levels: int = 4
 ) -> Tensor:
     """Amplify the movements of a clip within a band of temporal frequencies.
 

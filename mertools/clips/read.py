@@ -38,7 +38,7 @@ def read_clip(
     stop: int | None = None,
     box: Sequence[int] | None = None,
 ) -> Tensor:
-    """Read a video file or a folder of frames.
+    """Read a video file or a folder of frames: ``(t, 3, h, w)``, uint8, RGB.
 
     Args:
         path: a video that OpenCV can decode, or a folder of numbered images (JPEG, PNG, BMP, TIFF, WebP; GIF, of which
@@ -48,15 +48,6 @@ def read_clip(
         stop: first frame not wanted; default the end.
         box: ``(x, y, width, height)`` in pixels of what is wanted of the picture, cut out before it is resized;
             :func:`face_box` finds the face's.
-
-    Returns:
-        Frames ``(t, 3, h, w)``, uint8, RGB.
-
-    Raises:
-        FileNotFoundError: there is nothing at ``path``.
-        TypeError: an argument is of the wrong kind.
-        ValueError: the file or one of its images can't be decoded, holds no frames in the wanted range, or the images
-            differ in size or have no distinct number in their name; a box that does not lie within them.
 
     Examples:
         >>> import cv2, numpy, tempfile, pathlib
@@ -109,13 +100,7 @@ def decode_frames(
 ) -> np.ndarray:
     """Decode images into one array ``(t, h, w, 3)`` uint8, in OpenCV's order of channels (blue first).
 
-    Args:
-        files: their paths.
-        size: ``(height, width)`` to resize to, or one number for a square.
-        longest: reduce images whose longer side has more pixels than this, in proportion.
-
-    Raises:
-        ValueError: no files, one that can't be decoded, or images of different size.
+    They are resized to ``size``, or those whose longer side has more pixels than ``longest`` reduced in proportion.
     """
     if not files:
         raise ValueError("files must name at least one image, got none")
@@ -130,12 +115,7 @@ def decode_frames(
 
 
 def decode_image(file: str | os.PathLike[str]) -> np.ndarray:
-    """Decode one image, ``(h, w, 3)`` uint8, in OpenCV's order of channels (blue first).
-
-    Raises:
-        OSError: it can't be read.
-        ValueError: it is no image, a damaged one, or one of more pixels than OpenCV takes.
-    """
+    """Decode one image, ``(h, w, 3)`` uint8, in OpenCV's order of channels (blue first)."""
     import cv2  # here and below, not above: importing OpenCV changes the process's environment
 
     path, image = Path(file), None
@@ -164,12 +144,7 @@ def resize_frame(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def frame_shape(size: object, name: str = "size") -> tuple[int, int]:
-    """``(height, width)`` of a size as it is given: the pair, or one number for a square.
-
-    Examples:
-        >>> frame_shape(7), frame_shape((np.int64(3), 4))
-        ((7, 7), (3, 4))
-    """
+    """``(height, width)`` of a size as it is given: the pair, or one number for a square."""
     pair = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     sides = [side for side in map(as_integer, pair) if side is not None and 0 < side <= _LARGEST]
     if len(pair) != 2 or len(sides) != 2:
@@ -178,15 +153,7 @@ def frame_shape(size: object, name: str = "size") -> tuple[int, int]:
 
 
 def numbered(place: str | os.PathLike[str], names: Iterable[str]) -> dict[int, str]:
-    """The images among the names of a folder's files by frame number, ascending.
-
-    Raises:
-        ValueError: an image without a number, or two with the same.
-
-    Examples:
-        >>> numbered("clip", ["img10.jpg", "img9.jpg", "notes.txt"])
-        {9: 'img9.jpg', 10: 'img10.jpg'}
-    """
+    """The images among the names of a folder's files by frame number, ascending; each must have one of its own."""
     found: dict[int, str] = {}
     for name in filter(is_image, names):
         number = frame_number(name)
@@ -206,12 +173,7 @@ def is_image(name: str) -> bool:
 
 
 def frame_number(name: str) -> int | None:
-    """The frame number in a file name: the last integer of its stem.
-
-    Examples:
-        >>> frame_number("006_05562.jpg"), frame_number("reg_img46.jpg"), frame_number("cover.png")
-        (5562, 46, None)
-    """
+    """The frame number in a file name: the last integer of its stem."""
     digits = re.findall(r"\d+", Path(name).stem)
     return int(digits[-1]) if digits else None
 

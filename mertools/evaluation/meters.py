@@ -64,16 +64,12 @@ class _Meter:
 class UF1(_Meter):
     """:func:`uf1` over batches and processes: ``torchmetrics.classification.MulticlassF1Score(average="macro")``.
 
+    Batches are ``preds``, ``(n,)`` class indices or ``(n, e)`` logits, and ``target`` ``(n,)``; the score is a scalar.
+
     Args:
         num_classes: how many classes there are.
         absent: what a class counts that has no clips and is never predicted, see :func:`uf1`. With ``"skip"`` the two
             are equal.
-
-    Shape:
-        - preds: ``(n,)`` class indices or ``(n, e)`` logits; target: ``(n,)``; output: scalar in [0, 1]
-
-    Raises:
-        ValueError: bad labels; ``compute`` before any was counted.
 
     Examples:
         >>> score = UF1(num_classes=3)
@@ -90,17 +86,8 @@ class UAR(_Meter):
     """:func:`uar` over batches and processes: ``torchmetrics.classification.MulticlassRecall(average="macro")``.
 
     The two are equal where every class has clips. torchmetrics counts 0 for a class without clips that is predicted;
-    here it is left out (``absent="skip"``), as scikit-learn's balanced accuracy does.
-
-    Args:
-        num_classes: how many classes there are.
-        absent: what a class without clips counts, see :func:`uar`.
-
-    Shape:
-        - preds: ``(n,)`` class indices or ``(n, e)`` logits; target: ``(n,)``; output: scalar in [0, 1]
-
-    Raises:
-        ValueError: bad labels; ``compute`` before any was counted.
+    here it is left out (``absent="skip"``), as scikit-learn's balanced accuracy does. ``num_classes`` and the batches,
+    ``(n,)`` or ``(n, e)``, are as for :class:`UF1`.
 
     Examples:
         >>> UAR(num_classes=3)([0, 1, 1, 2], [0, 1, 2, 2])
@@ -113,15 +100,8 @@ class UAR(_Meter):
 class WAR(_Meter):
     """:func:`war` over batches and processes: ``torchmetrics.classification.MulticlassAccuracy(average="micro")``.
 
-    Args:
-        num_classes: how many classes there are.
-        absent: ``"error"`` refuses a class without clips, see :func:`war`.
-
-    Shape:
-        - preds: ``(n,)`` class indices or ``(n, e)`` logits; target: ``(n,)``; output: scalar in [0, 1]
-
-    Raises:
-        ValueError: bad labels; ``compute`` before any was counted.
+    ``num_classes`` and the batches, ``(n,)`` or ``(n, e)``, are as for :class:`UF1`; ``absent="error"`` refuses a class
+    without clips.
 
     Examples:
         >>> WAR(num_classes=3)([0, 1, 1, 2], [0, 1, 2, 2])

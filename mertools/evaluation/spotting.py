@@ -33,8 +33,12 @@ class SpottingScores(NamedTuple):
 
     A hit counts where its true interval belongs, a false alarm by its own length.
 
-    Shape:
-        - tp, fp, fn: hits, false alarms, misses
+    Args:
+        tp: hits, one true interval each.
+        fp: found intervals that hit none.
+        fn: true intervals that were missed.
+        micro: the same for intervals of at most 0.5 s; None without fps.
+        macro: the same for longer ones.
 
     Examples:
         >>> scores = SpottingScores(tp=3, fp=1, fn=2)

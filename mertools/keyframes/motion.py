@@ -29,6 +29,7 @@ _SIDE = 112  # pixels a side, about, at which motion is estimated
 _WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
 _PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
+_ALIGNED = 0.15  # pixels that an alignment may be off by: there displacements are linear in the intensities
 _TOGETHER = 32  # frames that are warped at a time
 _HALF_SIDE = 8  # pixels of a block at half the size, where neighbouring frames are compared
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
@@ -134,9 +135,12 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     # Neighbouring frames are never far apart: their motions add up to a first alignment, whatever the head did. What
     # the sum is off by is then seen against the mean of the aligned frames.
     whole = _summed_motion(frames, layout)
-    whole = whole + _Blocks(_aligned(frames, whole, layout), layout, faint).global_motion()
     blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
     remaining = blocks.global_motion()
+    if float(remaining.abs().amax()) > _ALIGNED:
+        whole = whole + remaining
+        blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
+        remaining = blocks.global_motion()
     local = blocks.moved - _affine(layout.places(frames.device), remaining)
 
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)

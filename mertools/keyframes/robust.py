@@ -307,7 +307,7 @@ def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
     # Rest on either side by itself: a face need not come back to where it was.
     rest = [side.median() for side in (before if len(before) else after, after if len(after) else before)]
     unsteady = torch.cat(((before - rest[0]).abs(), (after - rest[1]).abs())).median()
-    rest_at = torch.where(torch.arange(t) <= middle, rest[0], rest[1])
+    rest_at = torch.where(torch.arange(t, device=extent.device) <= middle, rest[0], rest[1])
     away = (extent - rest_at).abs()
     peak = float(away[middle])
     still = 3 * float(unsteady) + _STILL
@@ -408,7 +408,9 @@ class _Nuisance:
         if motion.global_motion.shape[1]:
             # Few frames can't tell a trend, or what bends with the global motion, from what moves by itself.
             if t > _SHORT:
-                self.slow = torch.cat((self.slow, torch.linspace(-1, 1, t).to(like).unsqueeze(-1)), -1)
+                self.slow = torch.cat(
+                    (self.slow, torch.linspace(-1, 1, t, dtype=torch.float32).to(like).unsqueeze(-1)), -1
+                )
             shift = motion.global_motion[:, [0, 3]]
             shift = shift - shift.median(0).values
             products = torch.stack((shift[:, 0].square(), shift.prod(1), shift[:, 1].square()), -1)

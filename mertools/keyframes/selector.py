@@ -272,13 +272,14 @@ def _robust(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tenso
             low, high = (float(bound) for bound in clip.aminmax())
             if not (low > -_LARGEST and high < _LARGEST):  # NaN too
                 raise not_finite(frames, counts, i)
-        found = find_key_frames(clip, tuple(table[i]) if table else None)
+        with torch.autocast(frames.device.type, enabled=False):
+            found = find_key_frames(clip, tuple(table[i]) if table else None)
         rows.append((*found[:3], found.evidence, *found.spread))
         scores.append(distance_between(clip[found.onset], clip[found.apex]))
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
     numbers = torch.tensor(rows, dtype=wide, device=frames.device).view(-1, 7)
     score = torch.stack(scores) if scores else torch.zeros(0, dtype=wide, device=frames.device)
-    return numbers[:, :3].long(), score, numbers[:, 3].float(), numbers[:, 4:].float()
+    return numbers[:, :3].long(), score, numbers[:, 3].clone(), numbers[:, 4:].clone()
 
 
 _robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robust, mutates_args=())
@@ -288,11 +289,8 @@ _robust_operation = torch.library.custom_op("mertools::robust_key_frames", _robu
 def _(frames: Tensor, counts: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     b = frames.shape[0]
     wide = torch.float32 if frames.device.type == "mps" else torch.float64
-    number = frames.new_empty(b, dtype=torch.float32)
-    return (
-        frames.new_empty(b, 3, dtype=torch.int64), frames.new_empty(b, dtype=wide), number,
-        frames.new_empty(b, 3, dtype=torch.float32),
-    )  # fmt: skip
+    one, three = frames.new_empty(b, dtype=wide), frames.new_empty(b, 3, dtype=wide)
+    return frames.new_empty(b, 3, dtype=torch.int64), one, one.clone(), three
 
 
 # --- what may be passed in ------------------------------------------------------------------------------------------

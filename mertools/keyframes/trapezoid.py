@@ -63,7 +63,7 @@ def _smooth_step(x: Tensor) -> Tensor:
 def coarse_shapes(t: int, device: torch.device, windows: Windows | None) -> Tensor:
     """Trapezoids ``(n, t)`` on a coarse grid: where they rise and fall, steeply or slowly, and held to the end."""
     step = max(1.0, t / _COARSE)
-    middles = torch.arange(step / 2, t - 1, step, device=device)
+    middles = torch.arange(step / 2, t - 1, step, dtype=torch.float32, device=device)
     i, j = torch.triu_indices(len(middles), len(middles) + 1, 1, device=device)
     rise, fall = middles[i], torch.cat((middles, middles.new_tensor([_OPEN])))[j]
     cuts = []

@@ -20,11 +20,7 @@ POOLINGS = ("mean", "last", "attention")
 
 
 def pool_frames(
-    x: Tensor,
-    lengths: Tensor | Sequence[int] | None = None,
-    *,
-    how: Pooling = "mean",
-    scores: Tensor | None = None,
+    x: Tensor, lengths: Tensor | Sequence[int] | None = None, *, how: Pooling = "mean", scores: Tensor | None = None
 ) -> Tensor:
     """One vector (or map) ``(b, ...)`` per clip; padding has no part in it.
 

@@ -16,22 +16,15 @@ __all__ = ["FrameEncoder"]
 
 @records_arguments
 class FrameEncoder(nn.Module):
-    """Features of every frame, ``(b, t, c, h, w) -> (b, t, d)``, for a temporal encoder to take.
+    """Features of every frame, ``(b, t, c, h, w) -> (b, t, d)``, for a temporal encoder; 0 beyond a clip's length.
 
     Args:
         net: a network from images ``(n, c, h, w)`` to features ``(n, d)``; or the name of one of timm's models (extra
             ``timm``), which is built without its classifier.
         pretrained: timm's weights, which are downloaded; only with a name.
 
-    Shape:
-        - clips: ``(b, t, c, h, w)`` floating; lengths: ``(b,)``; output: ``(b, t, d)``, 0 beyond a clip's length
-
-    Raises:
-        ImportError: timm is missing.
-        TypeError: net is neither, or clips are no floating tensor.
-        ValueError: timm has no such model, or clips have another shape.
-
     Examples:
+        >>> import torch
         >>> images = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
         >>> FrameEncoder(images)(torch.zeros(2, 16, 3, 32, 32)).shape
         torch.Size([2, 16, 8])

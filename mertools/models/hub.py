@@ -38,17 +38,9 @@ def save_model(model: nn.Module, folder: str | os.PathLike[str], config: Mapping
 
     Args:
         model: the model; no code of it is saved, so its class must be at hand when it is loaded.
-        folder: made if it is not there; a model in it is replaced.
+        folder: made if it is not there, and returned; a model in it is replaced.
         config: the constructor's arguments by name, for a class of yours. One with ``PyTorchModelHubMixin`` remembers
             them itself.
-
-    Returns:
-        The folder.
-
-    Raises:
-        ImportError: safetensors is missing.
-        TypeError: an argument is nothing that JSON can write, or the arguments of a class of yours are missing.
-        ValueError: the arguments build a model with other weights: it was changed since it was built.
 
     Examples:
         >>> import tempfile
@@ -93,18 +85,11 @@ def load_model(folder: str | os.PathLike[str], model_class: type[Model]) -> Mode
 def load_model(folder: str | os.PathLike[str], model_class: type[nn.Module] | None = None) -> nn.Module:
     """Build the model of a folder and load its weights, strictly; it is on the CPU and in evaluation.
 
+    It has the type that its weights were saved in. A ValueError where the config or the weights do not fit.
+
     Args:
         folder: what :func:`save_model` wrote, or ``save_pretrained`` of a class with ``PyTorchModelHubMixin``.
         model_class: the model's class. Default: the one of this library that the config names.
-
-    Returns:
-        The model, in the type that its weights were saved in.
-
-    Raises:
-        ImportError: safetensors is missing.
-        FileNotFoundError: the folder has no ``config.json`` or no ``model.safetensors``.
-        ValueError: the config names no class of this library or another one than ``model_class``, does not fit the
-            constructor, or the weights do not fit the model.
 
     Examples:
         >>> import tempfile

@@ -35,29 +35,16 @@ def export_onnx(
 
     The graph is the one of evaluation, whatever mode the model is in. Before the file is written, onnxruntime runs the
     graph on ``inputs``, and the largest difference to what PyTorch computes must satisfy
-    ``|onnx − torch| <= tolerance * max(1, max|torch|)``.
+    ``|onnx − torch| <= tolerance * max(1, max|torch|)``; a RuntimeError where it does not, and nothing is written.
 
     Args:
         model: any module whose ``forward`` takes tensors by position and returns a tensor or a tuple of them.
-        path: the file to write; its folder must be there. A file of that name is replaced.
-        inputs: example inputs, one tensor per argument of ``forward``. With a batch of one PyTorch may take the 1 for a
-            constant: give two samples or more.
+        path: the file to write, which is returned; its folder must be there. A file of that name is replaced.
+        inputs: example inputs ``(b, ...)``, one tensor per argument of ``forward``, whose names the file's inputs
+            carry. With a batch of one PyTorch may take the 1 for a constant: give two samples or more.
         dynamic_shapes: per input, the axes that stay free, with a name each: ``[{0: "b", 1: "t"}]`` for clips of any
             length. Default: the first axis of every input, ``"b"``.
         tolerance: largest difference allowed, relative to the outputs' largest value where that exceeds 1.
-
-    Shape:
-        - inputs: as the model wants them; the file's inputs carry the names of ``forward``'s arguments
-
-    Returns:
-        The path.
-
-    Raises:
-        ImportError: onnx, onnxscript or onnxruntime is missing.
-        TypeError: an argument is of the wrong kind.
-        ValueError: no inputs, a batch of fewer than two samples, or ``dynamic_shapes`` of another length.
-        RuntimeError: PyTorch is older than 2.13 or can't express the model in ONNX, or onnxruntime's results differ.
-            Nothing is written.
 
     Examples:
         >>> import tempfile

@@ -38,7 +38,9 @@ _UNUSED = {
 
 
 def load_published(model: Model, state_dict: Mapping[str, Tensor], *, antialias: bool | None = None) -> Model:
-    """Load a state dict with the key names of TSFmicro's and GAMDSS's published code, strictly.
+    """Load a state dict with the key names of TSFmicro's and GAMDSS's published code into ``model``, strictly.
+
+    The model is left untouched when anything does not fit; a ValueError lists the keys.
 
     Args:
         model: a :class:`TSFmicro` of any ``fusion``, or a :class:`TwoBranch` around one, with the published widths.
@@ -47,14 +49,6 @@ def load_published(model: Model, state_dict: Mapping[str, Tensor], *, antialias:
             decay is taken over, a different angle refused.
         antialias: how the weights were trained to see the onset frame: False for the published checkpoints and with
             torchvision before 0.17, True with newer ones, whose resize low-passes. None leaves the model as built.
-
-    Returns:
-        The model, with the weights in place. It is left untouched when anything does not fit.
-
-    Raises:
-        TypeError: the model is neither, or the state dict is no mapping of names to tensors.
-        ValueError: keys are missing, unknown or of the wrong shape; the message lists them. Or the model has a backbone
-            of another stem, or no spatial branch to antialias.
 
     Examples:
         >>> load_published(TSFmicro(5), {})
@@ -94,20 +88,11 @@ def load_rmt(model: ManhattanRetNet, state_dict: Mapping[str, Tensor], *, stem_s
 
     Args:
         model: a backbone of the checkpoint's size, ``ManhattanRetNet.preset("rmt-s")``; ``features_only`` as you like.
+            It is left untouched when anything does not fit.
         state_dict: the official one (under ``"model"`` in the file). The classifier (``proj``, ``norm``, ``head``,
             ``aux_head``) is left out. Stages without layer scale get one of 1 where the model has it.
-        stem_stride: RMT's stem has stride 4, TSFmicro's 2, with weights of the same shapes. Weights for one compute
-            something else in the other, which must be asked for: ``stem_stride=2`` says that you want that.
-
-    Shape:
-        - weights as the checkpoint has them, ``(o, i, ...)``; output: the model
-
-    Returns:
-        The model, with the weights in place. It is left untouched when anything does not fit.
-
-    Raises:
-        TypeError: no backbone, or no mapping of names to tensors.
-        ValueError: the model's stem is another, or keys are missing, unknown or of the wrong shape.
+        stem_stride: RMT's stem has stride 4, TSFmicro's 2, with weights of the same shapes ``(o, i, ...)``. Weights for
+            one compute something else in the other, which must be asked for: ``stem_stride=2`` says that you want that.
 
     Examples:
         >>> load_rmt(ManhattanRetNet(), {})
@@ -182,7 +167,7 @@ def _take_over(
 
 
 def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Retention:
-    """Load the weights of a ``MultiScaleRetention`` of torchscale; the layer then computes what that does.
+    """Load the weights of a ``MultiScaleRetention`` of torchscale into ``layer``, which then computes what that does.
 
     Our ``in_proj`` is their ``q_proj``, ``k_proj``, ``v_proj`` and ``g_proj`` one above the other, ``out_proj`` keeps
     its name. Their decays are RetNet's (our default) and no part of their layer's weights. Outputs equal those of their
@@ -192,13 +177,6 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
         layer: a layer with a gate, rotary positions and the widths of the weights.
         state_dict: weights of the layer, or of a whole model.
         prefix: where in the model the layer is, such as ``"decoder.layers.0.retention."``.
-
-    Returns:
-        The layer, loaded in place.
-
-    Raises:
-        TypeError: no layer, or no mapping of names to tensors.
-        ValueError: the layer is built otherwise, weights are missing or left over, or a shape differs.
 
     Examples:
         >>> theirs = {f"{name}_proj.weight": torch.eye(8) for name in ("q", "k", "v", "g", "out")}
@@ -216,7 +194,7 @@ def load_torchscale(layer: Retention, state_dict: Mapping[str, Tensor], *, prefi
 
 
 def load_yet_another_retnet(layer: Retention, state_dict: Mapping[str, Tensor], *, prefix: str = "") -> Retention:
-    """Load the weights of a ``MultiScaleRetention`` of yet-another-retnet, as far as they can be equal.
+    """Load the weights of a ``MultiScaleRetention`` of yet-another-retnet into ``layer``, as far as they can be equal.
 
     Its group norm subtracts each head's mean, ours does not. The mean of a head's output is the output of its values'
     mean, so that the rows of ``v_proj`` come here less their mean over the head: an RMS of that is their group norm.
@@ -226,16 +204,8 @@ def load_yet_another_retnet(layer: Retention, state_dict: Mapping[str, Tensor], 
     Args:
         layer: a layer with a gate and their decays, ``Retention(d, n, decay=1 - 2 ** -torch.linspace(5, 9, n))``;
             ``rotary`` as their ``relative_position``.
-        state_dict: weights of the layer, or of a whole model.
+        state_dict: weights of the layer, or of a whole model; biases must be 0, as this layer has none.
         prefix: where in the model the layer is.
-
-    Returns:
-        The layer, loaded in place.
-
-    Raises:
-        TypeError: no layer, or no mapping of names to tensors.
-        ValueError: biases that are not 0 (this layer has none), other decays, positions or widths, weights that are
-            missing or left over.
 
     Examples:
         >>> theirs = {f"{name}_proj.weight": torch.eye(8) for name in ("q", "k", "v", "g", "out")}

@@ -34,7 +34,10 @@ _BACKBONE = ((64, 128, 256, 512), (1, 1, 2, 1), 2, 0.1, False)  # dims, depths, 
 
 @records_arguments
 class TSFmicro(nn.Module):
-    """Micro-expression recognition from the onset and apex frames.
+    """Micro-expression recognition from the onset and apex frames, ``spatial(onset) + temporal(apex − onset)``.
+
+    Frames are floating ``(b, in_channels, image_size, image_size)`` (ImageNet mean/std in the paper), the output ``(b,
+    num_classes)`` logits.
 
     Args:
         num_classes: number of classes.
@@ -54,14 +57,6 @@ class TSFmicro(nn.Module):
             :class:`ManhattanRetNet`.
         backbone: a temporal backbone of yours, in the place of one of ``dims`` to ``checkpoint``: RMT with its ImageNet
             weights, for instance. It tells the widths.
-
-    Shape:
-        - onset, apex: ``(b, in_channels, image_size, image_size)`` floating, ImageNet mean/std in the paper
-        - output: ``(b, num_classes)`` logits
-
-    Raises:
-        TypeError: images that are not floating.
-        ValueError: an unknown fusion, or images of another shape.
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""GAMDSS's two branches around any network: the rise and the fall of an expression, with one set of weights."""
+"""GAMDSS's two branches: the rise and the fall of an expression."""
 
 from __future__ import annotations
 
@@ -17,22 +17,14 @@ __all__ = ["TwoBranch"]
 class TwoBranch(nn.Module):
     """GAMDSS's two branches around any network: the rise and the fall of an expression, one set of weights.
 
-    ``front = net(onset, motion=apex − onset)`` and ``back = net(apex, motion=apex − offset)``. Training minimises the
-    sum of the two losses; prediction uses ``front``. No parameters of its own.
+    ``front = net(onset, motion=apex − onset)`` and ``back = net(apex, motion=apex − offset)``, of frames ``(b, c, h,
+    w)``, all alike. Training minimises the sum of the two losses; prediction uses ``front``. No parameters of its own.
 
     Args:
         net: a module of a frame and a motion image, in whatever wrapper. It is called with the keyword ``motion``,
             which wrappers pass on; by position where its forward names two inputs otherwise, or does not know it.
         motion: the motion image of two frames, ``motion(first, second)``, in the place of ``second − first``:
             :func:`optical_flow`, for instance. For the back branch the offset is first and the apex second.
-
-    Shape:
-        - onset, apex, offset: ``(b, c, h, w)``, all alike
-        - output: front and back, each what ``net`` returns
-
-    Raises:
-        TypeError: net is no module, motion no function, or a frame no floating tensor.
-        ValueError: the frames differ in shape, or net takes the motion image first.
 
     Examples:
         >>> import torch

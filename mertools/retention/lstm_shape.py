@@ -92,11 +92,7 @@ class LSTMShape(nn.Module):
         return net.to(like.device, like.dtype).train(lstm.training)
 
     def forward(
-        self,
-        x: Tensor | PackedSequence,
-        hx: State | None = None,
-        *,
-        lengths: Tensor | Sequence[int] | None = None,
+        self, x: Tensor | PackedSequence, hx: State | None = None, *, lengths: Tensor | Sequence[int] | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
         """Output and ``(h, state)``; ``hx`` is what an earlier call returned as that."""
         if isinstance(x, PackedSequence):

@@ -35,16 +35,19 @@ _BLINK = 8  # frames
 
 
 class SyntheticExpression(NamedTuple):
-    """One movement of a :class:`SyntheticVideo`.
+    """One movement of a :class:`SyntheticVideo`, key frames from 0.
 
-    Shape:
-        - onset: the last frame at rest before it; apex, apex_end: the first and last of full extent; offset: the first
-          at rest after it
-        - movement: as in :func:`synthetic_clip`; amplitude: its largest displacement, in pixels
+    Args:
+        onset: the last frame at rest.
+        apex: the first frame of full extent.
+        apex_end: the last frame of full extent.
+        offset: the first frame at rest again.
+        movement: one of :func:`synthetic_clip`.
+        amplitude: its largest displacement in pixels.
 
     Examples:
-        >>> SyntheticExpression(10, 16, 20, 28, "brow-raise").offset
-        28
+        >>> SyntheticExpression(60, 68, 80, 92, "brow-raise").offset
+        92
     """
 
     onset: int
