@@ -31,10 +31,10 @@ from benchmarks.measure import machine
 from mertools._files import atomic_write
 
 FOLDER = Path(__file__).parent
-HELPERS = ("__init__", "__main__", "measure", "peak", "plain", "small_runs")
+HELPERS = ("hard_clips", "__init__", "__main__", "measure", "peak", "plain", "small_runs")
 ORDER = (
-    "keyframes", "distance", "audit_recovery", "audit", "au_prior_effect", "au_loss", "retention", "models", "leakage",
-    "reselection", "corpus", "scaling", "import_cost",
+    "keyframes", "spotting", "distance", "audit_recovery", "audit", "au_prior_effect", "au_loss", "retention", "models",
+    "leakage", "reselection", "corpus", "scaling", "import_cost",
 )  # fmt: skip
 
 Figures = dict[str, Any]

@@ -8,7 +8,6 @@ is expressed at all: what has to be told apart.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -239,6 +238,3 @@ def _appearance(frames: Tensor, extent: Tensor, places: Tensor) -> Tensor:
     teeth = torch.sigmoid((1 - ((x / 0.36) ** 2 + ((y - 1.04) / (0.6 * open_)) ** 2).sqrt()) * 6)
     colour = 60 + 165 * teeth
     return frames + 0.9 * mouth * (colour - frames)
-
-
-FaceMaker = Callable[[int], Face]

@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import mertools as mt
@@ -35,6 +36,12 @@ def made_video() -> mt.SyntheticVideo:
 def chosen(frames: Iterable[Tensor], wanted: set[int]) -> dict[int, Tensor]:
     """The frames of some numbers; the others are not kept."""
     return {i: frame for i, frame in enumerate(frames) if i in wanted}
+
+
+def as_input(frames: list[Tensor]) -> Tensor:
+    """What the model takes: square images ``(b, 3, 224, 224)`` in [0, 1]."""
+    images = torch.stack(frames).float() / 255
+    return F.interpolate(images, size=(224, 224), mode="bilinear", antialias=True)
 
 
 def bar(onset: int, offset: int, frames: int, width: int = 40) -> str:
@@ -72,9 +79,7 @@ def main() -> None:
     model = mt.TSFmicro(num_classes=len(CLASSES)).eval()
     if args.weights:
         model.load_state_dict(mt.load_weights(args.weights))
-    onset, apex = (
-        torch.stack([pictures[getattr(one, name)] for one in found]).float() / 255 for name in ("onset", "apex")
-    )
+    onset, apex = (as_input([pictures[getattr(one, name)] for one in found]) for name in ("onset", "apex"))
     probability = model(onset, apex).softmax(-1)
     for one, row in zip(found, probability, strict=True):
         seconds = (one.offset - one.onset + 1) / fps

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -112,7 +113,10 @@ def plot_keyframes(
         tall = clip.shape[2] / clip.shape[3]
 
         def size(width: float) -> tuple[float, float]:
-            return 0.18 * width + 1.4, rows * (tall * width / (columns + 0.2) + 0.034 * _text(width))
+            text = _text(width)
+            lines = 2 + (truth is not None) + (_intervals(keys) is not None)  # below the curve; a column breaks them
+            words = 0.018 * max(text - 2, 7) * (lines if columns == 6 else 2 * lines - 1)
+            return 0.18 * width + 1.15 + words, rows * (tall * width / (columns + 0.2) + 0.034 * text)
 
         figure, text = _prepared("plot_keyframes", None, figsize, path, size, default=12)
         above, below = size(figure.get_figwidth())
@@ -546,8 +550,10 @@ def _draw_curve(
             )  # fmt: skip
         o, a, k = annotation
         words.insert(0, f"hollow, {escape_unprintable(truth_name, 60)}: onset {o}, apex {a}, offset {k}")
+    room = int(_inches(axes)[0] * 72 * 0.86 / (0.52 * small))  # characters
+    lines = [line for word in words for line in textwrap.wrap(word, room)]
     axes.annotate(
-        "\n".join(words), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
+        "\n".join(lines), (1, 0), (0, -3.6 * text - 8), xycoords="axes fraction", textcoords="offset points",
         ha="right", va="top", fontsize=small, color=MUTED, parse_math=False,
     )  # fmt: skip
     axes.set(xlim=(low, high), ylim=(min(0, float(np.nanmin(curve))), height * 1.12))

@@ -650,6 +650,7 @@ NO_CASE = {
     **_names("Fold check_fold fixed_folds group_folds inner_split lodo_folds loso_folds", "lists of subjects: test_folds.py"),
     **_names("SyntheticExpression SyntheticVideo face_box iter_expressions spot_expressions", "videos, frame by frame: tests/spotting"),
     **_names("Expression SpotThenRecognizeScores SpottingScores spot_then_recognize spotting_scores", "lists of intervals: test_spotting.py"),
+    **_names("UAR UF1 WAR", "count labels over batches: test_meters.py"),
     **_names("Prediction ScoreBook Scores", "rows of predictions: test_score_book.py"),
     **_names("plot_au_prior plot_confusion plot_keyframes", "draws: test_plots.py"),
     **_names(

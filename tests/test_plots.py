@@ -241,12 +241,17 @@ def test_bad_sizes(figsize):
         mt.plot_au_prior(figsize=figsize)
 
 
-@pytest.mark.parametrize("keys", [(0, 1, 2), (20, 21, 22), (37, 38, 39), (5, 20, 35), (9, 9, 9)])
+@pytest.mark.parametrize("keys", [(0, 1, 2), (20, 21, 22), (37, 38, 39), (5, 20, 35), (9, 9, 9), "found"])
 @pytest.mark.parametrize("figsize", ["column", "page", None])
 def test_labels_of_neighbouring_key_frames_do_not_touch(clip, keys, figsize):
-    figure = mt.plot_keyframes(clip.frames, keys, figsize=figsize)
+    keys = mt.select_keyframes(clip.frames[None]) if keys == "found" else keys
+    figure = mt.plot_keyframes(clip.frames, keys, truth=(clip.onset, clip.apex, clip.offset), figsize=figsize)
     FigureCanvasAgg(figure).draw()
-    words = [f"{name} {frame}" for name, frame in zip(MARKERS, keys, strict=True)]
+    words = [f"{name} {int(frame)}" for name, frame in zip(MARKERS, keys[:3], strict=True)]
+    caption = Text.get_window_extent(figure.axes[0].texts[-1])
+    assert caption.x0 >= 0
+    assert caption.y0 >= max(axes.title.get_window_extent().y1 for axes in figure.axes[1:])
+    assert figure.axes[0].bbox.width > 0.7 * figure.bbox.width
     boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts if text.get_text() in words]
     assert len(boxes) == 3
     assert boxes[0].x1 < boxes[1].x0

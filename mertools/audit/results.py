@@ -1,10 +1,8 @@
 """What an audit finds: the shift of every key frame, clip by clip, and what they come to.
 
-GAMDSS finds that annotators differ in where they put key frames, the offset most of all in multicultural sets. The
-audit asks that of any table: each clip is searched near its annotation, by the paper's windowed search
-(``"annotated"``: onset later, apex and offset earlier, by at most a tenth of the phase) and by the robust search
-(``"robust"``: each key frame either way), and the shift of every key frame is put in relation to the phase it belongs
-to.
+Each clip is searched near its annotation, by GAMDSS's windowed search (``"annotated"``: onset later, apex and offset
+earlier, by at most a tenth of the phase) and by the robust search (``"robust"``: each key frame either way), and the
+shift of every key frame is put in relation to the phase it belongs to.
 """
 
 from __future__ import annotations

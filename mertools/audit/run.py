@@ -126,25 +126,12 @@ def audit_table(
     """Audit a table and write it corrected: what ``mertools audit`` does.
 
     Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
-    is started again. The table itself is never written to.
+    is started again, unless ``restart``. The ``table`` itself (xlsx, xls or csv, of ``dataset``) is never written to.
 
-    Args:
-        table: xlsx, xls or csv.
-        dataset: name or schema.
-        frames: the folder with the frames of all clips.
-        out: the corrected table, xlsx or csv.
-        report: folder for the report; default ``out`` without its suffix, with ``-report``.
-        correct: the search whose key frames go into the table.
-        repair: repairs before the audit, see :func:`read_annotations`; without them rows out of order are skipped.
-        searches: see :func:`audit_annotations`, as for ``selector``, ``margin``, ``longest``, ``threshold``,
-            ``workers`` and ``progress``.
-        selector: windows of the annotated search.
-        margin: what to read beyond the annotation.
-        longest: reduce larger frames.
-        threshold: of an uncertain key frame.
-        workers: processes.
-        progress: show a progress bar.
-        restart: forget an unfinished run on this output instead of going on from it.
+    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``; the report goes into the
+    folder ``report``, default ``out`` without its suffix, with ``-report``. ``repair`` mends rows before the audit, see
+    :func:`read_annotations`; without it rows out of order are skipped.
+    :func:`audit_annotations` documents the arguments ``frames`` and ``searches`` to ``progress``.
 
     Examples:
         >>> import pathlib, tempfile

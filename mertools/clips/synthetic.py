@@ -2,8 +2,7 @@
 
 A smooth local movement (mouth corners, brows) warps a still portrait along a profile that rises from onset to apex,
 holds, and falls to the offset. Around it the things that real cameras and people add: sensor noise, compression,
-flickering light, an unsteady registration, a head that drifts or nods, blinks. Because the movement is synthetic, its
-onset, apex and offset are known to the frame, which no annotated clip can offer.
+flickering light, an unsteady registration, a head that drifts or nods, blinks.
 """
 
 from __future__ import annotations

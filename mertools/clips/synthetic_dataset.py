@@ -1,9 +1,7 @@
 """A small dataset of synthetic clips, laid out like a published one: table, folders of frames, several subjects.
 
-For trying a training script before access to the real data is granted, and for experiments whose truth must be known.
 Each subject is the drawn portrait in another shape, skin and light; each clip one of three movements at a time of its
-own, with sensor noise, an unsteady registration, and here and there a blink. What is read from the folder goes through
-the same readers as CASME II or DFEW.
+own, with sensor noise, an unsteady registration, and here and there a blink.
 """
 
 from __future__ import annotations

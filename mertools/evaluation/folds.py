@@ -176,22 +176,20 @@ def inner_split(
     if share == 0:
         raise ValueError(f"share must lie in (0, 1), got {share}")
     rows = sorted(_indices("train", train, len(names)))
-    clips: dict[Any, list[int]] = {}
-    for i in rows:
-        clips.setdefault(names[i], []).append(i)
+    there = {names[i] for i in rows}
     shown: dict[Any, set[Any]] = {}
     for i in rows:
         shown.setdefault(labels[i], set()).add(names[i])
-    if len(clips) < 2:
-        raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(clips)}")
+    if len(there) < 2:
+        raise ValueError(f"train must be clips of at least 2 subjects to hold one out, got {len(there)}")
     alone = {next(iter(showing)) for showing in shown.values() if len(showing) == 1}
-    free = sorted(set(clips) - alone)
+    free = sorted(there - alone)
     if not free:
         which = ", ".join(f"{label!r} ({next(iter(p))!r})" for label, p in sorted(shown.items()) if len(p) == 1)
         raise ValueError(
             f"no subject of train can be held out, each alone shows a class: {which}. Choose the epoch beforehand"
         )
-    held = _held_out(free, max(round(share * len(clips)), 1), seed, rows, names, labels, share)
+    held = _held_out(free, max(round(share * len(there)), 1), seed, rows, names, labels, share)
     return _fold([i for i in rows if names[i] not in held], [i for i in rows if names[i] in held], names, labels)
 
 

@@ -135,10 +135,9 @@ def spotting_scores(
             counts["all"][place] += 1
             if rates is not None:
                 counts["micro" if offset - onset + 1 <= _MICRO * rates[video] else "macro"][place] += 1
-    scores = {kind: SpottingScores(hits, false, missed) for kind, (hits, false, missed) in counts.items()}
-    if rates is None:
-        return scores["all"]
-    return scores["all"]._replace(micro=scores["micro"], macro=scores["macro"])
+    micro, macro = (None if rates is None else _scores(counts[kind]) for kind in ("micro", "macro"))
+    tp, fp, fn = counts["all"]
+    return SpottingScores(tp, fp, fn, micro, macro)
 
 
 def spot_then_recognize(
@@ -215,6 +214,11 @@ def match_intervals(
     # A hit outweighs any sum of overlaps.
     rows, columns = linear_sum_assignment(right * (overlap + min(overlap.shape)), maximize=True)
     return [(int(i), int(j)) for i, j in zip(rows, columns, strict=True) if right[i, j]]
+
+
+def _scores(counts: list[int]) -> SpottingScores:
+    tp, fp, fn = counts
+    return SpottingScores(tp, fp, fn)
 
 
 def _ratio(part: float, whole: float) -> float:

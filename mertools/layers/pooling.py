@@ -68,15 +68,9 @@ def pool_frames(
 
 @records_arguments
 class FramePool(nn.Module):
-    """:func:`pool_frames` as a layer; with ``how="attention"`` it learns the scores, one linear layer over features.
+    """The module form of :func:`pool_frames`; with ``how="attention"`` it learns the scores, a linear layer over x.
 
-    ``x`` is ``(b, t, ...)``, for ``"attention"`` ``(b, t, d)``. Formula and sources are those of ``pool_frames(x)``.
-
-    Args:
-        how: ``"mean"``, ``"last"`` or ``"attention"``.
-        dim: width ``d`` of the features, needed for ``"attention"`` and only then.
-        device: where to create the parameters.
-        dtype: their type.
+    ``x`` is ``(b, t, ...)``; for ``"attention"`` ``(b, t, dim)``, and ``dim`` must be given.
 
     Examples:
         >>> pool = FramePool("attention", dim=8)

@@ -33,26 +33,20 @@ def chunkwise_retention(
 ) -> tuple[Tensor, Tensor | None]:
     """Causal retention of whole sequences, all chunks at once; with ``chunk_size >= t`` the parallel form.
 
-    ``O_n = Σ_(m ≤ n) γ^(n−m) · (q_n · k_m) · v_m``. Any number of calls with the memory passed on equals one call.
+    ``O_n = Σ_(m ≤ n) γ^(n−m) · (q_n · k_m) · v_m`` ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)`` after the last
+    valid frame. Any number of calls with it passed on equals one call.
 
     Args:
-        q: queries.
-        k: keys.
-        v: values.
-        log_decay: log γ of each head, ≤ 0.
+        q: queries ``(b, n, t, dk)``.
+        k: keys, likewise.
+        v: values ``(b, n, t, dv)``.
+        log_decay: log γ of each head ``(n,)``, ≤ 0.
         memory: what an earlier call returned.
-        lengths: valid frames; later ones leave the memory alone. Their keys or values must be zero.
+        lengths: valid frames ``(b,)``; later ones leave the memory alone. Their keys or values must be zero.
         chunk_size: most frames per chunk; the chunks of a call are made equally long.
         remember: also return the memory.
         operand: type of the operands of the large products, by default that of q. Decays, scores and memories keep
             that of q.
-
-    Shape:
-        - q, k: ``(b, n, t, dk)``; v: ``(b, n, t, dv)``; log_decay: ``(n,)``; lengths: ``(b,)``
-        - output: ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)`` after the last valid frame
-
-    Raises:
-        ValueError: shapes that do not fit.
 
     Examples:
         >>> q, k, v = torch.ones(3, 1, 2, 5, 4)  # one clip, two heads, five frames
@@ -106,15 +100,9 @@ def two_sided_retention(
     chunk_size: int = 64,
     operand: torch.dtype | None = None,
 ) -> Tensor:
-    """Decay in both directions, ``O_n = Σ_m γ^|n − m| · (q_n · k_m) · v_m``.
+    """Decay in both directions, ``O_n = Σ_m γ^|n − m| · (q_n · k_m) · v_m`` ``(b, n, t, dv)``.
 
     ``q``, ``k``, ``v``, ``log_decay``, ``chunk_size`` and ``operand`` are those of :func:`chunkwise_retention`.
-
-    Shape:
-        - q, k: ``(b, n, t, dk)``; v and output: ``(b, n, t, dv)``; log_decay: ``(n,)``
-
-    Raises:
-        ValueError: shapes that do not fit.
 
     Examples:
         >>> q, k, v = torch.ones(3, 1, 1, 3, 4)
@@ -150,16 +138,9 @@ def recurrent_retention(
     memory: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The same as :func:`chunkwise_retention`, one frame at a time: O(1) memory and work per frame.
+    """The same as :func:`chunkwise_retention`, one frame at a time: O(1) memory ``(b, n, dk, dv)`` and work per frame.
 
     ``q``, ``k``, ``v``, ``log_decay``, ``memory`` and ``lengths`` are those of :func:`chunkwise_retention`.
-
-    Shape:
-        - q, k: ``(b, n, t, dk)``; v: ``(b, n, t, dv)``; log_decay: ``(n,)``; lengths: ``(b,)``
-        - output: ``(b, n, t, dv)``, and the memory ``(b, n, dk, dv)``
-
-    Raises:
-        ValueError: shapes that do not fit.
 
     Examples:
         >>> q, k, v = torch.ones(3, 1, 1, 3, 4)
@@ -180,13 +161,10 @@ def recurrent_retention(
 def retention_step(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, memory: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """One frame of :func:`recurrent_retention`: ``S_n = γ S_(n−1) + k_n v_nᵀ``, ``o_n = q_n S_n``.
+    """One frame of :func:`recurrent_retention`: ``S_n = γ S_(n−1) + k_n v_nᵀ``, ``o_n = q_n S_n``, and the new memory.
 
-    ``q``, ``k`` and ``v`` are those of the frame, ``log_decay`` is log γ, ``memory`` what the last step returned.
-
-    Shape:
-        - q, k: ``(b, n, dk)``; v: ``(b, n, dv)``; log_decay: ``(n,)``; memory: ``(b, n, dk, dv)``
-        - output: ``(b, n, dv)``, and the new memory
+    ``q`` and ``k`` ``(b, n, dk)`` and ``v`` ``(b, n, dv)`` are those of the frame, ``log_decay`` ``(n,)`` is log γ,
+    ``memory`` what the last step returned.
 
     Examples:
         >>> q, k, v = torch.ones(3, 1, 1, 4)
@@ -203,13 +181,8 @@ def retention_step(
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor) -> None:
-    if (
-        q.ndim != 4
-        or q.shape != k.shape
-        or v.ndim != 4
-        or v.shape[:3] != q.shape[:3]
-        or log_decay.shape != q.shape[1:2]
-    ):
+    alike = q.ndim == v.ndim == 4 and q.shape == k.shape and q.shape[:3] == v.shape[:3]
+    if not alike or log_decay.shape != q.shape[1:2]:
         shapes = ", ".join(str(tuple(x.shape)) for x in (q, k, v, log_decay))
         raise ValueError(f"q and k must be (b, n, t, dk), v (b, n, t, dv) and log_decay (n,), got {shapes}")
 

@@ -1,10 +1,9 @@
 """Retention: attention whose memory decays, as a layer over frames (RetNet).
 
-The layer projects tokens to queries, keys, values and a gate, mixes them in one of the three forms of
-``forms.py``, normalises each head's output (RMS over the head, no affine), multiplies it by ``SiLU(X W_g)``
-and projects it back. Other implementations divide scores by ``√d`` and by the root of the row sum of D, ``Σ γ^(n−m)``.
-A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it, in closed form by the frame's
-position, so that the three forms are equal.
+Tokens become queries, keys, values and a gate; ``forms.py`` mixes them; each head's output is normalised (RMS, no
+affine), multiplied by ``SiLU(X W_g)`` and projected back. Other implementations divide scores by ``√d`` and by the root
+of the row sum of D, ``Σ γ^(n−m)``. A factor of what an RMS divides is a factor of its epsilon: here the epsilon has it,
+in closed form by the frame's position, so that the three forms are equal.
 """
 
 from __future__ import annotations
@@ -56,16 +55,11 @@ class RetentionState(NamedTuple):
 
 
 def default_decay(num_heads: int) -> Tensor:
-    """RetNet's decay of each head, ``γ_h = 1 − 2^(−5−h)``, float64 ``(n,)`` for ``num_heads`` heads.
-
-    Shape:
-        - output: ``(n,)``
+    """RetNet's decay of each of ``num_heads`` heads, ``γ_h = 1 − 2^(−5−h)`` (section 2.2), float64 ``(n,)``.
 
     Examples:
         >>> default_decay(2)
         tensor([0.9688, 0.9844], dtype=torch.float64)
-
-    Source: Sun et al., "Retentive Network", 2023, section 2.2.
     """
     return 1 - torch.exp2(-5.0 - torch.arange(num_heads, dtype=torch.float64, device=real_device()))
 

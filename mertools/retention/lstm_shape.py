@@ -23,9 +23,11 @@ State: TypeAlias = tuple[Tensor, tuple[RetentionState, ...]]
 class LSTMShape(nn.Module):
     """A :class:`RetNetTemporal` with the call of ``nn.LSTM``: ``output, (h, state) = net(x)``.
 
-    ``h`` is the last valid output, as the top layer's hidden state is; ``(h, state)`` goes back in as ``(h, c)`` does.
-    An encoder with ``causal=False`` is bidirectional: the halves of the output go as the two directions, its ``h`` is
-    that of the last frame's first half and of the first frame's second, and it takes no state.
+    ``x`` is ``(b, t, input_size)`` or a ``PackedSequence``, the output ``(b, t, output_size)``. ``h`` is the last valid
+    output ``(1, b, output_size)``, as the top layer's hidden state is; ``(h, state)`` goes back in as ``(h, c)`` does.
+    An encoder with ``causal=False`` is bidirectional: the halves of the output go as the two directions, its ``h``
+    ``(2, b, output_size / 2)`` is that of the last frame's first half and of the first frame's second, and it takes no
+    state.
 
     Args:
         encoder: what is done to the frames.
@@ -33,10 +35,6 @@ class LSTMShape(nn.Module):
             ``2 * hidden``: a linear layer behind the encoder.
         input_size: width of the input where it is not the encoder's: a linear layer before it.
         batch_first: x is ``(b, t, d)``, else ``(t, b, d)``.
-
-    Shape:
-        - x: ``(b, t, input_size)``, or a ``PackedSequence``
-        - output: ``(b, t, output_size)``; h: ``(1, b, output_size)``, bidirectional ``(2, b, output_size / 2)``
 
     Examples:
         >>> net = LSTMShape(RetNetTemporal(64, depth=1, num_heads=4), output_size=128).eval()

@@ -36,6 +36,8 @@ _FOLLOWS, _FOLLOWS_BENT, _RIDGE_HEAD = 0.6, 0.1, 0.03  # as in the key-frame sea
 _BENT = 40  # frames from which a trend may bend
 _OVERLAP = 2  # frames that two movements may share, before they are set apart
 _SYLLABLE, _SYLLABLES, _SPEECH = 16, 3, 45  # frames of a syllable, how many make speech, within how many frames
+# Blinks are short, come again, and change more than displacement explains.
+_BLINK, _UNSEEN, _ALIKE = 12, 0.65, 0.7  # frames; share of its energy that is trusted; cosine of two patterns
 _WORSE, _WIDEST, _STILLEST = 2.7, 30, 0.01  # of the variance; frames; share of the extent that no fit explains
 _AWAY, _UNSTEADY = 0.4, 0.8  # of the extent: where it is none; how far it may go up and down in a hold
 _USUAL = 0.65  # of the extent: the face is nearer to its rest for most of the time
@@ -67,7 +69,9 @@ class Movement(NamedTuple):
         return Movement(onset, apex, end, offset, self.strength, self.pattern, (first, second, third))
 
 
-def find_movements(motion: Motion, *, begins: bool = True, ends: bool = True, longer: bool = False) -> list[Movement]:
+def find_movements(
+    motion: Motion, *, begins: bool = True, ends: bool = True, longer: bool = False, blinks: list[Tensor] | None = None
+) -> list[Movement]:
     """All movements of a stretch, in order, disjoint.
 
     Args:
@@ -76,6 +80,7 @@ def find_movements(motion: Motion, *, begins: bool = True, ends: bool = True, lo
             otherwise one that reaches an end is left to the neighbouring stretch.
         ends: whether nothing is known after it.
         longer: only those of about half the longest and more.
+        blinks: patterns of blinks that were seen before, to which those seen here are added.
     """
     t = len(motion.values)
     if t < 4:
@@ -85,13 +90,14 @@ def find_movements(motion: Motion, *, begins: bool = True, ends: bool = True, lo
     around = (0, 0, before, after)
     lengths = _lengths(_HALF if longer else _SHORTEST)
     score = _scores(F.pad(values, around), F.pad(motion.trust, around), lengths)
+    blinks = [] if blinks is None else blinks
     found = []
     for first, last in _peaks(score, lengths):
         seed = max(first - before, 0), min(last - before, t - 1)
         if seed[1] - seed[0] < 3:
             continue
         cut = _refined(values, motion.trust, seed)
-        movement = None if cut is None else _judged(motion, values, cut, begins, ends, longer)
+        movement = None if cut is None else _judged(motion, values, cut, begins, ends, longer, blinks)
         if movement is not None and not (longer and movement.offset - movement.onset < _HALF):
             found.append(movement)
     return _best_set(motion, found)
@@ -152,8 +158,8 @@ def _peaks(score: Tensor, tried: list[int]) -> list[tuple[int, int]]:
     lengths = torch.tensor(tried).unsqueeze(1)
     first = torch.arange(score.shape[1]).expand_as(score.cpu())
     last = first + lengths
-    score = score.cpu().clone()
     found: list[tuple[int, int]] = []
+    score = score.cpu().clone()
     while len(found) < _PEAKS:
         best, place = score.flatten().max(0)
         if float(best) < _LEAST:
@@ -206,7 +212,9 @@ def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None
     return Cut(*(key + start for key in cut))
 
 
-def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool, longer: bool) -> Movement | None:
+def _judged(
+    motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool, longer: bool, blinks: list[Tensor]
+) -> Movement | None:
     """The movement with its strength, or None for what is none."""
     t = len(values)
     onset, apex, end, offset = (int(key) for key in torch.stack(cut))
@@ -245,6 +253,11 @@ def _judged(motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool, 
     if strength < FOUND * (2 if cut_off else 1):
         return None
     pattern = pattern / pattern.norm().clamp(min=1e-12)
+    if offset - onset <= _BLINK and _share_seen(motion, extent, apex, end) < _UNSEEN:
+        again = _runs(signal, 0, onset - 1) + _runs(signal, offset + 1, t) > 0
+        if again or any(float((pattern * other).sum()) > _ALIKE for other in blinks):
+            blinks.append(pattern)
+            return None
     return Movement(max(onset, 0), apex, end, min(offset, t - 1), strength, pattern, spread)
 
 
@@ -256,12 +269,21 @@ def _recurs(signal: Tensor, onset: int, apex: int, end: int, offset: int) -> boo
         return True
     if offset - onset > _SYLLABLE:
         return False
-    away = (smooth > _AWAY).tolist()
-    others = 0
-    for first, last in ((max(onset - _SPEECH, 0), onset - 1), (offset + 1, min(offset + _SPEECH, len(away)))):
-        runs = [len(list(run)) for up, run in groupby(away[first:last]) if up]
-        others += sum(2 <= run <= _SYLLABLE for run in runs)
+    others = _runs(signal, onset - _SPEECH, onset - 1) + _runs(signal, offset + 1, offset + _SPEECH)
     return others >= _SYLLABLES - 1
+
+
+def _runs(signal: Tensor, first: int, last: int) -> int:
+    """How often the extent goes up for a short while in some frames."""
+    away = (F.avg_pool1d(signal[None], 3, 1, 1)[0] > _AWAY).tolist()[max(first, 0) : max(last, 0)]
+    return sum(up and 2 <= len(list(run)) <= _SYLLABLE for up, run in groupby(away))
+
+
+def _share_seen(motion: Motion, extent: Tensor, apex: int, end: int) -> float:
+    """Of the movement's energy, the share in blocks that are trusted while it lasts as they are otherwise."""
+    usual = motion.trust.quantile(0.9, dim=0).clamp(min=1e-6)
+    energy = extent.square() * usual
+    return float((motion.trust[apex : end + 1].mean(0) / usual * energy).sum() / energy.sum().clamp(min=1e-12))
 
 
 def _coherence(motion: Motion, extent: Tensor, gain: Tensor) -> float:

@@ -41,6 +41,7 @@ _NEAR_CUT, _CUT, _CONTRAST = 5, 4.0, 0.1  # frames beside a cut, how far it stan
 # Of a stretch of ten seconds rest is most, so that a movement's remainder stands out as a blink's does; but a blink's
 # is of the order of the energy of its displacement, or larger.
 _BENT, _FAINT = 0.5, 0.1
+_BLINKS = 50  # patterns that are remembered
 _STILL = 1e-4  # of its error: nothing moves
 
 
@@ -299,6 +300,7 @@ class _Level:
         self.frames: list[Tensor] = []
         self.pending: list[Tensor] = []
         self.fresh = 0  # frames since the last search
+        self.blinks: list[Tensor] = []
         self.begins = True
 
     def add(self, frame: Tensor) -> list[Movement] | None:
@@ -329,7 +331,8 @@ class _Level:
         motion = picture_motion(clip, bent=_BENT, faint=_FAINT) if self.pictures else clip_motion(clip)
         if float(motion.values.abs().amax()) < _STILL:
             return []
-        found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1)
+        found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1, blinks=self.blinks)
+        del self.blinks[:-_BLINKS]
         return [one.moved(self.begin, self.stride) for one in found]
 
 

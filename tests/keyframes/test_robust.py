@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import mertools as mt
+from mertools.keyframes.motion import find_cuts, small_frames
+from mertools.keyframes.robust import find_key_frames
 
 TIMING = {"num_frames": 90, "onset": 30, "apex": 42, "offset": 62, "size": 128}
 
@@ -217,3 +219,67 @@ def test_compiles_and_exports_in_one_graph():
             assert torch.equal(a, b)
     exported = torch.export.export(mt.FrameSelector(), (clip.frames[None],)).module()
     assert torch.equal(exported(clip.frames[None]).apex, mt.select_keyframes(clip.frames[None]).apex)
+
+
+HELD = {"num_frames": 72, "onset": 16, "apex": 20, "offset": 71, "hold": 46, "noise": 1.5}
+
+
+@pytest.mark.parametrize(
+    "around",
+    [{"drift": 12, "seed": 0}, {"nod": 3, "seed": 1}, {"nod": 6, "drift": 8, "blink": 27, "amplitude": 4, "seed": 2}],
+)
+def test_rest_that_is_the_exception(around):
+    clip = mt.synthetic_clip(**HELD, **around)
+    assert error(found(clip.frames), clip) <= 2
+
+
+@pytest.mark.parametrize("crop", [(180, 50, 240), (170, 60, 228), (190, 40, 256)])
+def test_a_real_smile_in_any_crop(real_clip, crop):
+    x, y, side = crop
+    clip = mt.read_clip(real_clip)[:, :, y : y + side, x : x + side].float()
+    small = torch.nn.functional.interpolate(clip, (112, 112), mode="bilinear", antialias=True).round().byte()
+    onset, apex, offset = found(small)
+    assert abs(onset - 16) <= 3
+    assert 24 - 4 <= apex <= 66
+    assert offset >= 68
+
+
+def test_a_movement_has_evidence_and_intervals_that_hold_it():
+    for movement in ("smile", "brow-raise", "brow-lower"):
+        clip = mt.synthetic_clip(**TIMING, noise=3.0, movement=movement)
+        keys = mt.select_keyframes(clip.frames[None])
+        assert float(keys.evidence) >= 0.5
+        onset, apex, offset = keys.spread[0].tolist()
+        assert abs(int(keys.onset) - clip.onset) <= onset < 8
+        assert clip.apex - apex - 0.5 <= int(keys.apex) <= clip.apex_end + apex + 0.5
+        assert abs(int(keys.offset) - clip.offset) <= offset < 8
+
+
+def test_without_a_movement_there_is_no_evidence():
+    generator = torch.Generator().manual_seed(0)
+    face = mt.drawn_portrait(112).float().expand(60, -1, -1, -1)
+    light = 1 + 0.02 * torch.sin(torch.arange(60) * 1.37)[:, None, None, None]
+    noise = torch.randn(60, 3, 112, 112, generator=generator)
+    for frames in (face + 2 * noise, face * light + noise, 120 + 20 * noise):
+        keys = mt.select_keyframes(frames.round().clamp(0, 255).byte()[None])
+        assert float(keys.evidence) < 0.5
+    still = mt.select_keyframes(face.byte()[None])
+    assert (float(still.evidence), still.spread.tolist()) == (0.0, [[59.0] * 3])
+
+
+def test_a_hard_cut_is_never_spanned():
+    clip = mt.synthetic_clip(num_frames=60, onset=15, apex=25, offset=40, amplitude=3.0, size=112)
+    before = 255 - mt.drawn_portrait(112).flip(2).expand(25, -1, -1, -1)
+    frames = torch.cat((before, clip.frames, before))
+    assert find_cuts(small_frames(frames)) == [25, 85]
+    assert error(tuple(key - 25 for key in found(frames)), clip) <= 1
+    assert error(tuple(key - 25 for key in found(frames, 38, 52, 67, refine=True)), clip) <= 1
+    assert find_cuts(small_frames(clip.frames)) == []
+
+
+def test_an_annotation_inside_the_interval_stays():
+    clip = mt.synthetic_clip(**TIMING, noise=3.0)
+    one = find_key_frames(clip.frames, (30, 44, 62))
+    assert one.beside((30, 44, 62)) == (30, 44, 62)
+    assert one.beside((30 + 6, 44, 62)) == (one.onset, 44, 62)
+    assert one._replace(evidence=0.4).beside((1, 2, 3)) == (1, 2, 3)

@@ -109,6 +109,16 @@ def test_any_wrapper_around_any_network(build, name, process_group):
     torch.testing.assert_close(copy.deepcopy(mt.TwoBranch(wrap(copy.deepcopy(net)))).front(onset, apex), wanted[0])
 
 
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use `NO_SHARD`", "ignore:.*FullyShardedDataParallel")
+def test_fully_sharded(process_group):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    net = tsfmicro()
+    wanted = mt.TwoBranch(net)(*images())
+    sharded = FullyShardedDataParallel(copy.deepcopy(net), device_id=torch.device("cpu"), use_orig_params=True)
+    torch.testing.assert_close(mt.TwoBranch(sharded)(*images()), wanted)
+
+
 @pytest.mark.parametrize("wrap", [Wrapper, ByPosition, torch.optim.swa_utils.AveragedModel])
 def test_two_branches_around_a_wrapper_are_compiled_whole(wrap):
     net = tsfmicro()
