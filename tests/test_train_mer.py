@@ -297,9 +297,14 @@ def second_dataset(root):
     header, *rows = Path(made.table).read_text().splitlines()
     header = "Subject,Filename,Onset Frame,Apex Frame,Offset Frame,Action Units,Estimated Emotion"
     table = root / "samm.csv"
-    table.write_text("\n".join([*["-,,,,,,"] * 13, header, *(f"0{row}" for row in rows)]) + "\n")
-    for folder in made.frames.iterdir():
-        folder.rename(folder.with_name(folder.name.replace("sub", "0")))
+    cells = [row.split(",") for row in rows]
+    named = [[f"0{who}", f"0{who}_{clip[2:].replace('_', '')}_1", *rest] for who, clip, *rest in cells]
+    table.write_text("\n".join([*["-,,,,,,"] * 13, header, *map(",".join, named)]) + "\n")
+    for (who, clip, *_), (subject, name, *_) in zip(cells, named, strict=True):
+        (made.frames / subject).mkdir(exist_ok=True)
+        (made.frames / f"sub{who}" / clip).rename(made.frames / subject / name)
+    for folder in made.frames.glob("sub*"):
+        folder.rmdir()
     return made._replace(table=table, dataset="samm")
 
 
@@ -340,7 +345,7 @@ def test_settings_out_of_range(synthetic, tmp_path, capsys, words, message):
 def test_another_table_of_the_same_name_is_not_a_resumption(synthetic, tmp_path, monkeypatch):
     table = tmp_path / "t.csv"
     table.write_text(Path(synthetic.table).read_text())
-    monkeypatch.setattr(train_mer, "train_fold", lambda *args: 1 / 0)
+    monkeypatch.setattr(train_mer, "train_fold", lambda *args, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(synthetic._replace(table=table), tmp_path / "run")
     table.write_text(table.read_text().replace("surprise", "disgust", 1))
