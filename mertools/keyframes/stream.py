@@ -169,9 +169,14 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     if isinstance(source, (str, os.PathLike)):
         yield from clip_frames(source, box=box)
         return
+    for frame in alike_frames(source):
+        yield frame if box is None else boxed(frame, box)
+
+
+def alike_frames(frames: Iterable[object]) -> Iterator[Tensor]:
+    """Frames that somebody yields, each refused if it is no finite image of the type and shape of the first."""
     first: Tensor | None = None
-    every: Iterable[object] = source
-    for i, frame in enumerate(every):
+    for i, frame in enumerate(frames):
         if not isinstance(frame, Tensor):
             mend = ": torch.from_numpy(frame).permute(2, 0, 1) makes one" if hasattr(frame, "shape") else ""
             raise TypeError(
@@ -188,7 +193,7 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
             )
         if frame.is_floating_point() and not bool(torch.isfinite(frame).all()):
             raise ValueError(f"frames must be finite, got {frame[~torch.isfinite(frame)][0].item()} at frame {i}")
-        yield frame if box is None else boxed(frame, box)
+        yield frame
 
 
 def _key_frames(found: Found, score: Tensor) -> KeyFrames:

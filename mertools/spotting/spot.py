@@ -23,6 +23,7 @@ from torch import Tensor
 from mertools._checks import channels_first, check_count, check_number
 from mertools.clips.read import boxed, clip_frames
 from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
+from mertools.keyframes.stream import alike_frames
 from mertools.spotting.framing import watched
 from mertools.spotting.landmarks import landmark_fps, read_landmarks
 from mertools.spotting.movements import FOUND, LONGEST, MARGIN, Movement, best_disjoint, find_movements
@@ -188,21 +189,10 @@ def _frames(source: Source, box: Sequence[int] | None) -> Iterator[Tensor]:
     return frames if box is None else (boxed(frame, box) for frame in frames)
 
 
-def _alike(frames: Iterator[Tensor]) -> Iterator[Tensor]:
-    first: Tensor | None = None
+def _alike(frames: Iterable[object]) -> Iterator[Tensor]:
     count = 0
-    for i, frame in enumerate(frames):
-        if not isinstance(frame, Tensor):
-            raise TypeError(f"frames must yield tensors (c, h, w), got {type(frame).__name__}")
-        first = frame if first is None else first
-        if frame.shape != first.shape or frame.dtype != first.dtype:
-            raise ValueError(
-                f"frames must be alike, got {frame.dtype} {tuple(frame.shape)} at frame {i} "
-                f"after {first.dtype} {tuple(first.shape)}"
-            )
-        if frame.is_floating_point() and not bool(torch.isfinite(frame).all()):
-            raise ValueError(f"frames must be finite, got {frame[~torch.isfinite(frame)][0].item()} at frame {i}")
-        count = i + 1
+    for frame in alike_frames(frames):
+        count += 1
         yield frame
     if count < 2:
         raise ValueError(f"frames must hold at least 2 frames, got {count}")
