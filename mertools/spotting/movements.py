@@ -49,7 +49,7 @@ class Movement(NamedTuple):
 
     Shape:
         - strength: mean fall of a trajectory's robust error
-        - spread: half-widths around onset, apex and offset that hold the true frame nine times in ten
+        - spread: half-widths around onset, apex and offset meant to hold the true frame nine in ten times
         - pattern: ``(d,)`` extent of each trajectory in pixels, of length 1
     """
 

@@ -15,8 +15,8 @@ class Expression(NamedTuple):
         - apex: the middle of the frames of full extent
         - offset: the first frame at rest after it, or the video's last frame
         - evidence: how sure it is that the face moved, 0.5 to 1
-        - spread: half-widths in frames of the intervals around onset, apex and offset that hold the true frame nine
-          times in ten
+        - spread: half-widths in frames of intervals around onset, apex and offset, meant to hold the true frame
+          nine times in ten (not calibrated yet)
 
     Examples:
         >>> Expression(10, 14, 22, 0.97, (1.0, 2.0, 2.5)).apex
