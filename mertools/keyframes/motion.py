@@ -31,10 +31,11 @@ _BLUR = 1.5  # of the frames at that size; displacements up to about twice this 
 _PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
 _ALIGNED = 0.15  # pixels that an alignment may be off by: there displacements are linear in the intensities
 _TOGETHER = 32  # frames that are warped at a time
-_HALF_SIDE = 8  # pixels of a block at half the size, where neighbouring frames are compared
+_NEIGHBOURS = 8  # of these pixels of a block where neighbouring frames are compared
+_AREA = 4  # small pixels of one at half the size
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
 _JUMP, _CUT, _OUTSTANDING, _AROUND = 0.3, 0.5, 4.0, 5  # of the contrast; times what is usual within so many frames
-_MARGIN = 3  # pixels at the border that no block reaches: they come and go as the head moves
+_MARGIN = 2  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
 _TOLERANCE = 0.05  # of the gradient: a remainder below it says nothing
 _NONLINEAR = 0.25  # share of a displacement's energy that may remain because the model is linear
@@ -53,6 +54,7 @@ class Motion(NamedTuple):
         - scale: ``(d,)``, units per pixel
         - global_motion: ``(t, m)``, motion of the whole face in pixels; m may be 0
         - grid: rows and columns of the blocks, ``(0, 0)`` when values have no place in a picture
+        - looks: of pictures, what the blocks look like
     """
 
     values: Tensor
@@ -61,6 +63,7 @@ class Motion(NamedTuple):
     scale: Tensor
     global_motion: Tensor
     grid: tuple[int, int]
+    looks: Looks | None = None
 
 
 def is_picture(shape: torch.Size | tuple[int, ...]) -> bool:
@@ -122,7 +125,7 @@ def _sums(part: Tensor, factor: int) -> Tensor:
 
 
 def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _BLACK) -> Motion:
-    """Local motion in small grey frames ``(t, h, w)``, which are overwritten.
+    """Local motion in small grey frames ``(t, h, w)``.
 
     Args:
         small: the frames.
@@ -130,16 +133,18 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
         faint: remainder that always may, a variance where the picture's is 2500.
     """
     frames = _levelled(small)
-    block = 12 if min(small.shape[1:]) >= 72 else 8
-    layout = _Layout.of(small.shape, block)
+    half = _halved(frames)
+    layout = _Layout.of(half.shape, 6 if min(small.shape[1:]) >= 72 else 4)
     # Neighbouring frames are never far apart: their motions add up to a first alignment, whatever the head did. What
     # the sum is off by is then seen against the mean of the aligned frames.
-    whole = _summed_motion(frames, layout)
-    blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
+    whole = _summed_motion(half, layout)
+    aligned = _aligned(frames, whole, layout)
+    blocks = _Blocks(aligned, layout, faint)
     remaining = blocks.global_motion()
     if float(remaining.abs().amax()) > _ALIGNED:
         whole = whole + remaining
-        blocks = _Blocks(_aligned(frames, whole, layout), layout, faint)
+        aligned = _aligned(frames, whole, layout)
+        blocks = _Blocks(aligned, layout, faint)
         remaining = blocks.global_motion()
     local = blocks.moved - _affine(layout.places(frames.device), remaining)
 
@@ -147,23 +152,69 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
     values = torch.einsum("nij,tnj->tni", whiten, local)
-    energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / block**2
-    beside = blocks.remainder - bent * energy
-    lasting = blocks.noise + _lasting(blocks.remainder) - blocks.usual
-    trust = _spread((beside / lasting - 1).clamp(min=0), blocks.grid)
+    energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / (_AREA * layout.side**2)
+    # A block that stays in the picture while the face moves is background.
+    belongs = ((_change(half, layout) + blocks.floor) / (_change(aligned, layout) + blocks.floor)).clamp(max=1)
+    trust = blocks.trust(blocks.remainder, bent * energy)
+    weight = belongs.square() * _central(layout.places(frames.device)) / (1 + _beyond(whole, layout)).square()
     explained = _spread((blocks.remainder / blocks.noise - 1).clamp(min=0), blocks.grid)
-    trust /= (1 + _beyond(whole, layout)).square()
     # What comes into the picture at its border in the course of the clip is no proof that a face moves.
-    explained /= (1 + _beyond(whole, layout, block / 2).amax(0)).square()
-    trust = trust * _central(layout.places(frames.device))
+    explained /= (1 + _beyond(whole, layout, layout.side / 2).amax(0)).square()
     return Motion(
         values.flatten(1),
-        trust.unsqueeze(-1).expand_as(values).flatten(1),
-        explained.unsqueeze(-1).expand_as(values).flatten(1),
+        (trust * weight).repeat_interleave(2, 1),
+        explained.repeat_interleave(2, 1),
         whiten.diagonal(dim1=-2, dim2=-1).flatten(),
         whole + remaining,
         blocks.grid,
+        Looks(blocks, weight),
     )
+
+
+class Looks:
+    """What the blocks of a clip look like, frame by frame, once the head's motion and the light are taken out.
+
+    A displacement of several pixels, a fold that deepens or a mouth that opens over its teeth is no linear displacement.
+    Where it is known which frames are at rest and which are not, the way from one look to the other is, and how far
+    each frame has gone on it.
+    """
+
+    def __init__(self, blocks: _Blocks, weight: Tensor) -> None:
+        self.blocks, self.weight = blocks, weight
+
+    def along(self, motion: Motion, profile: Tensor, slow: Tensor, trust: Tensor) -> tuple[Motion, Tensor]:
+        """Trajectories of the blocks along what goes with the extent ``profile`` ``(t,)``, one a block.
+
+        Args:
+            motion: of the clip.
+            profile: extent in each frame, 0 to 1.
+            slow: rest and trend ``(t, q)``, which are no part of it.
+            trust: ``(t, n)``, of each block so far.
+
+        Returns:
+            The motion that these trajectories make, and how much of each direction ``(n,)`` is more than noise.
+        """
+        blocks, change = self.blocks, self.blocks.change  # (n, t, p)
+        p = change.shape[2]
+        design = torch.cat((slow, profile.unsqueeze(-1)), -1)
+        q = design.shape[1]
+        pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(1)
+        left = (trust.mT @ pairs).view(-1, q, q) + 1e-3 * torch.eye(q).to(change)
+        to_extent = torch.linalg.inv(left)[:, -1:]  # (n, 1, q)
+        fit = (to_extent @ design.mT) * trust.mT.unsqueeze(1)  # (n, 1, t)
+        direction = (fit @ change).squeeze(1)
+        size = direction.square().sum(-1)
+        certain = (1 - blocks.floor * p * to_extent[:, 0, -1] / size.clamp(min=1e-9)).clamp(min=0)
+        direction = direction / size.sqrt().clamp(min=1e-9).unsqueeze(-1)
+        gone = (change @ direction.unsqueeze(-1)).squeeze(-1).mT  # (t, n)
+        beside = (blocks.total - gone.square()).clamp(min=0) / (p - 4)
+        bent = _NONLINEAR * (gone - gone.median(0).values).square() / p
+        usual, _, noise = blocks.noise_of(beside)
+        scale = (blocks.slope.mT @ direction.unsqueeze(-1)).norm(dim=(1, 2)) / noise.sqrt()
+        values = gone / noise.sqrt()
+        trust = blocks.trust(beside, bent) * self.weight
+        values = values - values.mean(0)
+        return Motion(values, trust, trust, scale, motion.global_motion, motion.grid), certain
 
 
 def find_cuts(small: Tensor) -> list[int]:
@@ -178,11 +229,11 @@ def find_cuts(small: Tensor) -> list[int]:
     jump = (coarse[1:] - coarse[:-1]).square().mean(1)
     contrast = torch.minimum(coarse.var(1)[1:], coarse.var(1)[:-1])
     suspect = (jump > _JUMP * contrast) & (jump > _OUTSTANDING * jump.median())
-    layout = _Layout.of((small.shape[1] // 2, small.shape[2] // 2), _HALF_SIDE, 1)
+    layout = _Layout.of((small.shape[1] // 2, small.shape[2] // 2), _NEIGHBOURS, 1)
     cuts = []
     for i in suspect.nonzero().flatten().tolist():
         first, last = max(i - _AROUND, 0), min(i + 2 + _AROUND, t)
-        unexplained = neighbour_motion(_levelled(small[first:last].clone()), layout)[1].median(1).values
+        unexplained = neighbour_motion(_halved(_levelled(small[first:last])), layout)[1].median(1).values
         here = float(unexplained[i - first])
         beside = torch.cat((unexplained[: i - first], unexplained[i - first + 1 :]))
         if here > _CUT and (not len(beside) or here > _OUTSTANDING * float(beside.median())):
@@ -190,17 +241,37 @@ def find_cuts(small: Tensor) -> list[int]:
     return cuts
 
 
+def _change(frames: Tensor, layout: _Layout) -> Tensor:
+    """Variance over time within each block, ``(n,)``."""
+    variance = frames.var(0, unbiased=False)[None]
+    return F.avg_pool2d(layout.cut(variance).unsqueeze(1), layout.side).flatten()
+
+
 def _levelled(small: Tensor) -> Tensor:
-    """Small frames with their contrast scaled to 50 levels, blurred, in place."""
-    size = small.abs().amax()
-    small /= torch.where(
-        (size > _SQUARES[0]) & (size < _SQUARES[1]), 1.0, size.clamp(min=torch.finfo(small.dtype).tiny)
+    """Small frames ``(t, h, w)``, blurred, with their contrast scaled to 50 levels."""
+    _, h, w = small.shape
+    down, across = (_blur(size, small) for size in (h, w))
+    frames = torch.cat([down @ (part @ across.mT) for part in torch.split(small, _PART)])
+    size = frames.abs().amax()
+    frames /= torch.where(
+        (size > _SQUARES[0]) & (size < _SQUARES[1]), 1.0, size.clamp(min=torch.finfo(frames.dtype).tiny)
     )
-    small -= small.mean()
-    small *= 50 / small.square().mean().sqrt().clamp(min=1e-12)
-    for part in torch.split(small, _PART):
-        part.copy_(_blur(part))
-    return small
+    frames -= frames.mean()
+    frames *= 50 / frames.square().mean().sqrt().clamp(min=1e-12)
+    return frames
+
+
+def _blur(size: int, like: Tensor) -> Tensor:
+    """Matrix ``(size, size)`` of a Gaussian blur, the border repeated."""
+    reach = math.ceil(3 * _BLUR)
+    steps = torch.arange(-reach, reach + 1, device=like.device)
+    kernel = torch.exp(-(steps / _BLUR).square() / 2).to(like)
+    from_ = (torch.arange(size, device=like.device).unsqueeze(1) + steps).clamp(0, size - 1)
+    return like.new_zeros(size, size).scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
+
+
+def _halved(frames: Tensor) -> Tensor:
+    return torch.cat([F.avg_pool2d(part.unsqueeze(1), 2) for part in torch.split(frames, _PART)]).squeeze(1)
 
 
 def _lasting(remainder: Tensor) -> Tensor:
@@ -261,8 +332,7 @@ def neighbour_motion(frames: Tensor, layout: _Layout) -> tuple[Tensor, Tensor]:
         Affine motion ``(t - 1, 6)`` in pixels of ``frames``, and which share of each block's contrast neither motion
         nor light explains, ``(t - 1, n)``.
     """
-    half = torch.cat([F.avg_pool2d(part.unsqueeze(1), 2) for part in torch.split(frames, _PART)]).squeeze(1)
-    sums = torch.cat([_pair_sums(half[i : i + _PART + 1], layout) for i in range(0, len(half) - 1, _PART)])
+    sums = torch.cat([_pair_sums(frames[i : i + _PART + 1], layout) for i in range(0, len(frames) - 1, _PART)])
     # Means and products over a block of slope across, slope down, change, brightness: bias and gain are taken out.
     xx, xy, yy, xd, yd, dd, xm, ym, mm, md = sums.unbind(1)
     gain = 1 / (mm + 1)
@@ -304,10 +374,10 @@ def _pair_sums(half: Tensor, layout: _Layout) -> Tensor:
 
 def _summed_motion(frames: Tensor, layout: _Layout) -> Tensor:
     """Affine motion ``(t, 6)`` of each frame, from the motions between neighbours."""
-    half = _Layout.of((layout.h // 2, layout.w // 2), _HALF_SIDE, 1)
-    steps, _ = neighbour_motion(frames, half)
+    coarse = _Layout.of((layout.h, layout.w), _NEIGHBOURS, 1)
+    steps, _ = neighbour_motion(frames, coarse)
     summed = F.pad(steps.cumsum(0), (0, 0, 1, 0))
-    unit = layout.half / (2 * half.half)
+    unit = layout.half / coarse.half
     summed = summed * summed.new_tensor([1, unit, unit] * 2)
     return summed - summed.median(0).values
 
@@ -318,9 +388,9 @@ def _beyond(motion: Tensor, layout: _Layout, margin: float = 0.0) -> Tensor:
     middle = motion.new_tensor(
         [layout.left + layout.columns * layout.side / 2, layout.top + layout.rows * layout.side / 2]
     )
-    centre = middle + places * layout.half + _affine(places, motion)
+    centre = middle + places * layout.half + _affine(places, motion) / 2
     size = motion.new_tensor([layout.w, layout.h])
-    return (layout.side / 2 + margin - torch.minimum(centre, size - centre)).amax(-1).clamp(min=0)
+    return 2 * (layout.side / 2 + margin - torch.minimum(centre, size - centre)).amax(-1).clamp(min=0)
 
 
 class _Blocks:
@@ -335,27 +405,39 @@ class _Blocks:
             x = layout.cut(x).reshape(-1, rows, side, columns, side).permute(1, 3, 0, 2, 4)
             return x.reshape(rows * columns, -1, side * side)
 
-        across = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (1, 1))
-        down = F.pad((mean[2:] - mean[:-2]) / 2, (0, 0, 1, 1))
+        across = F.pad((mean[:, 2:] - mean[:, :-2]) / 4, (1, 1))
+        down = F.pad((mean[2:] - mean[:-2]) / 4, (0, 0, 1, 1))
         maps = cut(torch.stack((across, down, mean))).mT  # (blocks, pixels, 3)
         light = torch.linalg.qr(torch.stack((torch.ones_like(maps[..., 2]), maps[..., 2] / 50), -1))[0]
         slope = -maps[..., :2]
         slope = slope - light @ (light.mT @ slope)
-        self.normal = slope.mT @ slope + 1e-3 * side**2 * torch.eye(2).to(mean)
-        design, solution = torch.cat((slope, light), -1), torch.linalg.inv(self.normal)
-        moved, remainder = [], []
-        for part in torch.split(frames, _PART):
-            change = cut(part - mean)  # (blocks, t, pixels)
-            seen = change @ design
-            moved.append(seen[..., :2] @ solution)
-            explained = seen[..., 2:].square().sum(-1) + (seen[..., :2] * moved[-1]).sum(-1)
-            remainder.append(change.square().sum(-1) - explained)
-        self.moved = torch.cat(moved, 1).transpose(0, 1)  # (t, blocks, 2)
-        self.remainder = torch.cat(remainder, 1).clamp(min=0).T / (side**2 - 4)  # (t, blocks), a variance
-        self.usual = self.remainder.median(0).values
-        self.floor = self.usual + self.usual.median() / 4 + faint
-        texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * side**2)
-        self.noise = self.floor + _TOLERANCE**2 * texture
+        self.normal = _AREA * (slope.mT @ slope + 1e-3 * side**2 * torch.eye(2).to(mean))
+        design, solution = torch.cat((slope, light), -1), _AREA * torch.linalg.inv(self.normal)
+        self.slope = slope
+        self.change = cut(frames - mean)  # (blocks, t, pixels)
+        seen = self.change @ design
+        moved = seen[..., :2] @ solution
+        self.change -= seen[..., 2:] @ light.mT
+        total = self.change.square().sum(-1)
+        self.moved = moved.transpose(0, 1)  # (t, blocks, 2)
+        self.total = total.mT  # (t, blocks)
+        # A variance.
+        self.remainder = (total - (seen[..., :2] * moved).sum(-1)).clamp(min=0).mT / (side**2 - 4)
+        self.texture = self.normal.diagonal(dim1=-2, dim2=-1).sum(-1) / (2 * _AREA * side**2)
+        self.faint = faint
+        self.usual, self.floor, self.noise = self.noise_of(self.remainder)
+
+    def noise_of(self, remainder: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Usual remainder ``(n,)``, with a floor, and with what the model of displacement is taken to be wrong by."""
+        usual = remainder.median(0).values
+        floor = usual + usual.median() / 4 + self.faint
+        return usual, floor, floor + _TOLERANCE**2 * self.texture
+
+    def trust(self, remainder: Tensor, bent: Tensor) -> Tensor:
+        """How far each block can be trusted ``(t, n)``: less where more remains, for a short while, than ``bent``."""
+        usual, _, noise = self.noise_of(remainder)
+        lasting = noise + _lasting(remainder) - usual
+        return _spread(((remainder - bent) / lasting - 1).clamp(min=0), self.grid)
 
     def global_motion(self) -> Tensor:
         """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
@@ -401,40 +483,24 @@ def _affine(places: Tensor, motion: Tensor) -> Tensor:
 
 
 def _aligned(frames: Tensor, motion: Tensor, layout: _Layout) -> Tensor:
-    """Frames with the global motion taken back."""
+    """Frames with the global motion taken back, at half their size: sampled at full size, where that blurs less."""
     h, w = layout.h, layout.w
     y, x = (torch.arange(size).to(frames) + 0.5 for size in (h, w))
     u = (x - layout.left - layout.columns * layout.side / 2) / layout.half
     v = (y - layout.top - layout.rows * layout.side / 2) / layout.half
     affine = motion.view(-1, 2, 3, 1)
-    sizes = torch.tensor([w, h], device=frames.device).view(2, 1)
+    sizes = torch.tensor([frames.shape[2], frames.shape[1]], device=frames.device).view(2, 1)
     by_column = (affine[:, :, 1] * u + affine[:, :, 0]) / sizes * 2  # (t, 2, w)
     by_row = affine[:, :, 2] * v / sizes * 2  # (t, 2, h)
-    by_column[:, 0] += x / w * 2 - 1
-    by_row[:, 1] += y / h * 2 - 1
-    out = torch.empty_like(frames)
+    by_column[:, 0] += x / frames.shape[2] * 4 - 1
+    by_row[:, 1] += y / frames.shape[1] * 4 - 1
+    out = frames.new_empty(len(frames), h, w)
     for part in torch.split(torch.arange(len(frames)), _TOGETHER):
         some = slice(int(part[0]), int(part[-1]) + 1)
         grid = by_row[some].mT.unsqueeze(2) + by_column[some].mT.unsqueeze(1)
         picture = frames[some].unsqueeze(1)
         out[some] = F.grid_sample(picture, grid, padding_mode="border", align_corners=False).squeeze(1)
     return out
-
-
-def _blur(frames: Tensor) -> Tensor:
-    """Gaussian blur as two matrix products, the border repeated."""
-
-    def matrix(size: int) -> Tensor:
-        place = torch.arange(size, device=frames.device)
-        reach = math.ceil(3 * _BLUR)
-        steps = torch.arange(-reach, reach + 1, device=frames.device)
-        kernel = torch.exp(-(steps.to(frames) / _BLUR).square() / 2)
-        out = frames.new_zeros(size, size)
-        from_ = (place.unsqueeze(1) + steps).clamp(0, size - 1)
-        return out.scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
-
-    _, h, w = frames.shape
-    return matrix(h) @ (frames @ matrix(w).mT)
 
 
 def _spread(excess: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -18,11 +18,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mertools.keyframes.motion import Motion, clip_motion, find_cuts, is_picture, picture_motion, small_frames
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
+import os
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
 _ALIKE = 0.85  # correlation of two starts above which they are one
 _TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
@@ -30,14 +32,20 @@ _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind i
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _FOLLOWS_AT_MOST = 1.8  # times that: a background that stays, where the question is if anything else moves at all
 _RIDGE = 0.03
-_EVIDENCE = 0.95  # drop of the robust error per trajectory that is as likely a movement as not
+_EVIDENCE = 8.4  # drop of the robust error that is as likely a movement as not
 _FOUND = 0.5  # evidence from which a movement is found
 _NINE_IN_TEN = 1.645  # standard deviations
-_STILL, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
-_SHAPE = 0.05  # of the movement: how far from a trapezoid faces move
+_SHAPE = 0.2  # of the movement: how far from a trapezoid faces move
 _SAME = 1e-3  # of the error: frames without noise that show the same
 _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a picture without anything in it
-_SHARPEN, _REST = 5, 4  # frames; at rest, that show how still it is
+_STILL = 0.005  # of the movement: a face at rest that wanders less is still
+_BAND, _BAND_AT_MOST = 4.0, 0.15  # standard deviations of the face at rest, and the most of the movement
+_REACHES = 0.0, 3.0  # how far blocks follow the head, times what they do
+_MODELS = float(os.environ.get('MODELS', '0.7'))
+_REST = 5  # frames at rest that show how it wanders
+_LOOKS = 3  # turns in which appearance follows the extent
+_LARGE = 1.5  # pixels from which appearance tells more than displacement
+_COMMON = 3.0  # times the variance that most trajectories have, below which an error counts as one
 _SHORT = 32  # frames
 _STRETCH = 8  # frames between two cuts that are searched
 _NEAR = 8  # frames that every key frame may move from an annotation, at least
@@ -186,8 +194,10 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
         return Found(start, stop - 1, stop - 1, 0.0, (1.0, 1.0, 1.0), (stop - 1, stop - 1))
     if float(motion.values.abs().amax()) < _MOTIONLESS:
         return nothing_moves(t, keys)
-    fit = _search(motion, windows)
-    onset, apex, offset = _sharpened(fit.cut, fit.signal.cpu())
+    first = _search(motion, windows)
+    fit = _looked_at(motion, first, windows)
+    onset, offset = _visible(fit)
+    apex = (int(fit.cut.apex) + int(fit.cut.end)) // 2
     # Of frames that are the same, the first is the apex.
     same = ((motion.values[1:] - motion.values[:-1]).abs().amax(1) < _SAME).tolist()
     while onset + 1 < apex < len(same) and same[apex - 1]:
@@ -198,9 +208,9 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
     onset = min(max(onset, 0), last - 1)
     apex = min(max(apex, onset + 1), last)
     offset = min(max(offset, apex), last)
-    spread = _spread(motion, fit, windows, (onset, apex, offset))
+    spread = _spread(first, fit, windows, (onset, apex, offset))
     plateau = min(int(fit.cut.apex), apex), max(min(int(fit.cut.end), last), apex)
-    evidence = _evidence(motion, fit)
+    evidence = _evidence(motion, first)
     return Found(
         start + onset, start + apex, start + offset, evidence, spread, (start + plateau[0], start + plateau[1])
     )
@@ -209,31 +219,54 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
 def _evidence(motion: Motion, fit: _Fit) -> float:
     """How sure it is that there is a movement, 0 to 1.
 
-    The robust error without the movement, less that with it, per trajectory. Without it, blocks may follow the head as
-    a background that stays does, or twice as far as the rest of the face; and change counts only as far as displacement
-    explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their error: the
-    same number at any size, contrast and noise. More frames at rest do not add to it.
+    The robust error without the movement, less that with it, in the tenth of the places where it drops most. Places
+    are blocks with their neighbours: what moves moves together, noise does not. Without the movement, blocks may follow
+    the head as a background that stays does, or twice as far as the rest of the face; and change counts only as far as
+    displacement explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their
+    error: the same number at any size, contrast and noise. More frames at rest do not add to it.
     """
-    clear = torch.minimum(motion.trust, motion.explained)
-    values, weight = motion.values.unsqueeze(0), (clear * fit.robust).unsqueeze(0)
-    profile = trapezoid(fit.cut, len(motion.values)).unsqueeze(0)
-    without, _ = fit.nuisance.removed(values, weight, reach=_FOLLOWS_AT_MOST)
-    rest, extent = fit.nuisance.removed(values, weight, profile, reach=_FOLLOWS_AT_MOST)
+    values, clear = motion.values, torch.minimum(motion.trust, motion.explained)
+    if motion.grid[0]:
+        values, clear = _together(values, clear, motion.grid)
+    weight = (clear * fit.robust).unsqueeze(0)
+    profile = trapezoid(fit.cut, len(values)).unsqueeze(0)
+    without, _ = fit.nuisance.removed(values.unsqueeze(0), weight, reach=_FOLLOWS_AT_MOST)
+    rest, extent = fit.nuisance.removed(values.unsqueeze(0), weight, profile, reach=_FOLLOWS_AT_MOST)
     left = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
-    drop = torch.log1p(without.square()) - torch.log1p(left)
-    drop = (clear * drop).sum() / values.shape[2]
-    return float(drop.clamp(min=0) / (drop.clamp(min=0) + _EVIDENCE))
+    drop = (clear * (torch.log1p(without.square()) - torch.log1p(left)))[0].sum(0)
+    if motion.grid[0]:
+        drop = drop.view(-1, 2).sum(1)
+    most = float(drop.topk(max(len(drop) // 10, 1)).values.mean().clamp(min=0))
+    return most / (most + _EVIDENCE)
+
+
+def _together(values: Tensor, clear: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Weighted means ``(t, d)`` of each block and its neighbours, in units of their error, and their weights."""
+
+    def around(x: Tensor) -> Tensor:
+        return F.avg_pool2d(x, 3, 1, 1, divisor_override=1)
+
+    def back(x: Tensor) -> Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+    maps = values.view(-1, *grid, 2).permute(0, 3, 1, 2)
+    weight = clear.view(-1, *grid, 2).permute(0, 3, 1, 2)
+    total = around(weight)
+    mean = around(weight * maps) / around(weight.square()).sqrt().clamp(min=1e-6)
+    return back(mean), back(total / 9)
 
 
 def _spread(
-    motion: Motion, fit: _Fit, windows: Windows | None, found: tuple[int, int, int]
+    first: _Fit, fit: _Fit, windows: Windows | None, found: tuple[int, int, int]
 ) -> tuple[float, float, float]:
     """Half-widths of the intervals that hold the true onset, apex and offset nine times in ten.
 
-    Two errors, which add up in quadrature: that of the extent, from the error that other corners would leave (its
-    residuals follow one another, so that they count for fewer); and that of the face not moving as one, from the key
-    frames that are found without one ninth of the picture, in turn (jackknife).
+    Errors that add up in quadrature: that of the extent, from the error that other corners would leave (its residuals
+    follow one another, so that they count for fewer); that of the face not moving as one, from the key frames that are
+    found without one ninth of the picture, in turn (jackknife); and that of the models: how far the corners move when
+    blocks follow the head freely or not at all, and between displacement and appearance.
     """
+    motion = fit.motion
     t, d = motion.values.shape
     search = TrapezoidFit(t, motion.values.device, windows)
     signal, power = fit.signal.unsqueeze(0), fit.power.unsqueeze(0)
@@ -247,18 +280,32 @@ def _spread(
     rows, columns = motion.grid
     if rows:
         row, column = torch.arange(rows) * 3 // rows, torch.arange(columns) * 3 // columns
-        part = (3 * row.unsqueeze(1) + column).flatten().repeat_interleave(2)
+        part = (3 * row.unsqueeze(1) + column).flatten().repeat_interleave(d // (rows * columns))
     else:
         part = torch.arange(d) * 9 // d
     kept = (part != torch.arange(9).unsqueeze(1)).to(motion.values)  # (9, d)
     weight = motion.trust * fit.robust
-    power = (weight * fit.extent.square()) @ kept.mT  # (t, 9)
-    signal = (weight * fit.rest * fit.extent) @ kept.mT / power.clamp(min=1e-12)
-    power = power / power.mean(0).clamp(min=1e-12)
-    level = signal.new_zeros(9)
-    cuts = torch.stack(search.from_levels(signal.mT, power.mT, level, level + 1)).float()
-    deviation = (8 * cuts.var(1, unbiased=False)).sqrt().cpu()
-    corners = torch.stack(fit.cut).clamp(max=t - 1).tolist()
+    powers = [(weight * fit.extent.square()) @ kept.mT]  # (t, 9)
+    signals = [(weight * fit.rest * fit.extent) @ kept.mT / powers[0].clamp(min=1e-12)]
+    if first.nuisance.of_global.shape[1]:
+        own, profile = first.motion, trapezoid(first.cut, t).unsqueeze(0)
+        weight = own.trust * first.robust
+        for reach in _REACHES:
+            rest, extent = first.nuisance.removed(own.values.unsqueeze(0), weight.unsqueeze(0), profile, reach=reach)
+            power = weight @ extent[0].square()
+            signals.append(((weight * rest[0]) @ extent[0] / power.clamp(min=1e-12)).unsqueeze(1))
+            powers.append(power.unsqueeze(1))
+    signal, power = torch.cat(signals, 1).mT, torch.cat(powers, 1).mT
+    power = power / power.mean(1, keepdim=True).clamp(min=1e-12)
+    level = signal.new_zeros(len(signal))
+    cuts = torch.stack(search.from_levels(signal, power, level, level + 1)).float().clamp(max=t)
+    deviation = (8 * cuts[:, :9].var(1, unbiased=False)).sqrt().cpu()
+    corners = torch.stack(fit.cut).clamp(max=t).float()
+    models = torch.cat((torch.stack(first.cut).clamp(max=t).unsqueeze(1), cuts[:, 9:]), 1) - torch.stack(first.cut).clamp(max=t).unsqueeze(1)
+    models[:, 0] = corners - torch.stack(first.cut).clamp(max=t)
+    apart = (_MODELS * models.square().sum(1).sqrt()).cpu()
+    deviation = torch.hypot(_NINE_IN_TEN * deviation, apart)
+    corners = corners.clamp(max=t - 1).int().tolist()
     return (
         _half_width(within[0], found[0], corners[0], float(deviation[0])),
         _half_width_of_apex(within[1], within[2], found[1], corners[1:3], deviation[1:3].tolist()),
@@ -268,7 +315,7 @@ def _spread(
 
 def _half_width(within: Tensor, found: int, corner: int, deviation: float) -> float:
     low, high = _run(within.tolist(), corner)
-    return max(math.hypot(max(high - found, found - low), _NINE_IN_TEN * deviation), 1.0)
+    return max(math.hypot(max(high - found, found - low), deviation), 1.0)
 
 
 def _half_width_of_apex(
@@ -276,9 +323,9 @@ def _half_width_of_apex(
 ) -> float:
     """So wide that the interval meets the plateau even if that begins later, or ends earlier, than it seems to."""
     late = (
-        math.hypot(_run(start.tolist(), corners[0])[1] - corners[0], _NINE_IN_TEN * deviation[0]) + corners[0] - found
+        math.hypot(_run(start.tolist(), corners[0])[1] - corners[0], deviation[0]) + corners[0] - found
     )
-    early = math.hypot(corners[1] - _run(end.tolist(), corners[1])[0], _NINE_IN_TEN * deviation[1]) + found - corners[1]
+    early = math.hypot(corners[1] - _run(end.tolist(), corners[1])[0], deviation[1]) + found - corners[1]
     return max(late, early, 0.0)
 
 
@@ -292,32 +339,38 @@ def _run(within: Sequence[bool], at: int) -> tuple[int, int]:
     return low, high
 
 
-def _sharpened(cut: Cut, extent: Tensor) -> tuple[int, int, int]:
-    """Key frames from the fitted trapezoid, to the frame where the extent ``(t,)`` is clear enough to show them.
+def _visible(fit: _Fit) -> tuple[int, int]:
+    """Onset and offset: where the movement leaves and enters the band in which the face wanders at rest.
 
-    The fit bridges noise with its smooth shape, and is off by a frame where a face moves in another way. Where the face
-    at rest is so still that the first frame of the movement stands out, that frame counts.
+    The band is that of slow wandering; noise from frame to frame is bridged by the fit and is no part of it.
     """
-    onset, apex, end, offset = (int(key) for key in torch.stack(cut))
-    t, middle = len(extent), (apex + end) // 2
-    before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :]
-    if max(len(before), len(after)) < _REST:
-        return onset, middle, offset
-    before, after = (side if len(side) >= _REST else side[:0] for side in (before, after))
-    # Rest on either side by itself: a face need not come back to where it was.
-    rest = [side.median() for side in (before if len(before) else after, after if len(after) else before)]
-    unsteady = torch.cat(((before - rest[0]).abs(), (after - rest[1]).abs())).median()
-    rest_at = torch.where(torch.arange(t, device=extent.device) <= middle, rest[0], rest[1])
-    away = (extent - rest_at).abs()
-    peak = float(away[middle])
-    still = 3 * float(unsteady) + _STILL
-    if peak <= 0 or still > _CLEAR * peak:
-        return onset, middle, offset
-    moving = (away > still).tolist()
-    low, high = max(onset - _SHARPEN, 0), min(offset + _SHARPEN, t - 1)
-    first = next((i for i in range(low, min(onset + _SHARPEN, apex) + 1) if moving[i]), low)
-    last = next((i for i in range(high, max(offset - _SHARPEN, end) - 1, -1) if moving[i]), high)
-    return first - 1 if first > low else onset, middle, last + 1 if last < high else offset
+    cut, extent = Cut(*(float(key) for key in fit.cut)), fit.signal
+    t = len(extent)
+    bend = extent[2:] - 2 * extent[1:-1] + extent[:-2]
+    noise = (bend.abs().median() / (0.6745 * 6**0.5)).square() / 3
+    bands = [_wander(part, noise) for part in (extent[: max(int(cut.onset) + 1, 0)], extent[int(cut.offset) :])]
+    first, last = (own if own is not None else other or 0.0 for own, other in (bands, bands[::-1]))
+    onset = round(cut.onset + _step_at(_band(first)) * (cut.apex - cut.onset))
+    if cut.offset >= t:
+        return onset, t
+    return onset, round(cut.offset - _step_at(_band(last)) * (cut.offset - cut.end))
+
+
+def _band(wander: float) -> float:
+    return min(max(_BAND * (wander - _STILL), 0.0), _BAND_AT_MOST)
+
+
+def _wander(rest: Tensor, noise: Tensor) -> float | None:
+    """Standard deviation of the slow part of an extent at rest; None of too few frames."""
+    if len(rest) < _REST:
+        return None
+    slow = (rest - rest.median()).unfold(0, 3, 1).mean(-1).abs().median() / 0.6745
+    return float((slow.square() - noise).clamp(min=0).sqrt())
+
+
+def _step_at(height: float) -> float:
+    """Where a smooth step ``x²(3 − 2x)`` reaches a height in [0, 1]."""
+    return 0.5 - math.sin(math.asin(1 - 2 * height) / 3)
 
 
 def _search(motion: Motion, windows: Windows | None) -> _Fit:
@@ -326,10 +379,13 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
     t, device = len(values), values.device
     nuisance = _Nuisance(motion)
     without_global = nuisance.removed(values.unsqueeze(0), trust.unsqueeze(0))[0][0]
+    # What most of the face does all the time is no expression, however little noise there is.
+    usual = (trust * without_global.square()).sum(0) / trust.sum(0).clamp(min=1e-6)
+    common = (_COMMON * usual.median()).clamp(min=1)
     # Where a movement starts with the head, what the head explains must not be taken away before it is looked for.
-    profile = _starts(without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), _STARTS, windows)
+    profile = _starts(without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), common, _STARTS, windows)
     if nuisance.of_global.shape[1]:
-        plain = _starts(nuisance.plain(values, trust), trust, nuisance.slow, _STARTS_WITH_GLOBAL, windows)
+        plain = _starts(nuisance.plain(values, trust), trust, nuisance.slow, common, _STARTS_WITH_GLOBAL, windows)
         profile = torch.cat((profile, plain))
     noise = _noise(without_global)
     fit = TrapezoidFit(t, device, windows)
@@ -338,7 +394,7 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
         rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
         error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
         if turn >= _ALL_TURNS:  # what is clearly worse by now will not come back
-            left = (trust * torch.log1p(error)).sum((1, 2)).nan_to_num(float("inf"))
+            left = (trust * torch.log1p(error / common)).sum((1, 2)).nan_to_num(float("inf"))
             best = left.topk(min(_KEPT[turn - _ALL_TURNS], len(left)), largest=False).indices
             rest, extent, error = rest[best], extent[best], error[best]
         scale = 2 * error.median(1, keepdim=True).values + noise**2 + (_SHAPE * extent.unsqueeze(1)).square()
@@ -354,7 +410,7 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
         else:
             cut = fit.from_levels(signal, power, level, level + 1)
         profile = trapezoid(cut, t)
-    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance)
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance, motion)
 
 
 class _Fit(NamedTuple):
@@ -363,6 +419,7 @@ class _Fit(NamedTuple):
     Shape:
         - signal: ``(t,)``, its measured extent, 0 at rest and 1 at the apex; power: how well that is known
         - rest: ``(t, d)``, trajectories without nuisance; extent: ``(d,)``, of each; robust: their weights ``(t, d)``
+        - nuisance, motion: what it was fitted to
     """
 
     cut: Cut
@@ -372,9 +429,50 @@ class _Fit(NamedTuple):
     extent: Tensor
     robust: Tensor
     nuisance: _Nuisance
+    motion: Motion
 
 
-def _starts(values: Tensor, trust: Tensor, nuisance: Tensor, count: int, windows: Windows | None) -> Tensor:
+def _looked_at(motion: Motion, fit: _Fit, windows: Windows | None) -> _Fit:
+    """The fit with the extent as appearance shows it, the more so the larger the movement is.
+
+    The displacement of a block is linear in its intensities up to two pixels; beyond, and where folds or teeth appear,
+    the extent is how far each block has gone from its look at rest to that of the full movement.
+    """
+    if motion.looks is None:
+        return fit
+    t = len(motion.values)
+    search = TrapezoidFit(t, motion.values.device, windows)
+    size = (fit.extent / motion.scale).view(-1, 2).norm(dim=1)
+    trusted = motion.trust.mean(0)[::2]
+    large = size[trusted > trusted.max() / 4].quantile(0.95)
+    share = large.square() / (large.square() + _LARGE**2)
+    cut, trust = Cut(*(key.unsqueeze(0) for key in fit.cut)), motion.trust[:, ::2]
+    for _ in range(_LOOKS):
+        profile = trapezoid(cut, t)
+        looks, certain = motion.looks.along(motion, profile[0], fit.nuisance.slow, trust)
+        trust, nuisance = looks.trust, _Nuisance(looks)
+        robust = torch.ones_like(looks.values).unsqueeze(0)
+        for _ in range(2):
+            rest, extent = nuisance.removed(looks.values.unsqueeze(0), trust * robust, profile)
+            error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+            scale = 2 * error.median(1, keepdim=True).values + 1 + (_SHAPE * extent.unsqueeze(1)).square()
+            robust = 1 / (1 + error / (4 * scale))
+        robust = robust * certain
+        weight = trust * robust
+        power = weight @ extent.square().unsqueeze(-1)
+        signal = ((weight * rest) @ extent.unsqueeze(-1) / power.clamp(min=1e-12)).squeeze(-1)
+        power = share * power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
+        beside = (1 - share) * fit.power
+        signal = (power * signal + beside * fit.signal) / (power + beside).clamp(min=1e-12)
+        power = power + beside
+        level = signal.new_zeros(1)
+        cut = search.from_levels(signal, power, level, level + 1)
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance, looks)
+
+
+def _starts(
+    values: Tensor, trust: Tensor, nuisance: Tensor, common: Tensor, count: int, windows: Windows | None
+) -> Tensor:
     """The shapes ``(count, t)`` of a coarse set of trapezoids that explain most, each unlike the others.
 
     A trajectory's noise is not known beforehand (an eye that blinks has more of it), so what a shape takes away from
@@ -387,7 +485,7 @@ def _starts(values: Tensor, trust: Tensor, nuisance: Tensor, count: int, windows
     weighted = trust * values
     energy, mass = (weighted * values).sum(0), trust.sum(0)
     gain = (own @ weighted).square() / (own.square() @ trust + 1e-3)
-    share = (gain / (energy + mass + 1e-6)).clamp(max=0.999)
+    share = (gain / (energy + common * mass + 1e-6)).clamp(max=0.999)
     score = -(torch.log1p(-share) * mass).sum(1)
     alike = shapes - shapes.mean(1, keepdim=True)
     alike = alike / alike.norm(dim=1, keepdim=True).clamp(min=1e-9)
