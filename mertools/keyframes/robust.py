@@ -24,7 +24,6 @@ from torch import Tensor
 from mertools.keyframes.motion import Motion, clip_motion, find_cuts, is_picture, picture_motion, small_frames
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shapes, trapezoid
 
-import os
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
 _ALIKE = 0.85  # correlation of two starts above which they are one
 _TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
@@ -41,7 +40,7 @@ _MOTIONLESS = 1e-4  # of its error: rounding, where the light changes over a pic
 _STILL = 0.005  # of the movement: a face at rest that wanders less is still
 _BAND, _BAND_AT_MOST = 4.0, 0.15  # standard deviations of the face at rest, and the most of the movement
 _REACHES = 0.0, 3.0  # how far blocks follow the head, times what they do
-_MODELS = float(os.environ.get('MODELS', '0.7'))
+_MODELS = 1.5  # standard deviations
 _REST = 5  # frames at rest that show how it wanders
 _LOOKS = 3  # turns in which appearance follows the extent
 _LARGE = 1.5  # pixels from which appearance tells more than displacement
