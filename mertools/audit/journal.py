@@ -19,8 +19,8 @@ from mertools._files import append_line, json_object, lock
 from mertools.annotations.annotation import ClipAnnotation
 
 _FORMAT = 2  # of an entry: 1 had key frames only
-_KEYS = ("keys", "estimate", "plateau")
-_FIELDS = {*_KEYS, "evidence", "spread", "intervals"}
+_FRAMES = {"keys": 3, "estimate": 3, "plateau": 2}  # of a search that says how sure it is: numbers of frames
+_FIELDS = {*_FRAMES, "evidence", "spread", "intervals"}
 
 
 def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str, version: str) -> str:
@@ -122,7 +122,7 @@ def _is_sure(found: Mapping[str, Any]) -> bool:
     """Whether it is what a search finds that says how sure it is."""
     return (
         found.keys() == _FIELDS
-        and all(_are(found[name], int, 2 if name == "plateau" else 3) for name in _KEYS)
+        and all(_are(found[name], int, count) for name, count in _FRAMES.items())
         and _are([found["evidence"]], float, 1)
         and _are(found["spread"], float, 3)
         and isinstance(found["intervals"], list)
@@ -131,7 +131,7 @@ def _is_sure(found: Mapping[str, Any]) -> bool:
     )
 
 
-def _are(values: Any, kind: type, count: int) -> bool:
+def _are(values: Any, kind: type[int] | type[float], count: int) -> bool:
     return (
         isinstance(values, list)
         and len(values) == count

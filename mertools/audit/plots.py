@@ -50,13 +50,15 @@ def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
     """Share of clips with an uncertain onset, apex and offset, with 95 % intervals, a row per group."""
     figure = figure_of((9, 0.5 * len(groups) + 1.1))
     axes = figure.subplots()
+    named: set[str] = set()
     for i, group in enumerate(groups):
         for key, nudge in zip(KEYS, (-0.22, 0, 0.22), strict=True):
             found = getattr(group, key)
             if found.n:
                 share, y = 100 * found.share, i + nudge
                 axes.plot([100 * found.low, 100 * found.high], [y, y], color=COLOURS[key], lw=2, alpha=0.45)
-                axes.plot(share, y, MARKERS[key], color=COLOURS[key], ms=5, label=key if i == 0 else None)
+                axes.plot(share, y, MARKERS[key], color=COLOURS[key], ms=5, label=None if key in named else key)
+                named.add(key)
     axes.set_yticks(
         range(len(groups)), [f"{escape_unprintable(group.name, 40)} ({group.n})" for group in groups], parse_math=False
     )

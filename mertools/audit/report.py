@@ -49,7 +49,7 @@ def _page(audit: Any, search: str, frames: FrameFolders | None, title: str, wors
     )
     environment.filters |= {"percent": _percent, "p": _p, "number": _number, "finite": np.isfinite}
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    searched = audit.searched
+    searched, nothing = audit.searched, audit.nothing_found(search)
     return template.render(
         audit=audit,
         title=title,
@@ -61,8 +61,8 @@ def _page(audit: Any, search: str, frames: FrameFolders | None, title: str, wors
         problems=audit.problems,
         most_groups=_GROUPS,
         most_skipped=_SKIPPED,
-        nothing=audit.nothing_found(search),
-        **(_numbers(audit, search, frames, worst) if searched else {}),
+        nothing=nothing,
+        **(_numbers(audit, search, frames, worst) if len(searched) > len(nothing) else {}),
     )
 
 

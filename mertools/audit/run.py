@@ -128,9 +128,11 @@ def audit_table(
     Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
     is started again, unless ``restart``. The ``table`` itself (xlsx, xls or csv, of ``dataset``) is never written to.
 
-    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``; the report goes into the
-    folder ``report``, default ``out`` without its suffix, with ``-report``. ``repair`` mends rows before the audit, see
-    :func:`read_annotations`; without it rows out of order are skipped.
+    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``, those of the annotation where
+    they lie inside the search's interval or no movement was found; further columns keep the annotation, and what the
+    search found itself with its interval and evidence. The report goes into the folder ``report``, default ``out``
+    without its suffix, with ``-report``. ``repair`` mends rows before the audit, see :func:`read_annotations`; without
+    it rows out of order are skipped.
     :func:`audit_annotations` documents the arguments ``frames`` and ``searches`` to ``progress``.
 
     Examples:
@@ -140,8 +142,8 @@ def audit_table(
         >>> made = synthetic_dataset(root / "made", subjects=2, clips=1, size=32, num_frames=32)
         >>> done = audit_table(made.table, made.dataset, made.frames, root / "corrected.csv", searches=["annotated"],
         ...                    correct="annotated")
-        >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
-        OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
+        >>> print(*(root / "corrected.csv").read_text().split(",")[9:13], sep=", ")
+        OffsetFrame (annotated), OnsetFrame (estimate), OnsetFrame (earliest), OnsetFrame (latest)
     """
     if importlib.util.find_spec("matplotlib") is None:  # before the work, not after it
         raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'")
