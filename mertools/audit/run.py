@@ -128,7 +128,7 @@ def audit_table(
     Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
     is started again, unless ``restart``. The ``table`` itself (xlsx, xls or csv, of ``dataset``) is never written to.
 
-    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``, those of the annotation where
+    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``, the annotated ones where
     they lie inside the search's interval or no movement was found; further columns keep the annotation, and what the
     search found itself with its interval and evidence. The report goes into the folder ``report``, default ``out``
     without its suffix, with ``-report``. ``repair`` mends rows before the audit, see :func:`read_annotations`; without
