@@ -186,7 +186,8 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    return form % value if np.isfinite(value) else "–"
+    words = form % value
+    return "–" if not np.isfinite(value) else words if float(words) else form % 0  # no -0.0
 
 
 def _p(p: float) -> str:

@@ -216,12 +216,18 @@ class AnnotationAudit:
         }
 
     def groups(self, by: str, search: str | None = None) -> list[Group]:
-        """Distribution of the shifts per ``"dataset"``, ``"subject"`` or ``"label"`` (or ``"all"``), largest first."""
+        """Distribution of the shifts per ``"dataset"``, ``"subject"`` or ``"label"`` (or ``"all"``), largest first.
+
+        Of the clips with a movement only.
+        """
         check_choice("by", by, ("all", "dataset", "subject", "label"))
+        name = self._search(search)
         names = self._subjects() if by == "subject" else [
             "all" if by == "all" else getattr(entry.clip, by) for entry in self.searched
         ]  # fmt: skip
-        return group_shifts(names, self.shifts(search), self.shifts(search, unit="phase"), self.uncertain(search))
+        rows = [i for i, entry in enumerate(self.searched) if not entry.nothing_found(name)]
+        shifts = (self.shifts(name), self.shifts(name, unit="phase"), self.uncertain(name))
+        return group_shifts([names[i] for i in rows], *({key: x[rows] for key, x in part.items()} for part in shifts))
 
     def tests(self, search: str | None = None, *, unit: str = "phase") -> list[SpreadTest]:
         """Do onset, apex and offset differ in spread? See :func:`spread_tests`."""

@@ -114,7 +114,7 @@ def test_clips_without_a_movement_neither_agree_nor_differ(tmp_path):
         [0, pytest.approx(np.nan, nan_ok=True)]
     ] * 2
     (whole,) = audit.groups("all")
-    assert (whole.n, whole.onset.n, whole.onset.share) == (2, 1, 1)
+    assert (whole.n, whole.onset.n, whole.onset.share) == (1, 1, 1)
     assert audit.corrected()[1] == nothing.clip
     assert audit.worst(2)[1] is nothing
     assert audit.variance_components()[0].n == 1
