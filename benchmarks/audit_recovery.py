@@ -154,7 +154,7 @@ def print_perturbed(dataset: str, one: Audited) -> None:
                 print(f"- {test.name} ({unit}): {test.effect_name} {test.effect:.2f}{p}")
 
 
-def print_right(dataset: str, one: Audited) -> None:
+def print_right(dataset: str, one: Audited, *, every: bool) -> None:
     """What happens to right annotations: goals are at most 5 % flagged, and less than 0.5 frames moved."""
     nothing = len(one.audit.nothing_found())
     print(f"\n{dataset}, right: {len(one.audit.searched)} clips, no movement found in {nothing}\n")
@@ -168,7 +168,7 @@ def print_right(dataset: str, one: Audited) -> None:
             f"| {key} | {100 * flags[key].mean():.1f} % | {outside:.1f} % | {moves[:, i].mean():.2f} | "
             f"{moves[:, i].max()} |"
         )
-    for entry, row in zip(one.audit.clips, np.transpose([flags[key] for key in KEYS]), strict=True):
+    for entry, row in zip(one.audit.clips if every else (), np.transpose([flags[key] for key in KEYS]), strict=every):
         if row.any():
             sure = entry.certainty["robust"]
             print(f"- {entry.clip.name}: {entry.keys} -> {entry.found['robust']}, intervals {sure.intervals}, "
@@ -202,6 +202,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="three clips each, to see that it runs")
     parser.add_argument("--clips", type=int, default=60, help="of each dataset")
     parser.add_argument("--datasets", nargs="+", default=["casme2", "samm", "hard"], help="which of the three")
+    parser.add_argument("--list", action="store_true", help="name the right annotations that are flagged")
     parser.add_argument("--keep", type=Path, help="keep frames, tables and reports in this folder")
     parser.add_argument("--workers", type=int, default=0)
     args = parser.parse_args()
@@ -215,7 +216,7 @@ def main() -> None:
             for name, table in (("perturbed", "codes.csv"), ("right", "right.csv")):
                 done[dataset, name] = audit(folder, dataset, table, truth, args.workers)
             print_perturbed(dataset, done[dataset, "perturbed"])
-            print_right(dataset, done[dataset, "right"])
+            print_right(dataset, done[dataset, "right"], every=args.list)
     print_inside(done.values())
     print("\n| table | key frame | annotators, found [95 %] | annotators, true | search, by itself | search, true |")
     print("|---|---|---|---|---|---|")
