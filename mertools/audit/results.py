@@ -84,7 +84,8 @@ class ClipAudit:
         found: the same by each search that was run, an annotation inside its interval as it is.
         frames: how many frames of the clip's folder were looked at.
         error: why the clip was skipped, ``""`` if it was not.
-        certainty: what a search itself found, its intervals and its evidence; of the robust search.
+        certainty: of the robust search, how sure it is: ``estimate`` (the key frames that it found itself),
+            ``evidence``, ``spread``, ``intervals`` (first and last frame around each) and ``plateau``.
 
     Examples:
         >>> audit = ClipAudit(ClipAnnotation("casme2", "01", "a", 10, 20, 40), (10, 20, 40), {"robust": (12, 21, 36)})
