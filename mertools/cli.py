@@ -490,6 +490,8 @@ def _audit(args: argparse.Namespace) -> int:
 def _summary(done: mt.AuditedTable, search: str) -> None:
     audit = done.audit
     print(f"{len(audit.searched)} clips searched, {len(audit.skipped)} skipped")
+    if nothing := audit.nothing_found(search):
+        print(f"no movement found in {len(nothing)} clips: their annotation stays, and they do not count below")
     for group in audit.groups("all", search):
         for name in ("onset", "apex", "offset"):
             found = getattr(group, name)

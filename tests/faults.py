@@ -101,7 +101,7 @@ def audit(version):
 
 def report(folder, version):
     """Without its plots and resampling, which take seconds in which nothing is written."""
-    numbers = {name: lambda audit: repr(audit.clips) for name in ("_groups_csv", "_tests_csv")}
+    numbers = {name: lambda audit: repr(audit.clips) for name in ("_groups_csv", "_tests_csv", "_components_csv")}
     with mock.patch.multiple("mertools.audit.report", _page=lambda *given: f"<h1>{given[3]}</h1>" * 999, **numbers):
         audit(version).write_report(folder / "report", title=f"Version {version}")
 

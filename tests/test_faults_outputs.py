@@ -101,7 +101,7 @@ def test_an_audit_looks_at_its_outputs_before_the_work(data, tmp_path, monkeypat
 
 
 def test_a_report_is_not_written_over_the_table(data, tmp_path):
-    for name in ("clips.csv", "groups.csv", "tests.csv"):
+    for name in ("clips.csv", "groups.csv", "tests.csv", "components.csv"):
         table = tmp_path / name
         table.write_bytes((data / "codes.csv").read_bytes())
         with pytest.raises(ValueError, match=f"report must be another folder: its {name} would be written over table"):

@@ -2,7 +2,8 @@
 
 Columns, order, sheets, header rows above the table and number formats stay as they are; the cells of onset, apex and
 offset get the new frame numbers, and the originals move to new columns at the right edge, ``OnsetFrame (annotated)``
-and so on, so that a reader of the old layout reads the new file too.
+and so on, so that a reader of the old layout reads the new file too. Beside them stands how sure the search is: what it
+found itself, ``OnsetFrame (estimate)``, the ends of its interval, ``(earliest)`` and ``(latest)``, and its evidence.
 """
 
 from __future__ import annotations
@@ -23,14 +24,22 @@ from mertools.annotations.tables import Sheet, read_sheet
 _COLUMNS = 16_384  # of a sheet
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _KEYS = ("onset", "apex", "offset")
+_SURE = ("estimate", "earliest", "latest")
 
 
 class Correction(NamedTuple):
-    """New key frames of one expression: the table's row, which expression of it, and the frame numbers."""
+    """New key frames of one expression: the table's row, which expression of it, and the frame numbers.
+
+    ``keys`` None leaves the row's key frames as they are. ``estimate``, ``intervals`` (first and last frame of each)
+    and ``evidence`` are the search's own, where it has them.
+    """
 
     row: int
     expression: int
-    keys: tuple[int, int, int]
+    keys: tuple[int, int, int] | None
+    estimate: tuple[int, int, int] | None = None
+    intervals: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    evidence: float | None = None
 
 
 class _Edit(NamedTuple):
@@ -126,13 +135,42 @@ def _edits(page: Sheet, schema: AnnotationSchema, corrections: Iterable[Correcti
             if schema.header is not None:
                 title = "Apex (found)" if number == 1 else f"Apex {number} (found)"
                 edits.append(_Edit(start - 1, right + len(columns) + i, title))
-    for row in sorted(number for number in cells if number >= start):
+    rows = sorted(number for number in cells if number >= start)
+    for row in rows:
         edits += [_Edit(row, kept[n], cells[row][where[n]]) for n in columns if where[n] < len(cells[row])]
+    sure = _columns_of_certainty(titles, max(right - 1, *kept.values(), *where.values()) + 1)
+    if schema.header is not None:
+        edits += [_Edit(start - 1, column, title) for column, title in sure.values()]
+        edits += [_Edit(row, column, None) for row in rows for column, _ in sure.values()]
     for correction in corrections:
         suffix = "" if correction.expression == 1 else str(correction.expression)
-        for name, value in zip(_KEYS, correction.keys, strict=True):
+        for name, value in zip(_KEYS, correction.keys or (), strict=correction.keys is not None):
             edits.append(_Edit(correction.row, where[f"{name}{suffix}"], value))
+        for (name, part), value in _certainty(correction).items():
+            edits.append(_Edit(correction.row, sure[f"{name}{suffix}", part][0], value))
     return edits
+
+
+def _columns_of_certainty(titles: Mapping[str, str], free: int) -> dict[tuple[str, str], tuple[int, str]]:
+    """Column and header of what the search says of each key frame, by field and part, from column ``free`` on."""
+    found: dict[tuple[str, str], tuple[int, str]] = {}
+    for suffix in [name[5:] for name in titles if re.fullmatch(r"onset\d*", name)]:
+        for name in _KEYS:
+            title = titles.get(f"{name}{suffix}") or f"{name.title()} {suffix}".strip()
+            for part in _SURE:
+                found[f"{name}{suffix}", part] = free + len(found), f"{title} ({part})"
+        found[f"evidence{suffix}", "search"] = free + len(found), f"Evidence {suffix}".strip() + " (search)"
+    return found
+
+
+def _certainty(correction: Correction) -> dict[tuple[str, str], Any]:
+    cells: dict[tuple[str, str], Any] = {}
+    if correction.evidence is not None:
+        cells["evidence", "search"] = round(correction.evidence, 4)
+    if correction.estimate is not None and correction.intervals is not None:
+        for name, estimate, ends in zip(_KEYS, correction.estimate, correction.intervals, strict=True):
+            cells |= {(name, part): value for part, value in zip(_SURE, (estimate, *ends), strict=True)}
+    return cells
 
 
 def _csv(source: Path, page: Sheet, edits: list[_Edit]) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,14 @@ from typing import Any
 from mertools._files import append_line, json_object, lock
 from mertools.annotations.annotation import ClipAnnotation
 
+_FORMAT = 2  # of an entry: 1 had key frames only
+_FRAMES = {"keys": 3, "estimate": 3, "plateau": 2}  # of a search that says how sure it is: numbers of frames
+_FIELDS = {*_FRAMES, "evidence", "spread", "intervals"}
+
 
 def fingerprint(clips: Sequence[ClipAnnotation], root: str, options: str, version: str) -> str:
-    """A digest of what a run depends on."""
-    digest = hashlib.sha256(f"{version}\n{root}\n{options}\n".encode())
+    """A digest of what a run depends on, the journal's own format included."""
+    digest = hashlib.sha256(f"{_FORMAT}\n{version}\n{root}\n{options}\n".encode())
     for clip in clips:
         digest.update(repr((clip.key, clip.row, clip.onset, clip.apex, clip.offset, clip.folders)).encode())
     return digest.hexdigest()
@@ -110,6 +115,25 @@ def _entry(line: bytes) -> dict[str, Any]:
 def _is_result(entry: Mapping[str, Any]) -> bool:
     if "error" in entry:
         return isinstance(entry["error"], str)
-    return all(
-        isinstance(keys, list) and len(keys) == 3 and all(type(k) is int for k in keys) for keys in entry.values()
+    return all(_is_sure(found) if isinstance(found, dict) else _are(found, int, 3) for found in entry.values())
+
+
+def _is_sure(found: Mapping[str, Any]) -> bool:
+    """Whether it is what a search finds that says how sure it is."""
+    return (
+        found.keys() == _FIELDS
+        and all(_are(found[name], int, count) for name, count in _FRAMES.items())
+        and _are([found["evidence"]], float, 1)
+        and _are(found["spread"], float, 3)
+        and isinstance(found["intervals"], list)
+        and len(found["intervals"]) == 3
+        and all(_are(ends, int, 2) for ends in found["intervals"])
+    )
+
+
+def _are(values: Any, kind: type[int] | type[float], count: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == count
+        and all(type(value) is kind and (kind is int or math.isfinite(value)) for value in values)
     )

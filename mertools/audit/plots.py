@@ -50,13 +50,15 @@ def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
     """Share of clips with an uncertain onset, apex and offset, with 95 % intervals, a row per group."""
     figure = figure_of((9, 0.5 * len(groups) + 1.1))
     axes = figure.subplots()
+    named: set[str] = set()
     for i, group in enumerate(groups):
         for key, nudge in zip(KEYS, (-0.22, 0, 0.22), strict=True):
             found = getattr(group, key)
             if found.n:
                 share, y = 100 * found.share, i + nudge
                 axes.plot([100 * found.low, 100 * found.high], [y, y], color=COLOURS[key], lw=2, alpha=0.45)
-                axes.plot(share, y, MARKERS[key], color=COLOURS[key], ms=5, label=key if i == 0 else None)
+                axes.plot(share, y, MARKERS[key], color=COLOURS[key], ms=5, label=None if key in named else key)
+                named.add(key)
     axes.set_yticks(
         range(len(groups)), [f"{escape_unprintable(group.name, 40)} ({group.n})" for group in groups], parse_math=False
     )
@@ -67,7 +69,13 @@ def plot_uncertain(groups: Sequence[Group], title: str) -> Figure:
     return figure
 
 
-def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence[int], new: Sequence[int]) -> Figure:
+def plot_contact_sheet(
+    images: np.ndarray,
+    numbers: Sequence[int],
+    old: Sequence[int],
+    new: Sequence[int],
+    intervals: Sequence[tuple[int, int]] | None = None,
+) -> Figure:
     """One clip: its annotated key frames above, those found below, and where they lie.
 
     Args:
@@ -75,6 +83,7 @@ def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence
         numbers: first and last file number that was looked at.
         old: annotated file numbers.
         new: found file numbers.
+        intervals: first and last file number of the interval around each that was found.
     """
     figure = figure_of((6, 3.9 * images.shape[1] / images.shape[2] + 1.0))
     grid = figure.add_gridspec(3, 3, height_ratios=(1, 1, 0.16), hspace=0.16, wspace=0.04)
@@ -84,12 +93,17 @@ def plot_contact_sheet(images: np.ndarray, numbers: Sequence[int], old: Sequence
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_color(GRID)
         key = KEYS[i % 3]
-        moved = f" ({number - old[i - 3]:+d})" if i > 2 else ""
-        axes.set_title(f"{key} {number}{moved}", color=COLOURS[key], fontsize=9, pad=3)
+        words = f"{key} {number}"
+        if i > 2:
+            moved = f"{number - old[i - 3]:+d}"
+            words += f" ({moved})" if intervals is None else " ({}–{}), {}".format(*intervals[i - 3], moved)
+        axes.set_title(words, color=COLOURS[key], fontsize=9, pad=3)
         if i % 3 == 0:
             axes.set_ylabel("found" if i else "annotated", color=MUTED, fontsize=9)
     axes = figure.add_subplot(grid[2, :])
     axes.plot(numbers, [0, 0], color=GRID, lw=3, solid_capstyle="butt")  # annotated above the line, found below it
+    for key, ends in zip(KEYS, intervals or (), strict=intervals is not None):
+        axes.plot(ends, [-0.7, -0.7], color=COLOURS[key], lw=4, alpha=0.3, solid_capstyle="butt", clip_on=False)
     for key, before, after in zip(KEYS, old, new, strict=True):
         axes.plot(before, 0.7, MARKERS[key], ms=5, mfc="white", color=COLOURS[key], clip_on=False)
         axes.plot(after, -0.7, MARKERS[key], ms=5, color=COLOURS[key], clip_on=False)

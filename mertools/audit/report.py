@@ -14,10 +14,10 @@ from mertools._files import atomic_write
 from mertools._text import csv_text, escape_unprintable
 from mertools.annotations.folders import FrameFolders
 from mertools.audit.plots import plot_contact_sheet, plot_shifts, plot_uncertain
-from mertools.audit.statistics import KEYS, Distribution, SpreadTest
+from mertools.audit.statistics import KEYS, Distribution, SpreadTest, VarianceComponents
 from mertools.clips.read import decode_frames
 
-REPORT_FILES = ("clips.csv", "groups.csv", "tests.csv", "index.html")
+REPORT_FILES = ("clips.csv", "groups.csv", "tests.csv", "components.csv", "index.html")
 _PLURAL = {"onset": "onsets", "apex": "apexes", "offset": "offsets"}
 _GROUPS = 25  # rows of a table by subject; the csv has all
 _SKIPPED = 200  # that the page lists; the csv has all
@@ -30,13 +30,14 @@ class _Image(NamedTuple):
 
 # The audit is an AnnotationAudit, whose write_report forwards here: its class can't be imported for its name.
 def write_report(audit: Any, folder: Path, *, frames: FrameFolders | None, search: str, title: str, worst: int) -> None:
-    """Write ``index.html``, ``clips.csv``, ``groups.csv`` and ``tests.csv``; see ``AnnotationAudit.write_report``."""
+    """Write ``index.html`` and its numbers as csv files; see ``AnnotationAudit.write_report``."""
     page = _page(audit, search, frames, title, worst)
     folder.mkdir(parents=True, exist_ok=True)
-    clips, groups, tests, index = (folder / name for name in REPORT_FILES)
+    clips, groups, tests, components, index = (folder / name for name in REPORT_FILES)
     audit.write_csv(clips)
     atomic_write(groups, _groups_csv(audit).encode())
     atomic_write(tests, _tests_csv(audit).encode())
+    atomic_write(components, _components_csv(audit).encode())
     atomic_write(index, page.encode())
 
 
@@ -48,7 +49,7 @@ def _page(audit: Any, search: str, frames: FrameFolders | None, title: str, wors
     )
     environment.filters |= {"percent": _percent, "p": _p, "number": _number, "finite": np.isfinite}
     template = environment.from_string(Path(__file__).with_name("report.html").read_text(encoding="utf-8"))
-    searched = audit.searched
+    searched, nothing = audit.searched, audit.nothing_found(search)
     return template.render(
         audit=audit,
         title=title,
@@ -60,7 +61,8 @@ def _page(audit: Any, search: str, frames: FrameFolders | None, title: str, wors
         problems=audit.problems,
         most_groups=_GROUPS,
         most_skipped=_SKIPPED,
-        **(_numbers(audit, search, frames, worst) if searched else {}),
+        nothing=nothing,
+        **(_numbers(audit, search, frames, worst) if len(searched) > len(nothing) else {}),
     )
 
 
@@ -68,6 +70,7 @@ def _numbers(audit: Any, search: str, frames: FrameFolders | None, worst: int) -
     """What the page says of the clips that were searched."""
     (whole,) = audit.groups("all", search)
     tests = audit.tests(search)
+    worst_clips = [entry for entry in audit.worst(worst, search) if _moves(entry, search)]
     return {
         "cards": [(key, found) for key in KEYS if (found := getattr(whole, key)).n],
         "verdict": _verdict(tests),
@@ -78,8 +81,25 @@ def _numbers(audit: Any, search: str, frames: FrameFolders | None, worst: int) -
             if len(groups := audit.groups(by, search)) > (by == "dataset")
         ],
         "tests": tests,
-        "sheets": [] if frames is None else [_sheet(entry, search, frames) for entry in audit.worst(worst, search)],
+        "components": audit.variance_components(search),
+        "worst": [_row(entry, search) for entry in worst_clips],
+        "sheets": [] if frames is None else [_sheet(entry, search, frames) for entry in worst_clips],
     }
+
+
+def _moves(entry: Any, search: str) -> bool:
+    return not entry.nothing_found(search) and any(entry.shift(search))
+
+
+def _row(entry: Any, search: str) -> dict[str, Any]:
+    """A clip in the table of those that move most."""
+    sure = entry.certainty.get(search)
+    keys = []
+    for i, key in enumerate(KEYS):
+        told = "–" if key == "apex" and entry.clip.apex is None else entry.keys[i]
+        ends = "" if sure is None else " ({}–{})".format(*sure.intervals[i])
+        keys.append({"told": told, "found": f"{entry.found[search][i]}{ends}", "moves": told != entry.found[search][i]})
+    return {"entry": entry, "evidence": float("nan") if sure is None else sure.evidence, "keys": keys}
 
 
 def _verdict(tests: Sequence[SpreadTest]) -> str:
@@ -110,7 +130,10 @@ def _sheet(entry: Any, search: str, frames: FrameFolders) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         return {"words": f"{entry.clip.name}: {error}", "image": None}
     largest = max(entry.relative(search), key=abs)
-    figure = plot_contact_sheet(images, (min(*entry.keys, *new), max(*entry.keys, *new)), entry.keys, new)
+    sure = entry.certainty.get(search)
+    intervals = None if sure is None else sure.intervals
+    reach = [*entry.keys, *new, *(number for ends in intervals or () for number in ends)]
+    figure = plot_contact_sheet(images, (min(reach), max(reach)), entry.keys, new, intervals)
     data = io.BytesIO()
     figure.savefig(data, format="jpeg", pil_kwargs={"quality": 88})
     return {
@@ -145,6 +168,14 @@ def _tests_csv(audit: Any) -> str:
     return csv_text(rows)
 
 
+def _components_csv(audit: Any) -> str:
+    rows: list[tuple[object, ...]] = [("search", *VarianceComponents._fields)]
+    for search in audit.searches if audit.searched else ():
+        for row in audit.variance_components(search):
+            rows.append((search, *(f"{x:.6g}" if isinstance(x, float) else x for x in row)))
+    return csv_text(rows)
+
+
 def _printable(value: Any) -> Any:
     """Text of a table without what does not print; the template escapes the rest."""
     return escape_unprintable(value) if type(value) is str else value
@@ -155,7 +186,8 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float, form: str) -> str:
-    return form % value if np.isfinite(value) else "–"
+    words = form % value
+    return "–" if not np.isfinite(value) else words if float(words) else form % 0  # no -0.0
 
 
 def _p(p: float) -> str:

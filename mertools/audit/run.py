@@ -23,7 +23,7 @@ from mertools.annotations.schemas import AnnotationSchema, dataset_schema
 from mertools.audit.corrected_table import Correction, check_output, corrected_table, write_corrected
 from mertools.audit.journal import Journal, fingerprint
 from mertools.audit.report import REPORT_FILES
-from mertools.audit.results import AnnotationAudit, ClipAudit, Keys
+from mertools.audit.results import AnnotationAudit, Certainty, ClipAudit, Keys
 from mertools.audit.search import SEARCHES, ClipTask, run_tasks, search_clip
 from mertools.keyframes.selector import FrameSelector
 
@@ -128,9 +128,11 @@ def audit_table(
     Progress is kept in a folder beside ``out`` until everything is written, so a run that was killed continues when it
     is started again, unless ``restart``. The ``table`` itself (xlsx, xls or csv, of ``dataset``) is never written to.
 
-    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``; the report goes into the
-    folder ``report``, default ``out`` without its suffix, with ``-report``. ``repair`` mends rows before the audit, see
-    :func:`read_annotations`; without it rows out of order are skipped.
+    The corrected table ``out`` (xlsx or csv) has the key frames of the search ``correct``, the annotated ones where
+    they lie inside the search's interval or no movement was found; further columns keep the annotation, and what the
+    search found itself with its interval and evidence. The report goes into the folder ``report``, default ``out``
+    without its suffix, with ``-report``. ``repair`` mends rows before the audit, see :func:`read_annotations`; without
+    it rows out of order are skipped.
     :func:`audit_annotations` documents the arguments ``frames`` and ``searches`` to ``progress``.
 
     Examples:
@@ -140,8 +142,8 @@ def audit_table(
         >>> made = synthetic_dataset(root / "made", subjects=2, clips=1, size=32, num_frames=32)
         >>> done = audit_table(made.table, made.dataset, made.frames, root / "corrected.csv", searches=["annotated"],
         ...                    correct="annotated")
-        >>> print((root / "corrected.csv").read_text().splitlines()[0].split(",", 7)[-1])
-        OnsetFrame (annotated),ApexFrame (annotated),OffsetFrame (annotated)
+        >>> print(*(root / "corrected.csv").read_text().split(",")[9:13], sep=", ")
+        OffsetFrame (annotated), OnsetFrame (estimate), OnsetFrame (earliest), OnsetFrame (latest)
     """
     if importlib.util.find_spec("matplotlib") is None:  # before the work, not after it
         raise ImportError("the audit's report needs matplotlib: pip install 'mertools[plot]'")
@@ -165,14 +167,19 @@ def audit_table(
             journal.finish()
             raise ValueError(f"no clip could be searched; the first, {clips[0].place}: {audit.skipped[0].error}")
         audit.write_report(pages, frames=folders, search=correct, title=f"Annotation audit of {source.name}")
-        new = [
-            Correction(clip.row, clip.expression, entry.found[correct])
-            for clip, entry in zip(clips, audit.clips, strict=True)
-            if not entry.error
-        ]
-        write_corrected(source, schema, new, target)
+        write_corrected(source, schema, [_correction(entry, correct) for entry in audit.searched], target)
         journal.finish()
     return AuditedTable(audit, clips.repairs, target, pages)
+
+
+def _correction(entry: ClipAudit, search: str) -> Correction:
+    """What the table says of a clip; where no movement was found its key frames stay as they are."""
+    clip, sure = entry.clip, entry.certainty.get(search)
+    if sure is None:
+        return Correction(clip.row, clip.expression, entry.found[search])
+    if entry.nothing_found(search):
+        return Correction(clip.row, clip.expression, None, evidence=sure.evidence)
+    return Correction(clip.row, clip.expression, entry.found[search], sure.estimate, sure.intervals, sure.evidence)
 
 
 def _check_pages(pages: Path, source: Path, target: Path) -> None:
@@ -282,7 +289,7 @@ def audit_clips(
             entries[i] = ClipAudit(clip, error=prepared)
             continue
         task, keys = prepared
-        if known is not None and known.keys() == set(options.searches):  # what went wrong may have been mended since
+        if known is not None and _is_whole(known, options):  # what went wrong may have been mended since
             entries[i] = _entry(clip, keys, task, known)
         else:
             tasks[i], entries[i] = task, ClipAudit(clip, keys)
@@ -324,15 +331,27 @@ def prepare(
         searches=options.searches,
         windows=(selector.onset_window, selector.apex_window, selector.offset_window),
         longest=options.longest,
+        apex_known=clip.apex is not None,
     )
     return task, (onset, apex, offset)
+
+
+def _is_whole(known: Mapping[str, Any], options: AuditOptions) -> bool:
+    """Whether an entry of a journal has all that is asked for, and of the robust search how sure it is."""
+    return known.keys() == set(options.searches) and isinstance(known.get("robust", {}), Mapping)
 
 
 def _entry(clip: ClipAnnotation, keys: Keys | None, task: ClipTask, found: Mapping[str, Any]) -> ClipAudit:
     if "error" in found:
         return ClipAudit(clip, keys, {}, len(task.numbers), str(found["error"]))
-    numbers = {name: (int(o), int(a), int(k)) for name, (o, a, k) in found.items()}
-    return ClipAudit(clip, keys, numbers, len(task.numbers))
+    sure = {name: Certainty.of(result) for name, result in found.items() if isinstance(result, Mapping)}
+    numbers = {name: _keys(result["keys"] if name in sure else result) for name, result in found.items()}
+    return ClipAudit(clip, keys, numbers, len(task.numbers), certainty=sure)
+
+
+def _keys(numbers: Sequence[int]) -> Keys:
+    onset, apex, offset = map(int, numbers)
+    return onset, apex, offset
 
 
 def _with_bar(results: Iterable[Any], total: int, done: int, progress: bool) -> Iterable[Any]:

@@ -17,10 +17,11 @@ import torch
 
 from mertools._checks import check_count
 from mertools.clips.read import decode_frames
-from mertools.keyframes.robust import find_key_frames
+from mertools.keyframes.robust import Found, find_key_frames
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
 
 SEARCHES = ("annotated", "robust")
+FOUND = 0.5  # evidence from which a movement is found, as KeyFrames has it
 
 
 class ClipTask(NamedTuple):
@@ -34,36 +35,56 @@ class ClipTask(NamedTuple):
     searches: tuple[str, ...]
     windows: Fractions
     longest: int | None
+    apex_known: bool = True  # False: the apex of ``keys`` is halfway because the table has none
 
 
 def search_clip(task: ClipTask) -> dict[str, Any]:
-    """File numbers of onset, apex and offset by each search; ``{"error": ...}`` when the clip can't be used."""
+    """What each search finds, as the journal keeps it; ``{"error": ...}`` when the clip can't be used.
+
+    The annotated search gives file numbers of onset, apex and offset, the robust one an object: those ``keys``, and how
+    sure it is, the fields of :class:`Certainty`.
+    """
     try:
-        return {name: [task.numbers[i] for i in keys] for name, keys in _search(task).items()}
+        return _search(task)
     except Exception as error:
         # One clip among a thousand must not end the run, whatever is the matter with it.
         known = isinstance(error, (ValueError, OSError))
         return {"error": str(error) if known else f"{type(error).__name__}: {error}"}
 
 
-def _search(task: ClipTask) -> dict[str, list[int]]:
+def _search(task: ClipTask) -> dict[str, Any]:
     inside = window_frames(task.keys, task.windows)
     # The windowed search alone needs no other frames than those of its windows.
     wanted = list(range(len(task.names))) if "robust" in task.searches else inside
     pixels = decode_frames([f"{task.folder}/{task.names[i]}" for i in wanted], longest=task.longest)
     frames = torch.from_numpy(pixels)
-    found = {}
+    found: dict[str, Any] = {}
     for name in task.searches:
         if name == "annotated":
             chosen = frames[[wanted.index(i) for i in inside]]
-            keys = [int(key) for key in search_window_frames(chosen, inside, task.keys, task.windows)[:3]]
+            keys = search_window_frames(chosen, inside, task.keys, task.windows)[:3]
+            found[name] = [task.numbers[int(key)] for key in keys]
         else:
             # Laid out as read_clip does: sums round alike, and the same frames give the same key frames.
             clip = frames.flip(-1).permute(0, 3, 1, 2).contiguous()
-            # An annotation inside the interval of what is found is right, as far as the clip can tell.
-            keys = list(find_key_frames(clip, task.keys).beside(task.keys))
-        found[name] = keys
+            found[name] = _numbered(find_key_frames(clip, task.keys), task)
     return found
+
+
+def _numbered(found: Found, task: ClipTask) -> dict[str, Any]:
+    """What the robust search found, in file numbers; intervals end where the frames that were looked at do."""
+    # An annotation inside the interval of what is found is right, as far as the clip can tell.
+    keys, last = found.beside(task.keys), len(task.numbers) - 1
+    if not task.apex_known and found.evidence >= FOUND and keys[0] < found.apex <= keys[2]:
+        keys = (keys[0], found.apex, keys[2])
+    return {
+        "keys": [task.numbers[key] for key in keys],
+        "estimate": [task.numbers[key] for key in found[:3]],
+        "evidence": found.evidence,
+        "spread": list(found.spread),
+        "intervals": [[task.numbers[max(a, 0)], task.numbers[min(b, last)]] for a, b in found.intervals()],
+        "plateau": [task.numbers[key] for key in found.plateau],
+    }
 
 
 class _Numbered(Protocol):

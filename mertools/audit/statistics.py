@@ -9,14 +9,15 @@ are not independent either; the interval of the ratio of spreads therefore resam
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 KEYS = ("onset", "apex", "offset")
 _PAIRS = (("offset", "onset"), ("offset", "apex"), ("onset", "apex"))
 _RESAMPLES = 2000
+_NINE_IN_TEN = 1.645  # standard deviations
 
 
 class Distribution(NamedTuple):
@@ -61,6 +62,87 @@ class SpreadTest(NamedTuple):
     effect: float
     low: float = float("nan")
     high: float = float("nan")
+
+
+class VarianceComponents(NamedTuple):
+    """How far the annotations of one key frame scatter, apart from how far the search does; all in frames.
+
+    ``n`` clips of ``name`` (a dataset, or all). ``bias`` is the mean of annotation minus search: positive is annotated
+    later. ``total``, ``annotators`` and ``method`` are standard deviations whose squares add up, but that of the
+    annotators is never below 0; ``low`` and ``high`` are its interval (95 %). ``plateau`` is the standard deviation of
+    a free choice among the frames of the apex's plateau, which is no error; 0 for onset and offset.
+    """
+
+    name: str
+    key: str
+    n: int
+    bias: float
+    total: float
+    annotators: float
+    low: float
+    high: float
+    method: float
+    plateau: float
+
+
+def variance_components(
+    name: str,
+    key: str,
+    difference: Sequence[float],
+    spread: Sequence[float],
+    subjects: Sequence[str],
+    choice: Sequence[int],
+) -> VarianceComponents:
+    """Split the variance of annotation minus search into that of the annotators and that of the search.
+
+    The two err independently of one another, so ``var(difference) = annotators² + method²``. The search says of each
+    clip how far it errs: its interval of nine in ten has a half-width of 1.645 standard deviations, so ``method²`` is
+    the mean of ``(spread / 1.645)²``, and what is left is the annotators'. Where the search errs by more than it says,
+    that counts as theirs.
+
+    The apex is annotated anywhere on its plateau and found in the middle of it. It is compared with the middle, so a
+    free choice on the plateau counts as annotators' spread; ``plateau`` says how much of it that may be.
+
+    Args:
+        name: of the group.
+        key: which key frame it is.
+        difference: annotation minus search in frames, clip by clip.
+        spread: half-width of the interval of each.
+        subjects: of each clip; the interval resamples these.
+        choice: how many frames are equally right.
+    """
+    x, width = np.asarray(difference, dtype=np.float64), np.asarray(spread, dtype=np.float64)
+    own = (width / _NINE_IN_TEN) ** 2
+    free = (np.asarray(choice, dtype=np.float64) ** 2 - 1) / 12  # the variance of a number from 1 to that
+    _, member = np.unique(np.asarray(subjects, dtype=str), return_inverse=True)
+    # Counted from the mean, so that sums of squares don't cancel.
+    parts = np.stack(
+        [np.bincount(member, values) for values in (np.ones(len(x)), x - x.mean(), (x - x.mean()) ** 2, own)]
+    )
+    total, left = _split(*parts.sum(1))
+    low, high = _expanded_percentiles(lambda drawn: _split(*parts[:, drawn].sum(2))[1], parts.shape[1])
+    deviations = (float(np.sqrt(max(value, 0.0))) for value in (total, left, low, high, own.mean(), free.mean()))
+    return VarianceComponents(name, key, len(x), float(x.mean()), *deviations)
+
+
+def _expanded_percentiles(statistic: Callable[[np.ndarray], np.ndarray], groups: int) -> tuple[float, float]:
+    """95 % interval of a statistic of resampled groups, wider for few of them, of which percentiles are too narrow."""
+    from scipy import stats
+
+    if groups < 2:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(0).integers(0, groups, (_RESAMPLES, groups))
+    values = statistic(draws)
+    tail = stats.norm.cdf(stats.t.ppf(0.025, groups - 1) * (groups / (groups - 1)) ** 0.5)
+    low, high = np.percentile(values[np.isfinite(values)], (100 * tail, 100 - 100 * tail))
+    return float(low), float(high)
+
+
+def _split(n: Any, sums: Any, squares: Any, own: Any) -> tuple[Any, Any]:
+    """Variance of the differences, and what is left of it without the search's; NaN for a single clip."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        total = (squares - sums**2 / n) / (n - 1)
+    return total, total - own / n
 
 
 def group_shifts(

@@ -63,17 +63,23 @@ class Found(NamedTuple):
     spread: tuple[float, float, float]
     plateau: tuple[int, int]
 
+    def intervals(self) -> list[tuple[int, int]]:
+        """First and last frame of each key frame's interval, which may reach beyond the clip.
+
+        An apex is inside on the plateau and within its half-width beside it; every half-width is a frame at least.
+        """
+        bounds = (self.onset, self.onset), self.plateau, (self.offset, self.offset)
+        widths = [max(math.floor(width + 0.5), 1) for width in self.spread]
+        return [(first - width, last + width) for (first, last), width in zip(bounds, widths, strict=True)]
+
     def beside(self, keys: tuple[int, int, int]) -> tuple[int, int, int]:
         """The key frames of an annotation, those replaced that lie outside the interval of what was found.
 
-        An apex is inside on the plateau and within its half-width beside it, a frame at least. Without evidence of a
-        movement the annotation stays as it is.
+        Without evidence of a movement the annotation stays as it is.
         """
         if self.evidence < _FOUND:
             return keys
-        bounds = (self.onset, self.onset), self.plateau, (self.offset, self.offset)
-        widths = [max(math.floor(width + 0.5), 1) for width in self.spread]
-        inside = [a - width <= key <= b + width for key, (a, b), width in zip(keys, bounds, widths, strict=True)]
+        inside = [first <= key <= last for key, (first, last) in zip(keys, self.intervals(), strict=True)]
         onset, apex, offset = (key if ok else new for key, new, ok in zip(keys, self[:3], inside, strict=True))
         return (onset, apex, offset) if onset <= apex <= offset else self[:3]
 

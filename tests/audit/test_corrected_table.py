@@ -1,3 +1,5 @@
+import csv
+
 import openpyxl
 import pytest
 from annotation_tables import CASME2, CASME_SQUARED, SMIC, TABLES, write_csv, write_table, write_xls, write_xlsx
@@ -64,7 +66,8 @@ def test_a_missing_apex_keeps_its_sign(tmp_path):
     write_corrected(source, SCHEMAS["casme2"], [Correction(4, 1, (181, 200, 260))], tmp_path / "out.xlsx")
     rows = cells(tmp_path / "out.xlsx")
     assert rows[3][:9] == ["04", "EP12_01f", None, 181, 200, 260, None, "L1+R4", "disgust"]
-    assert rows[3][9:] == [181, "/", 270]
+    assert rows[3][9:12] == [181, "/", 270]
+    assert rows[3][12:] == [None] * 10
     assert rows[4][:9] == CASME2[4]
 
 
@@ -116,8 +119,102 @@ def test_a_csv_keeps_its_ways(tmp_path, delimiter, encoding, newline):
         "46",
         "59",
         "86",
+        *[""] * 10,
     ]
     assert lines[4].split(delimiter)[:9] == old.decode(encoding).split(newline)[4].split(delimiter)
+
+
+SURE = {"estimate": (47, 61, 80), "intervals": ((45, 49), (58, 64), (78, 85)), "evidence": 0.87654}
+
+
+@pytest.mark.parametrize("dataset", TABLES)
+@pytest.mark.parametrize("suffix", ["xlsx", "csv"])
+def test_how_sure_the_search_is_stands_at_the_right_edge_and_hinders_no_reader(tmp_path, dataset, suffix):
+    source = write_table(tmp_path, dataset, suffix)
+    clips = mt.read_annotations(source, dataset)
+    write_corrected(
+        source, SCHEMAS[dataset], [Correction(clips[0].row, 1, (46, 60, 80), **SURE)], tmp_path / f"o.{suffix}"
+    )
+    after = mt.read_annotations(tmp_path / f"o.{suffix}", dataset)
+    assert (after[0].onset, after[0].offset, after[0].label, after[0].row) == (46, 80, clips[0].label, clips[0].row)
+    assert [(c.onset, c.apex, c.offset, c.label, c.action_units) for c in after[1:]] == [
+        (c.onset, c.apex, c.offset, c.label, c.action_units) for c in clips[1:]
+    ]
+    if suffix == "xlsx" and SCHEMAS[dataset].header is not None:
+        rows = cells(tmp_path / "o.xlsx", SCHEMAS[dataset].sheet)
+        header = rows[clips[0].row - 2]
+        titles = [
+            str(title) for title in header if title and str(title).endswith(("(estimate)", "(earliest)", "(latest)"))
+        ]
+        first = [rows[clips[0].row - 1][header.index(title)] for title in titles[:9]]
+        assert first == [47, 45, 49, 61, 58, 64, 80, 78, 85]
+        assert rows[clips[0].row - 1][header.index("Evidence (search)")] == 0.8765
+        assert all(rows[clips[1].row - 1][header.index(title)] is None for title in titles)
+
+
+def test_columns_of_certainty_are_named_after_the_table_s_own(tmp_path):
+    source = write_csv(tmp_path / "t.csv", CASME2)
+    write_corrected(source, SCHEMAS["casme2"], [Correction(2, 1, (46, 60, 80), **SURE)], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[9:] == [
+        "OnsetFrame (annotated)", "ApexFrame (annotated)", "OffsetFrame (annotated)",
+        "OnsetFrame (estimate)", "OnsetFrame (earliest)", "OnsetFrame (latest)",
+        "ApexFrame (estimate)", "ApexFrame (earliest)", "ApexFrame (latest)",
+        "OffsetFrame (estimate)", "OffsetFrame (earliest)", "OffsetFrame (latest)", "Evidence (search)",
+    ]  # fmt: skip
+    assert rows[0][9:] == [
+        "46",
+        "59",
+        "86",
+        "47",
+        "45",
+        "49",
+        "61",
+        "58",
+        "64",
+        "80",
+        "78",
+        "85",
+        "0.8765",
+    ]
+    assert {len(row) for row in rows} == {len(header)}
+
+
+def test_where_nothing_was_found_the_row_stays_and_the_evidence_is_told(tmp_path):
+    source = write_xlsx(tmp_path / "t.xlsx", CASME2)
+    write_corrected(source, SCHEMAS["casme2"], [Correction(4, 1, None, evidence=0.25)], tmp_path / "out.xlsx")
+    row = cells(tmp_path / "out.xlsx")[3]
+    assert row[:12] == [*CASME2[3], 181, "/", 270]
+    assert row[12:] == [*[None] * 9, 0.25]
+
+
+def test_every_expression_of_a_row_has_columns_of_its_own(tmp_path):
+    source = write_xlsx(tmp_path / "t.xlsx", SMIC)
+    new = [
+        Correction(4, 1, (11, 20, 29), **SURE),
+        Correction(4, 3, (61, 66, 70), (62, 66, 71), ((60, 64), (64, 68), (69, 73)), 0.75),
+    ]
+    write_corrected(source, SCHEMAS["smic"], new, tmp_path / "out.xlsx")
+    header, *rows = cells(tmp_path / "out.xlsx")
+    assert len(set(filter(None, header))) == len(list(filter(None, header)))
+    found = dict(zip(header, rows[2], strict=True))
+    wanted = {
+        "Apex (found)": 20, "OnsetF (latest)": 49, "Apex (estimate)": 61, "Evidence (search)": 0.8765,
+        "Onset2F (estimate)": None, "Apex 2 (earliest)": None, "Evidence 2 (search)": None, "Apex 3 (found)": 66,
+        "Onset3F (estimate)": 62, "Apex 3 (latest)": 68, "Offset3F (earliest)": 69, "Evidence 3 (search)": 0.75,
+    }  # fmt: skip
+    assert {name: found[name] for name in wanted} == wanted
+    clips = [clip for clip in mt.read_annotations(tmp_path / "out.xlsx", "smic") if clip.row == 4]
+    assert [(clip.expression, clip.onset, clip.offset) for clip in clips] == [(1, 11, 29), (2, 40, 52), (3, 61, 70)]
+
+
+def test_a_corrected_table_is_corrected_again(tmp_path):
+    source = write_csv(tmp_path / "t.csv", CASME2)
+    write_corrected(source, SCHEMAS["casme2"], [Correction(2, 1, (46, 60, 80), **SURE)], tmp_path / "a.csv")
+    write_corrected(tmp_path / "a.csv", SCHEMAS["casme2"], [Correction(2, 1, (48, 62, 82), **SURE)], tmp_path / "b.csv")
+    clip = mt.read_annotations(tmp_path / "b.csv", "casme2")[0]
+    assert (clip.onset, clip.apex, clip.offset) == (48, 62, 82)
 
 
 def test_other_kinds_of_files(tmp_path):

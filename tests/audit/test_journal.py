@@ -1,9 +1,43 @@
+import json
 import subprocess
 import sys
 
 import pytest
 
 from mertools.audit.journal import Journal
+
+SURE = {
+    "keys": [1, 2, 3], "estimate": [1, 2, 4], "evidence": 0.75, "spread": [1.0, 0.0, 1.25],
+    "intervals": [[0, 2], [1, 3], [2, 5]], "plateau": [2, 2],
+}  # fmt: skip
+
+
+def test_how_sure_a_search_was_is_there_again_to_the_last_digit(tmp_path):
+    entry = {"annotated": [1, 2, 3], "robust": SURE | {"evidence": 0.1 + 0.2}}
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(3, entry)
+    with Journal(tmp_path / "work", "a") as journal:
+        assert journal.done == {3: entry}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"keys": [1, 2]}, {"keys": [1.0, 2, 3]}, {"estimate": None}, {"evidence": 1}, {"evidence": float("nan")},
+        {"evidence": None}, {"spread": [1.0, 2.0]}, {"spread": [1, 2, 3]}, {"intervals": [[0, 2], [1, 3]]},
+        {"intervals": [[0, 2], [1, 3], 5]}, {"plateau": [1]}, {"plateau": True}, {"further": 1},
+    ],
+)  # fmt: skip
+def test_an_entry_of_another_form_is_searched_again(tmp_path, change):
+    with Journal(tmp_path / "work", "a") as journal:
+        journal.add(0, {"robust": SURE})
+    path = tmp_path / "work" / "journal.jsonl"
+    with path.open("a") as file:
+        file.write(json.dumps({"clip": 1, "robust": SURE | change}) + "\n")
+        file.write(json.dumps({"clip": 2, "robust": {name: SURE[name] for name in SURE if name not in change}}) + "\n")
+    with Journal(tmp_path / "work", "a") as journal:
+        assert 1 not in journal.done
+        assert list(journal.done) == [0, 2] if "further" in change else [0]
 
 
 def test_what_was_added_is_there_again(tmp_path):

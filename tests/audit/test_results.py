@@ -8,6 +8,7 @@ import pytest
 from audit_data import make_dataset
 
 import mertools as mt
+from mertools.audit.results import Certainty
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +84,94 @@ def test_shifts_in_frames_phases_and_milliseconds():
 def test_one_frame_is_never_uncertain():
     audit = mt.AnnotationAudit([entry((10, 12, 14), (11, 12, 13))], ("robust",))
     assert not any(values.any() for values in audit.uncertain().values())
+
+
+def sure_entry(keys, found, evidence=0.9, spread=2.0, **fields):
+    """As the robust search leaves it: an annotation inside its interval stays."""
+    width = max(int(spread + 0.5), 1)
+    sure = Certainty(found, evidence, (spread,) * 3, tuple((k - width, k + width) for k in found), (found[1], found[1]))
+    kept = [
+        old if inside or evidence < 0.5 else new for old, new, inside in zip(keys, found, sure.holds(keys), strict=True)
+    ]
+    return replace(entry(keys, tuple(kept), **fields), certainty={"robust": sure})
+
+
+def test_inside_the_interval_a_key_frame_is_not_uncertain_however_far_it_moves():
+    sure = sure_entry((10, 20, 40), (14, 20, 70), spread=5.0)
+    moved = replace(sure, found={"robust": (14, 20, 70)})
+    for one in (sure, moved):
+        flags = mt.AnnotationAudit([one], ("robust",)).uncertain()
+        assert [bool(flags[key][0]) for key in ("onset", "apex", "offset")] == [False, False, True]
+    without = mt.AnnotationAudit([replace(moved, certainty={})], ("robust",)).uncertain()
+    assert [bool(without[key][0]) for key in ("onset", "apex", "offset")] == [True, False, True]
+
+
+def test_clips_without_a_movement_neither_agree_nor_differ(tmp_path):
+    nothing = sure_entry((10, 20, 40), (30, 32, 34), evidence=0.49, clip="b", row=3)
+    audit = mt.AnnotationAudit([sure_entry((10, 20, 40), (16, 20, 41)), nothing], ("robust",))
+    assert audit.nothing_found() == [nothing]
+    assert [x.tolist() for x in audit.shifts().values()] == [[6, pytest.approx(np.nan, nan_ok=True)]] + [
+        [0, pytest.approx(np.nan, nan_ok=True)]
+    ] * 2
+    (whole,) = audit.groups("all")
+    assert (whole.n, whole.onset.n, whole.onset.share) == (1, 1, 1)
+    assert audit.corrected()[1] == nothing.clip
+    assert audit.worst(2)[1] is nothing
+    assert audit.variance_components()[0].n == 1
+    audit.write_csv(tmp_path / "clips.csv")
+    with (tmp_path / "clips.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["outcome_robust"], second["outcome_robust"]) == ("uncertain: onset", "no movement found")
+    assert [first[f"onset_{part}_robust"] for part in ("estimate", "earliest", "latest", "spread")] == [
+        "16",
+        "14",
+        "18",
+        "2",
+    ]
+    assert (first["offset_robust"], first["offset_estimate_robust"]) == ("40", "41")  # an annotation inside stays
+    assert (second["onset_robust"], second["onset_estimate_robust"], second["evidence_robust"]) == ("10", "30", "0.49")
+    assert second["onset_shift_robust"] == second["onset_relative_robust"] == ""
+
+
+def test_a_csv_of_searches_without_intervals_has_empty_cells(tmp_path):
+    skipped = mt.ClipAudit(mt.ClipAnnotation("casme2", "01", "b"), error="gone")
+    mt.AnnotationAudit([entry((10, 20, 40), (12, 20, 40)), skipped], ("robust",)).write_csv(tmp_path / "clips.csv")
+    with (tmp_path / "clips.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["outcome_robust"], first["evidence_robust"], first["onset_latest_robust"]) == (
+        "uncertain: onset",
+        "",
+        "",
+    )
+    assert (second["outcome_robust"], second["error"]) == ("", "gone")
+
+
+def test_variance_components_take_what_the_search_found_itself():
+    random = np.random.default_rng(0)
+    entries = []
+    for i in range(400):
+        off, method = random.normal(0, (2, 1, 5)), random.normal(0, 1.5, 3)
+        keys, found = (np.round(np.array([100, 200, 300]) + part).astype(int).tolist() for part in (off, method))
+        fields = {"subject": str(i % 40), "dataset": ("casme2", "samm")[i % 2]}
+        entries.append(sure_entry(tuple(keys), tuple(found), spread=1.5 * 1.645, **fields))
+    audit = mt.AnnotationAudit(entries, ("robust",))
+    rows = audit.variance_components()
+    assert [(row.name, row.key, row.n) for row in rows] == [
+        (name, key, n)
+        for name, n in (("all", 400), ("casme2", 200), ("samm", 200))
+        for key in ("onset", "apex", "offset")
+    ]
+    for row, true in zip(rows, (2, 1, 5) * 3, strict=True):
+        assert row.low <= true <= row.high
+        assert row.method == pytest.approx(1.5)
+    none = mt.AnnotationAudit([entry((10, 20, 40), (12, 20, 40))], ("robust",))
+    assert none.variance_components() == []
+
+
+def test_components_leave_out_an_apex_that_is_not_annotated():
+    one = sure_entry((10, 20, 40), (12, 22, 41))
+    audit = mt.AnnotationAudit([replace(one, clip=replace(one.clip, apex=None))] * 3, ("robust",))
+    assert [row.key for row in audit.variance_components()] == ["onset", "offset"]
 
 
 def test_groups():

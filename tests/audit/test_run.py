@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -122,14 +123,32 @@ def test_an_image_that_cannot_be_decoded(data, tmp_path):
 def test_resuming_does_not_do_again_what_is_done(data, audit, tmp_path):
     clips, root, _ = data
     identity = fingerprint(clips, mt.FrameFolders(root).name, repr(AuditOptions()), mt.__version__)
-    other = {"annotated": [101, 102, 103], "robust": [104, 105, 106]}
+    sure = {
+        "keys": [104, 105, 106], "estimate": [104, 107, 106], "evidence": 0.75, "spread": [1.0, 0.0, 2.5],
+        "intervals": [[103, 105], [104, 108], [104, 108]], "plateau": [106, 107],
+    }  # fmt: skip
     with Journal(tmp_path / "work", identity) as journal:
-        journal.add(3, other)
+        journal.add(3, {"annotated": [101, 102, 103], "robust": sure})
+        journal.add(4, {"annotated": [101, 102, 103], "robust": [104, 105, 106]})  # as a journal was once written
         journal.add(5, {"error": "the disk was away"})
     again = mt.audit_annotations(clips, root, work=tmp_path / "work")
     assert again.clips[3].found == {"annotated": (101, 102, 103), "robust": (104, 105, 106)}
-    assert [again.clips[i].found for i in (4, 5)] == [audit.clips[i].found for i in (4, 5)]
+    assert again.clips[3].certainty == {
+        "robust": ((104, 107, 106), 0.75, (1.0, 0.0, 2.5), ((103, 105), (104, 108), (104, 108)), (106, 107))
+    }
+    assert [again.clips[i] for i in (4, 5)] == [audit.clips[i] for i in (4, 5)]
     assert not (tmp_path / "work").exists()
+
+
+def test_a_journal_written_before_intervals_is_refused(data, tmp_path, monkeypatch):
+    clips, root, _ = data
+    monkeypatch.setattr("mertools.audit.journal._FORMAT", 1)
+    identity = fingerprint(clips, mt.FrameFolders(root).name, repr(AuditOptions()), mt.__version__)
+    monkeypatch.undo()
+    with Journal(tmp_path / "work", identity) as journal:
+        journal.add(0, {"annotated": [101, 102, 103], "robust": [104, 105, 106]})
+    with pytest.raises(ValueError, match="unfinished run of another table, folder of frames, version"):
+        mt.audit_annotations(clips, root, work=tmp_path / "work")
 
 
 def test_another_run_s_journal_is_refused(data, tmp_path):
@@ -214,8 +233,8 @@ def files(folder):
 def test_what_it_writes(data, done):
     audited, out = done
     assert sorted(files(out)) == [
-        "corrected-report/clips.csv", "corrected-report/groups.csv", "corrected-report/index.html",
-        "corrected-report/tests.csv", "corrected.csv",
+        "corrected-report/clips.csv", "corrected-report/components.csv", "corrected-report/groups.csv",
+        "corrected-report/index.html", "corrected-report/tests.csv", "corrected.csv",
     ]  # fmt: skip
     assert len(audited.audit.searched) == COUNT
     clips = mt.read_annotations(audited.out, "casme2")
@@ -224,6 +243,15 @@ def test_what_it_writes(data, done):
     with audited.out.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["OffsetFrame (annotated)"]) for row in rows] == [e.keys[2] for e in audited.audit.clips]
+    for row, entry in zip(rows, audited.audit.clips, strict=True):
+        sure = entry.certainty["robust"]
+        for i, key in enumerate(("Onset", "Apex", "Offset")):
+            told = [int(row[f"{key}Frame ({part})"]) for part in ("estimate", "earliest", "latest")]
+            assert told == [sure.estimate[i], *sure.intervals[i]]
+            assert told[1] <= told[0] <= told[2]
+            kept = sure.intervals[i][0] <= entry.keys[i] <= sure.intervals[i][1]
+            assert entry.found["robust"][i] == (entry.keys[i] if kept else sure.estimate[i])
+        assert float(row["Evidence (search)"]) == pytest.approx(sure.evidence, abs=1e-4)
 
 
 def test_the_corrected_table_is_closer_to_the_truth(data, done):
@@ -237,7 +265,10 @@ def test_the_report_is_self_contained(done):
     page = (done[0].report / "index.html").read_text()
     assert not re.search(r'(src|href)="(?!data:)', page)
     assert "http" not in page.replace("data:image", "")
-    assert page.count("<img") >= 3 + COUNT
+    moved = sum(any(entry.shift("robust")) for entry in done[0].audit.clips)
+    assert 0 < moved < COUNT
+    assert page.count("<figure>") == moved
+    assert page.count("<img") >= 3 + moved
     for word in ("uncertain offset", "How far key frames move", "By label", "By subject", "Wilcoxon", "move most"):
         assert word in page
     assert 'name=viewport content="width=device-width' in page
@@ -413,6 +444,50 @@ def test_a_whole_dataset_in_casme2_and_samm_layout(tmp_path):
         tests = {test.name: test for test in done.audit.tests(unit="frames")}
         assert tests["spread offset / onset"].effect > 1.5
         assert tests["spread offset / apex"].effect > 1.5
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory):
+    """Four clips: two with a smile, two in which nothing but the camera's noise moves; one of each without apex."""
+    root = tmp_path_factory.mktemp("still")
+    make_dataset(root, 4)
+    random = np.random.default_rng(0)
+    for folder in (root / "sub01" / "EP00", root / "sub03" / "EP02"):
+        face = cv2.imread(str(folder / "img100.png")).astype(float)
+        for path in folder.iterdir():
+            cv2.imwrite(str(path), np.clip(face + random.normal(0, 2, face.shape), 0, 255).astype(np.uint8))
+    rows = [line.split(",") for line in (root / "codes.csv").read_text().splitlines()]
+    for row in rows[3:]:
+        row[3] = "/"
+    (root / "codes.csv").write_text("".join(",".join(row) + "\n" for row in rows))
+    return root
+
+
+def test_a_clip_without_a_movement_keeps_its_annotation_and_is_named(still, tmp_path, capsys):
+    assert main(command(still, tmp_path / "new.csv", "--workers", "0", "--search", "robust")) == 0
+    assert "no movement found in 2 clips" in capsys.readouterr().out
+    with (still / "codes.csv").open(newline="") as file:
+        before = list(csv.DictReader(file))
+    with (tmp_path / "new.csv").open(newline="") as file:
+        after = list(csv.DictReader(file))
+    keys = ("OnsetFrame", "ApexFrame", "OffsetFrame")
+    for i in (0, 2):
+        assert [after[i][key] for key in keys] == [before[i][key] for key in keys]  # a missing apex stays missing
+        assert [after[i][f"{key} ({part})"] for key in keys for part in ("estimate", "earliest", "latest")] == [""] * 9
+        assert float(after[i]["Evidence (search)"]) < 0.5
+    assert all(float(after[i]["Evidence (search)"]) > 0.5 for i in (1, 3))
+    page = (tmp_path / "new-report" / "index.html").read_text()
+    assert "No movement was found in 2 of 4 clips" in page
+    assert re.search(r"row 2 \(01/EP00\): evidence 0\.", page)
+
+
+def test_an_apex_that_is_not_annotated_is_the_one_found(still):
+    audit = mt.audit_annotations(mt.read_annotations(still / "codes.csv", "casme2"), still, searches=["robust"])
+    found, nothing = audit.clips[3], audit.clips[2]
+    assert found.clip.apex is nothing.clip.apex is None
+    assert found.found["robust"][1] == found.certainty["robust"].estimate[1]
+    assert audit.corrected()[3].apex == found.certainty["robust"].estimate[1]
+    assert audit.corrected()[2] == nothing.clip
 
 
 def test_no_clip_at_all(data, tmp_path, capsys):
