@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,9 +29,9 @@ from mertools.keyframes.distance import pairwise_distance
 _SIDE = 112  # pixels a side, about, at which motion is estimated
 _WIDE = 1.25  # a picture wider or taller than this has its face in the middle square
 _BLUR = 1.5  # of the frames at that size; displacements up to about twice this are linear in the intensities
-_PART = 256  # frames at a time: beside the small frames, memory does not grow with the clip
+_REACH = 5  # pixels of that blur
+_PART = 16  # frames at a time: what they need on the way stays in the cache
 _ALIGNED = 0.15  # pixels that an alignment may be off by: there displacements are linear in the intensities
-_TOGETHER = 32  # frames that are warped at a time
 _NEIGHBOURS = 8  # of these pixels of a block where neighbouring frames are compared
 _AREA = 4  # small pixels of one at half the size
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
@@ -132,18 +133,17 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
         bent: share of a displacement's energy that may remain unexplained before a block loses trust.
         faint: remainder that always may, a variance where the picture's is 2500.
     """
-    frames = _levelled(small)
-    half = _halved(frames)
+    frames, half, level = _blurred(small)
     layout = _Layout.of(half.shape, 6 if min(small.shape[1:]) >= 72 else 4)
     # Neighbouring frames are never far apart: their motions add up to a first alignment, whatever the head did. What
     # the sum is off by is then seen against the mean of the aligned frames.
     whole = _summed_motion(half, layout)
-    aligned = _aligned(frames, whole, layout)
+    aligned = level(_aligned(frames, whole, layout))
     blocks = _Blocks(aligned, layout, faint)
     remaining = blocks.global_motion()
     if float(remaining.abs().amax()) > _ALIGNED:
         whole = whole + remaining
-        aligned = _aligned(frames, whole, layout)
+        aligned = level(_aligned(frames, whole, layout))
         blocks = _Blocks(aligned, layout, faint)
         remaining = blocks.global_motion()
     local = blocks.moved - _affine(layout.places(frames.device), remaining)
@@ -151,8 +151,8 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
     error = blocks.noise[:, None, None] * torch.linalg.inv(blocks.normal)
     error = error + _LOCAL_ERROR**2 * torch.eye(2).to(small)
     whiten = torch.linalg.cholesky(torch.linalg.inv(error)).mT
-    values = torch.einsum("nij,tnj->tni", whiten, local)
-    energy = torch.einsum("tni,nij,tnj->tn", local, blocks.normal, local) / (_AREA * layout.side**2)
+    values = (whiten * local.unsqueeze(-2)).sum(-1)
+    energy = _quadratic(local, blocks.normal) / (_AREA * layout.side**2)
     # A block that stays in the picture while the face moves is background.
     belongs = ((_change(half, layout) + blocks.floor) / (_change(aligned, layout) + blocks.floor)).clamp(max=1)
     trust = blocks.trust(blocks.remainder, bent * energy)
@@ -233,7 +233,7 @@ def find_cuts(small: Tensor) -> list[int]:
     cuts = []
     for i in suspect.nonzero().flatten().tolist():
         first, last = max(i - _AROUND, 0), min(i + 2 + _AROUND, t)
-        unexplained = neighbour_motion(_halved(_levelled(small[first:last])), layout)[1].median(1).values
+        unexplained = neighbour_motion(_blurred(small[first:last])[1], layout)[1].median(1).values
         here = float(unexplained[i - first])
         beside = torch.cat((unexplained[: i - first], unexplained[i - first + 1 :]))
         if here > _CUT and (not len(beside) or here > _OUTSTANDING * float(beside.median())):
@@ -243,35 +243,45 @@ def find_cuts(small: Tensor) -> list[int]:
 
 def _change(frames: Tensor, layout: _Layout) -> Tensor:
     """Variance over time within each block, ``(n,)``."""
-    variance = frames.var(0, unbiased=False)[None]
+    variance = (frames.square().mean(0) - frames.mean(0).square()).clamp(min=0)[None]
     return F.avg_pool2d(layout.cut(variance).unsqueeze(1), layout.side).flatten()
 
 
-def _levelled(small: Tensor) -> Tensor:
-    """Small frames ``(t, h, w)``, blurred, with their contrast scaled to 50 levels."""
-    _, h, w = small.shape
-    down, across = (_blur(size, small) for size in (h, w))
-    frames = torch.cat([down @ (part @ across.mT) for part in torch.split(small, _PART)])
-    size = frames.abs().amax()
-    frames /= torch.where(
-        (size > _SQUARES[0]) & (size < _SQUARES[1]), 1.0, size.clamp(min=torch.finfo(frames.dtype).tiny)
-    )
-    frames -= frames.mean()
-    frames *= 50 / frames.square().mean().sqrt().clamp(min=1e-12)
-    return frames
+class _Level(NamedTuple):
+    """What brings the contrast of a clip's frames to 50 levels: they are shifted, then scaled."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        return frames.sub_(self.shift).mul_(self.scale)
+
+
+def _blurred(small: Tensor) -> tuple[Tensor, Tensor, _Level]:
+    """Small frames ``(t, h, w)`` blurred; the same at half their size and levelled; and what levels them."""
+    frames = torch.empty_like(small)
+    if small.device.type == "cpu":
+        for frame, out in zip(small.numpy(), frames.numpy(), strict=True):
+            cv2.GaussianBlur(frame, (2 * _REACH + 1,) * 2, _BLUR, dst=out, borderType=cv2.BORDER_REPLICATE)
+    else:
+        down, across = (_blur(size, small) for size in small.shape[1:])
+        torch.matmul(down, small @ across.mT, out=frames)
+    half = F.avg_pool2d(frames.unsqueeze(1), 2).squeeze(1)
+    size = half.abs().amax()
+    # Of values whose squares do not add up in float32, a part is taken first.
+    unit = torch.where((size > _SQUARES[0]) & (size < _SQUARES[1]), 1.0, size.clamp(min=torch.finfo(half.dtype).tiny))
+    shift = half.mean()
+    contrast = ((half - shift) / unit).square_().mean().sqrt().clamp(min=1e-12)
+    level = _Level(shift, 50 / contrast / unit)
+    return frames, level(half), level
 
 
 def _blur(size: int, like: Tensor) -> Tensor:
     """Matrix ``(size, size)`` of a Gaussian blur, the border repeated."""
-    reach = math.ceil(3 * _BLUR)
-    steps = torch.arange(-reach, reach + 1, device=like.device)
+    steps = torch.arange(-_REACH, _REACH + 1, device=like.device)
     kernel = torch.exp(-(steps / _BLUR).square() / 2).to(like)
     from_ = (torch.arange(size, device=like.device).unsqueeze(1) + steps).clamp(0, size - 1)
     return like.new_zeros(size, size).scatter_add_(1, from_, (kernel / kernel.sum()).expand(size, -1))
-
-
-def _halved(frames: Tensor) -> Tensor:
-    return torch.cat([F.avg_pool2d(part.unsqueeze(1), 2) for part in torch.split(frames, _PART)]).squeeze(1)
 
 
 def _lasting(remainder: Tensor) -> Tensor:
@@ -281,14 +291,17 @@ def _lasting(remainder: Tensor) -> Tensor:
     does not explain (folds, teeth) stays for longer on one side, and so does rest where most of the clip is expression:
     these frames can be trusted. At an end of the clip one side is missing, and the frame is taken as it is.
     """
-    t, n = remainder.shape
-    reach = max(_BLINK, t // 16)
-    space = remainder.new_full((reach, n), math.nan)
-    windows = torch.cat((space, remainder, space)).unfold(0, reach, 1)
-    sides = [windows[:t], windows[reach + 1 :]]
-    medians = [side.nanmedian(-1).values for side in sides]
-    lasting = torch.maximum(*(torch.where(side.isnan(), remainder, side) for side in medians))
-    return torch.maximum(lasting, remainder.median(0).values)
+    t = len(remainder)
+    frame = torch.arange(t, device=remainder.device)
+    step = max(_BLINK, t // 16) / 4
+    sides = []
+    for way in (-1, 1):
+        a, b, c, d = (remainder[(frame + way * round(step * k)).clamp(0, t - 1)] for k in (1, 2, 3, 4))
+        # The second smallest of four: what lasts for most of that side.
+        low, high = torch.minimum(a, b), torch.maximum(a, b)
+        lower, higher = torch.minimum(c, d), torch.maximum(c, d)
+        sides.append(torch.minimum(torch.maximum(low, lower), torch.minimum(high, higher)))
+    return torch.maximum(torch.maximum(*sides), remainder.median(0).values)
 
 
 class _Layout(NamedTuple):
@@ -356,20 +369,24 @@ def neighbour_motion(frames: Tensor, layout: _Layout) -> tuple[Tensor, Tensor]:
         left = (weight.unsqueeze(1) @ pairs).view(-1, 6, 6) + ridge
         motion = torch.linalg.solve(left, (weight.unsqueeze(1) @ right).squeeze(1))
         error = moved - _affine(places, motion)
-        misfit = torch.einsum("tni,tnij,tnj->tn", error, precision, error)
+        misfit = _quadratic(error, precision)
         weight = trust / (1 + misfit / (3 * misfit.median(1, keepdim=True).values + 0.5))
     return 2 * motion, remainder / (mm + _BLACK)
 
 
-def _pair_sums(half: Tensor, layout: _Layout) -> Tensor:
-    mean, change = (half[1:] + half[:-1]) / 2, half[1:] - half[:-1]
+def _pair_sums(frames: Tensor, layout: _Layout) -> Tensor:
+    mean, change = (frames[1:] + frames[:-1]) / 2, frames[1:] - frames[:-1]
     across = F.pad((mean[..., 2:] - mean[..., :-2]) / 2, (1, 1))
     down = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (0, 0, 1, 1))
-    maps = torch.stack([layout.cut(x) for x in (across, down, change, mean)], 1)
-    means = F.avg_pool2d(maps, layout.side).flatten(2)
-    first, second = (0, 0, 1, 0, 1, 2, 0, 1, 3, 3), (0, 1, 1, 2, 2, 2, 3, 3, 3, 2)
-    products = F.avg_pool2d(maps[:, first] * maps[:, second], layout.side).flatten(2)
-    return products - means[:, first] * means[:, second]
+    maps = [layout.cut(x) for x in (across, down, change, mean)]
+    by_row, by_column = (
+        torch.block_diag(*[frames.new_full((1, layout.side), 1 / layout.side)] * n)
+        for n in (layout.rows, layout.columns)
+    )
+    means = [(by_row @ x @ by_column.mT).flatten(1) for x in maps]
+    pairs = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2), (0, 3), (1, 3), (3, 3), (3, 2))
+    products = [(by_row @ (maps[i] * maps[j]) @ by_column.mT).flatten(1) - means[i] * means[j] for i, j in pairs]
+    return torch.stack(products, 1)
 
 
 def _summed_motion(frames: Tensor, layout: _Layout) -> Tensor:
@@ -466,9 +483,15 @@ def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) 
         right = (weight.unsqueeze(-1) * moved).flatten(1) @ pull.transpose(1, 2).flatten(0, 1)
         motion = torch.linalg.solve(left, right)
         error = moved - _affine(places, motion)
-        misfit = (torch.einsum("tni,nij,tnj->tn", error, precision, error) * trust).mean(0)
+        misfit = (_quadratic(error, precision) * trust).mean(0)
         takes_part = 1 / (1 + misfit / (3 * misfit.median() + 1e-6))
     return motion
+
+
+def _quadratic(x: Tensor, form: Tensor) -> Tensor:
+    """``xᵀ form x`` of vectors ``(..., 2)`` and symmetric forms ``(..., 2, 2)``."""
+    a, b = x.unbind(-1)
+    return form[..., 0, 0] * a * a + 2 * form[..., 0, 1] * a * b + form[..., 1, 1] * b * b
 
 
 def _affine_basis(places: Tensor) -> Tensor:
@@ -495,7 +518,7 @@ def _aligned(frames: Tensor, motion: Tensor, layout: _Layout) -> Tensor:
     by_column[:, 0] += x / frames.shape[2] * 4 - 1
     by_row[:, 1] += y / frames.shape[1] * 4 - 1
     out = frames.new_empty(len(frames), h, w)
-    for part in torch.split(torch.arange(len(frames)), _TOGETHER):
+    for part in torch.split(torch.arange(len(frames)), _PART):
         some = slice(int(part[0]), int(part[-1]) + 1)
         grid = by_row[some].mT.unsqueeze(2) + by_column[some].mT.unsqueeze(1)
         picture = frames[some].unsqueeze(1)

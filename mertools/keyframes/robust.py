@@ -555,8 +555,20 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
     left = (weight.mT @ pairs).reshape(len(weight), -1, q, q)
     left = left + torch.diag_embed(1e-5 * left.diagonal(dim1=-2, dim2=-1) + design.new_tensor(ridge))
-    coefficient: Tensor = torch.linalg.solve(left, (weight * values).mT @ design)
-    return coefficient
+    return _solved(left, (weight * values).mT @ design)
+
+
+def _solved(left: Tensor, right: Tensor) -> Tensor:
+    """``left x = right`` for many small positive definite systems ``(..., q, q)`` at once, by elimination.
+
+    Several times quicker than one call of LAPACK a system.
+    """
+    whole = torch.cat((left, right.unsqueeze(-1)), -1)
+    for i in range(right.shape[-1]):
+        row = whole[..., i : i + 1, :] / whole[..., i : i + 1, i : i + 1]
+        whole = whole - whole[..., i : i + 1] * row
+        whole[..., i : i + 1, :] = row
+    return whole[..., -1]
 
 
 def _noise(values: Tensor) -> Tensor:
