@@ -452,18 +452,16 @@ def _looked_at(motion: Motion, fit: _Fit, windows: Windows | None) -> _Fit:
     large = size[trusted > trusted.max() / 4].quantile(0.95)
     share = large.square() / (large.square() + _LARGE**2)
     cut, trust = Cut(*(key.unsqueeze(0) for key in fit.cut)), motion.trust[:, ::2]
+    robust = torch.ones_like(trust).unsqueeze(0)
     for _ in range(_LOOKS):
         profile = trapezoid(cut, t)
         looks, certain = motion.looks.along(motion, profile[0], fit.nuisance.slow, trust)
         trust, nuisance = looks.trust, _Nuisance(looks)
-        robust = torch.ones_like(looks.values).unsqueeze(0)
-        for _ in range(2):
-            rest, extent = nuisance.removed(looks.values.unsqueeze(0), trust * robust, profile)
-            error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
-            scale = 2 * error.median(1, keepdim=True).values + 1 + (_SHAPE * extent.unsqueeze(1)).square()
-            robust = 1 / (1 + error / (4 * scale))
-        robust = robust * certain
-        weight = trust * robust
+        rest, extent = nuisance.removed(looks.values.unsqueeze(0), trust * robust, profile)
+        error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
+        scale = 2 * error.median(1, keepdim=True).values + 1 + (_SHAPE * extent.unsqueeze(1)).square()
+        robust = 1 / (1 + error / (4 * scale))
+        weight = trust * robust * certain
         power = weight @ extent.square().unsqueeze(-1)
         signal = ((weight * rest) @ extent.unsqueeze(-1) / power.clamp(min=1e-12)).squeeze(-1)
         power = share * power.squeeze(-1) / power.mean(1).clamp(min=1e-12)
@@ -472,7 +470,7 @@ def _looked_at(motion: Motion, fit: _Fit, windows: Windows | None) -> _Fit:
         power = power + beside
         level = signal.new_zeros(1)
         cut = search.from_levels(signal, power, level, level + 1)
-    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance, looks)
+    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], certain * robust[0], nuisance, looks)
 
 
 def _starts(
@@ -522,12 +520,12 @@ class _Nuisance:
             self.of_global = motion.values.new_zeros(t, 0)
         follows = like.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)[: self.of_global.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
-        self.limit = follows * motion.scale.unsqueeze(-1)
+        self.limit = follows.unsqueeze(-1) * motion.scale
 
     def plain(self, values: Tensor, trust: Tensor) -> Tensor:
         """Values without rest and trend only."""
         coefficient = _least_squares(values.unsqueeze(0), trust.unsqueeze(0), self.slow.unsqueeze(0), self.ridge)
-        return values - self.slow @ coefficient[0].mT
+        return values - self.slow @ coefficient[0]
 
     def removed(
         self, values: Tensor, weight: Tensor, profile: Tensor | None = None, *, reach: float = 1.0
@@ -540,35 +538,32 @@ class _Nuisance:
         q, m = self.slow.shape[1], self.of_global.shape[1]
         if m:
             design = torch.cat((slow, self.of_global.expand(s, -1, -1), *shape), -1)
-            follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[..., q : q + m]
+            follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[:, q : q + m]
             limit = reach * self.limit
             follows = torch.maximum(torch.minimum(follows, limit), -limit)
-            values = values - self.of_global @ follows.mT
+            values = values - self.of_global @ follows
         design = torch.cat((slow, *shape), -1)
         coefficient = _least_squares(values, weight, design, (*self.ridge, *ridge))
-        return values - slow @ coefficient[..., :q].mT, coefficient[..., q:].sum(-1)
+        return values - slow @ coefficient[:, :q], coefficient[:, q:].sum(1)
 
 
 def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[float, ...]) -> Tensor:
-    """Coefficients ``(s, d, q)`` of the design ``(s, t, q)`` for each trajectory, weighted."""
+    """Coefficients ``(s, q, d)`` of the design ``(s, t, q)`` for each trajectory, weighted.
+
+    The small systems are solved all at once, by elimination: several times quicker than one by one.
+    """
     q = design.shape[-1]
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
-    left = (weight.mT @ pairs).reshape(len(weight), -1, q, q)
-    left = left + torch.diag_embed(1e-5 * left.diagonal(dim1=-2, dim2=-1) + design.new_tensor(ridge))
-    return _solved(left, (weight * values).mT @ design)
-
-
-def _solved(left: Tensor, right: Tensor) -> Tensor:
-    """``left x = right`` for many small positive definite systems ``(..., q, q)`` at once, by elimination.
-
-    Several times quicker than one call of LAPACK a system.
-    """
-    whole = torch.cat((left, right.unsqueeze(-1)), -1)
-    for i in range(right.shape[-1]):
-        row = whole[..., i : i + 1, :] / whole[..., i : i + 1, i : i + 1]
-        whole = whole - whole[..., i : i + 1] * row
-        whole[..., i : i + 1, :] = row
-    return whole[..., -1]
+    system = torch.cat(
+        ((pairs.mT @ weight).unflatten(1, (q, q)), (design.mT @ (weight * values)).unsqueeze(2)), 2
+    )  # (s, q, q + 1, d)
+    for i, least in enumerate(ridge):
+        system[:, i, i] = system[:, i, i] * (1 + 1e-5) + least
+    for i in range(q):
+        row = system[:, i] / system[:, i, i].unsqueeze(1)
+        system -= system[:, :, i].unsqueeze(2) * row.unsqueeze(1)
+        system[:, i] = row
+    return system[:, :, q]
 
 
 def _noise(values: Tensor) -> Tensor:
