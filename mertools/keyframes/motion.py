@@ -7,8 +7,10 @@ picture is cut into blocks, and each block's displacement against the clip's mea
 - what the face does as a whole (a nod, a drift, an unsteady registration) is an affine motion per frame, fitted over
   the blocks that take part in it: first from frame to frame and summed up, so that the head may go as far as it likes,
   then against the mean of the aligned frames. What remains of it is subtracted;
-- a blink is no displacement: it leaves a large remainder after the fit, for a short while. A block is not trusted where
-  its remainder comes and goes (`_lasting`), nor where the alignment reaches beyond the picture.
+- a blink is no displacement: it leaves a large remainder after the fit, for a short while and in two places. A block is
+  not trusted where its remainder comes and goes (`_lasting`) unless all that does is one spot (`_in_one_spot`: a mouth
+  that opens), nor where the alignment reaches beyond the picture, nor where it stays while the face moves.
+- how far the blocks have gone from one look to another (`Looks`) tells more than displacement once it is large.
 
 Flow fields and landmarks are displacements already. Anything else (embeddings, small images) is described by the
 distances between its frames.
@@ -35,6 +37,7 @@ _ALIGNED = 0.15  # pixels that an alignment may be off by: there displacements a
 _NEIGHBOURS = 8  # of these pixels of a block where neighbouring frames are compared
 _AREA = 4  # small pixels of one at half the size
 _BLINK = 12  # frames: what comes and goes within them is a disturbance
+_SPOT, _NEAR_ITS_MIDDLE, _ONE_SPOT = 1.6, 0.4, 0.9  # blocks around a middle; share of it there; how far it counts
 _JUMP, _CUT, _OUTSTANDING, _AROUND = 0.3, 0.5, 4.0, 5  # of the contrast; times what is usual within so many frames
 _MARGIN = 2  # pixels at the border that no block reaches: they come and go as the head moves
 _LOCAL_ERROR, _GLOBAL_ERROR = 0.05, 0.1  # pixels that the models of local and global motion are taken to be wrong by
@@ -174,9 +177,9 @@ def picture_motion(small: Tensor, *, bent: float = _NONLINEAR, faint: float = _B
 class Looks:
     """What the blocks of a clip look like, frame by frame, once the head's motion and the light are taken out.
 
-    A displacement of several pixels, a fold that deepens or a mouth that opens over its teeth is no linear displacement.
-    Where it is known which frames are at rest and which are not, the way from one look to the other is, and how far
-    each frame has gone on it.
+    A displacement of several pixels, a fold that deepens or a mouth that opens over its teeth is not linear. Where it
+    is known which frames are at rest and which are not, so is the way from one look to the other, and how far each
+    frame has gone on it.
     """
 
     def __init__(self, blocks: _Blocks, weight: Tensor) -> None:
@@ -209,12 +212,11 @@ class Looks:
         gone = (change @ direction.unsqueeze(-1)).squeeze(-1).mT  # (t, n)
         beside = (blocks.total - gone.square()).clamp(min=0) / (p - 4)
         bent = _NONLINEAR * (gone - gone.median(0).values).square() / p
-        usual, _, noise = blocks.noise_of(beside)
+        _, _, noise = blocks.noise_of(beside)
         scale = (blocks.slope.mT @ direction.unsqueeze(-1)).norm(dim=(1, 2)) / noise.sqrt()
         values = gone / noise.sqrt()
         trust = blocks.trust(beside, bent) * self.weight
-        values = values - values.mean(0)
-        return Motion(values, trust, trust, scale, motion.global_motion, motion.grid), certain
+        return Motion(values - values.mean(0), trust, trust, scale, motion.global_motion, motion.grid), certain
 
 
 def find_cuts(small: Tensor) -> list[int]:
@@ -261,7 +263,7 @@ def _blurred(small: Tensor) -> tuple[Tensor, Tensor, _Level]:
     """Small frames ``(t, h, w)`` blurred; the same at half their size and levelled; and what levels them."""
     frames = torch.empty_like(small)
     if small.device.type == "cpu":
-        for frame, out in zip(small.numpy(), frames.numpy(), strict=True):
+        for frame, out in zip(small.detach().numpy(), frames.numpy(), strict=True):
             cv2.GaussianBlur(frame, (2 * _REACH + 1,) * 2, _BLUR, dst=out, borderType=cv2.BORDER_REPLICATE)
     else:
         down, across = (_blur(size, small) for size in small.shape[1:])
@@ -454,7 +456,9 @@ class _Blocks:
         """How far each block can be trusted ``(t, n)``: less where more remains, for a short while, than ``bent``."""
         usual, _, noise = self.noise_of(remainder)
         lasting = noise + _lasting(remainder) - usual
-        return _spread(((remainder - bent) / lasting - 1).clamp(min=0), self.grid)
+        excess = ((remainder - bent) / lasting - 1).clamp(min=0)
+        excess = excess * (1 - _ONE_SPOT * _in_one_spot(excess, self.grid)).unsqueeze(1)
+        return _spread(excess, self.grid)
 
     def global_motion(self) -> Tensor:
         """Affine motion of the face in each frame ``(t, 6)``, in pixels at the edge of the blocks."""
@@ -524,6 +528,18 @@ def _aligned(frames: Tensor, motion: Tensor, layout: _Layout) -> Tensor:
         picture = frames[some].unsqueeze(1)
         out[some] = F.grid_sample(picture, grid, padding_mode="border", align_corners=False).squeeze(1)
     return out
+
+
+def _in_one_spot(excess: Tensor, grid: tuple[int, int]) -> Tensor:
+    """How far what is disturbed in each frame lies in one place, 0 to 1; the two eyes of a blink are two."""
+    places = _grid_places(*grid, excess.device)
+    mass = (excess / (1 + excess)) * _central(places)
+    mass = F.avg_pool1d(F.pad(mass.T, (2, 2)), 5, 1).T
+    total = mass.sum(1, keepdim=True).clamp(min=1e-6)
+    centre = mass @ places / total
+    away = (places - centre.unsqueeze(1)).norm(dim=-1) * min(grid) / 2
+    near = (mass * (away < _SPOT)).sum(1) / total[:, 0]
+    return ((near - _NEAR_ITS_MIDDLE) / 0.2).clamp(0, 1)
 
 
 def _spread(excess: Tensor, grid: tuple[int, int]) -> Tensor:

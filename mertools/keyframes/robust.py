@@ -42,6 +42,8 @@ _BAND, _BAND_AT_MOST = 4.0, 0.15  # standard deviations of the face at rest, and
 _REACHES = 0.0, 3.0  # how far blocks follow the head, times what they do
 _MODELS = 1.5  # standard deviations
 _REST = 5  # frames at rest that show how it wanders
+_NOTHING, _CLEAR = 0.002, 0.01  # share of the movement that is nothing, and below which rest is clear
+_SHARPEN = 5  # frames
 _LOOKS = 3  # turns in which appearance follows the extent
 _LARGE = 1.0  # pixels from which appearance tells more than displacement
 _COMMON = 2.0  # times the variance that most trajectories have, below which an error counts as one
@@ -99,7 +101,7 @@ def find_key_frames(clip: Tensor, keys: tuple[int, int, int] | None = None) -> F
 
 
 def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, int, int] | None = None) -> Found:
-    """Key frames from the small grey pictures of the search range, which are overwritten; never across a hard cut.
+    """Key frames from the small grey pictures of the search range, never across a hard cut.
 
     Of the stretches between cuts, it is that of the annotated apex, or the one with the most evidence.
     """
@@ -122,7 +124,7 @@ def key_frames_of_pictures(small: Tensor, reach: SearchRange, keys: tuple[int, i
             onset, apex, offset = (key + start for key in still[:3])
             found.append(Found(onset, apex, offset, 0.0, still.spread, (apex, apex)))
         else:
-            found.append(key_frames_of_motion(picture_motion(part.clone()), reach.within(first, stop), inside))
+            found.append(key_frames_of_motion(picture_motion(part), reach.within(first, stop), inside))
     return max(found, key=lambda one: one.evidence)
 
 
@@ -138,7 +140,7 @@ def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
         small = small_frames(clip)
         stretches = pairwise([0, *find_cuts(small), t])
         first, stop = next((a, b) for a, b in stretches if a <= apex < b)
-        clip = small[first:stop].clone()
+        clip = small[first:stop]
     if not (first <= onset < apex <= offset < stop) or stop - first < 3 or bool((clip == clip[:1]).all()):
         return extent
     motion = picture_motion(clip) if is_picture(clip.shape[1:]) else clip_motion(clip)
@@ -261,9 +263,7 @@ def _together(values: Tensor, clear: Tensor, grid: tuple[int, int]) -> tuple[Ten
     return back(mean), back(total / 9)
 
 
-def _spread(
-    first: _Fit, fit: _Fit, windows: Windows | None, found: tuple[int, int, int]
-) -> tuple[float, float, float]:
+def _spread(first: _Fit, fit: _Fit, windows: Windows | None, found: tuple[int, int, int]) -> tuple[float, float, float]:
     """Half-widths of the intervals that hold the true onset, apex and offset nine times in ten.
 
     Errors that add up in quadrature: that of the extent, from the error that other corners would leave (its residuals
@@ -306,7 +306,9 @@ def _spread(
     cuts = torch.stack(search.from_levels(signal, power, level, level + 1)).float().clamp(max=t)
     deviation = (8 * cuts[:, :9].var(1, unbiased=False)).sqrt().cpu()
     corners = torch.stack(fit.cut).clamp(max=t).float()
-    models = torch.cat((torch.stack(first.cut).clamp(max=t).unsqueeze(1), cuts[:, 9:]), 1) - torch.stack(first.cut).clamp(max=t).unsqueeze(1)
+    models = torch.cat((torch.stack(first.cut).clamp(max=t).unsqueeze(1), cuts[:, 9:]), 1) - torch.stack(
+        first.cut
+    ).clamp(max=t).unsqueeze(1)
     models[:, 0] = corners - torch.stack(first.cut).clamp(max=t)
     apart = (_MODELS * models.square().sum(1).sqrt()).cpu()
     deviation = torch.hypot(_NINE_IN_TEN * deviation, apart)
@@ -327,9 +329,7 @@ def _half_width_of_apex(
     start: Tensor, end: Tensor, found: int, corners: Sequence[int], deviation: Sequence[float]
 ) -> float:
     """So wide that the interval meets the plateau even if that begins later, or ends earlier, than it seems to."""
-    late = (
-        math.hypot(_run(start.tolist(), corners[0])[1] - corners[0], deviation[0]) + corners[0] - found
-    )
+    late = math.hypot(_run(start.tolist(), corners[0])[1] - corners[0], deviation[0]) + corners[0] - found
     early = math.hypot(corners[1] - _run(end.tolist(), corners[1])[0], deviation[1]) + found - corners[1]
     return max(late, early, 0.0)
 
@@ -347,22 +347,33 @@ def _run(within: Sequence[bool], at: int) -> tuple[int, int]:
 def _visible(fit: _Fit) -> tuple[int, int]:
     """Onset and offset: where the movement leaves and enters the band in which the face wanders at rest.
 
-    The band is that of slow wandering; noise from frame to frame is bridged by the fit and is no part of it.
+    The band is that of slow wandering; noise from frame to frame is bridged by the fit and is no part of it. Where a
+    face at rest is so still that the first frame of the movement stands out, that frame counts.
     """
-    cut, extent = Cut(*(float(key) for key in fit.cut)), fit.signal
-    t = len(extent)
+    extent, t = fit.signal.cpu(), len(fit.signal)
+    onset, apex, end, offset = (int(key) for key in fit.cut)
     bend = extent[2:] - 2 * extent[1:-1] + extent[:-2]
     noise = (bend.abs().median() / (0.6745 * 6**0.5)).square() / 3
-    bands = [_wander(part, noise) for part in (extent[: max(int(cut.onset) + 1, 0)], extent[int(cut.offset) :])]
-    first, last = (own if own is not None else other or 0.0 for own, other in (bands, bands[::-1]))
-    onset = round(cut.onset + _step_at(_band(first)) * (cut.apex - cut.onset))
-    if cut.offset >= t:
-        return onset, t
-    return onset, round(cut.offset - _step_at(_band(last)) * (cut.offset - cut.end))
+    before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :].flip(0)
+    wander = [_wander(rest, noise) for rest in (before, after)]
+    first, last = (own if own is not None else other or 0.0 for own, other in (wander, wander[::-1]))
+    onset = _leaves(extent, before, onset, apex, first)
+    if offset < t:
+        offset = t - 1 - _leaves(extent.flip(0), after, t - 1 - offset, t - 1 - end, last)
+    return onset, offset
 
 
-def _band(wander: float) -> float:
-    return min(max(_BAND * (wander - _STILL), 0.0), _BAND_AT_MOST)
+def _leaves(extent: Tensor, rest: Tensor, corner: int, full: int, wander: float) -> int:
+    """The last frame at rest, of an extent that begins with ``rest`` and is at its full from frame ``full`` on."""
+    if len(rest) >= _REST:
+        away = (extent - rest.median()).abs()
+        still = 2 * float(away[: len(rest)].max()) + _NOTHING
+        if still <= _CLEAR:
+            low, high = max(corner - _SHARPEN, 0), min(corner + _SHARPEN, full)
+            moving = next((i for i in range(low, high + 1) if away[i] > still), low)
+            return moving - 1 if moving > low else corner
+    band = min(max(_BAND * (wander - _STILL), 0.0), _BAND_AT_MOST)
+    return round(corner + _step_at(band) * (full - corner))
 
 
 def _wander(rest: Tensor, noise: Tensor) -> float | None:
@@ -388,7 +399,9 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
     usual = (trust * without_global.square()).sum(0) / trust.sum(0).clamp(min=1e-6)
     common = (_COMMON * usual.median()).clamp(min=1)
     # Where a movement starts with the head, what the head explains must not be taken away before it is looked for.
-    profile = _starts(without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), common, _STARTS, windows)
+    profile = _starts(
+        without_global, trust, torch.cat((nuisance.slow, nuisance.of_global), 1), common, _STARTS, windows
+    )
     if nuisance.of_global.shape[1]:
         plain = _starts(nuisance.plain(values, trust), trust, nuisance.slow, common, _STARTS_WITH_GLOBAL, windows)
         profile = torch.cat((profile, plain))
@@ -470,7 +483,9 @@ def _looked_at(motion: Motion, fit: _Fit, windows: Windows | None) -> _Fit:
         power = power + beside
         level = signal.new_zeros(1)
         cut = search.from_levels(signal, power, level, level + 1)
-    return _Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], certain * robust[0], nuisance, looks)
+    return _Fit(
+        Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], certain * robust[0], nuisance, looks
+    )
 
 
 def _starts(
@@ -555,7 +570,7 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     q = design.shape[-1]
     pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(2)
     system = torch.cat(
-        ((pairs.mT @ weight).unflatten(1, (q, q)), (design.mT @ (weight * values)).unsqueeze(2)), 2
+        ((pairs.mT @ weight).view(len(design), q, q, -1), (design.mT @ (weight * values)).unsqueeze(2)), 2
     )  # (s, q, q + 1, d)
     for i, least in enumerate(ridge):
         system[:, i, i] = system[:, i, i] * (1 + 1e-5) + least

@@ -70,7 +70,7 @@ def stream_key_frames(
         return _key_frames(nothing_moves(t, annotation), torch.zeros(()))
     scaled = None if annotation is None else (annotation[0] // stride, annotation[1] // stride, annotation[2] // stride)
     reach = search_range(len(pictures), scaled)
-    found = key_frames_of_pictures(pictures[reach.start : reach.stop].clone(), reach, scaled)
+    found = key_frames_of_pictures(pictures[reach.start : reach.stop], reach, scaled)
     onset, apex, offset = (min(key * stride + (stride - 1) // 2, t - 1) for key in found[:3])
     first_width, apex_width, last_width = (stride * width for width in found.spread)
     found = Found(onset, apex, offset, found.evidence, (first_width, apex_width, last_width), (apex, apex))
