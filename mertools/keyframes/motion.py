@@ -382,8 +382,7 @@ def _pair_sums(frames: Tensor, layout: _Layout) -> Tensor:
     down = F.pad((mean[:, 2:] - mean[:, :-2]) / 2, (0, 0, 1, 1))
     maps = [layout.cut(x) for x in (across, down, change, mean)]
     by_row, by_column = (
-        torch.block_diag(*[frames.new_full((1, layout.side), 1 / layout.side)] * n)
-        for n in (layout.rows, layout.columns)
+        torch.eye(n).to(frames).repeat_interleave(layout.side, 1) / layout.side for n in (layout.rows, layout.columns)
     )
     means = [(by_row @ x @ by_column.mT).flatten(1) for x in maps]
     pairs = ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2), (2, 2), (0, 3), (1, 3), (3, 3), (3, 2))
@@ -495,7 +494,8 @@ def fit_affine(moved: Tensor, places: Tensor, precision: Tensor, trust: Tensor) 
 def _quadratic(x: Tensor, form: Tensor) -> Tensor:
     """``xᵀ form x`` of vectors ``(..., 2)`` and symmetric forms ``(..., 2, 2)``."""
     a, b = x.unbind(-1)
-    return form[..., 0, 0] * a * a + 2 * form[..., 0, 1] * a * b + form[..., 1, 1] * b * b
+    out: Tensor = form[..., 0, 0] * a * a + 2 * form[..., 0, 1] * a * b + form[..., 1, 1] * b * b
+    return out
 
 
 def _affine_basis(places: Tensor) -> Tensor:

@@ -203,7 +203,7 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
         return nothing_moves(t, keys)
     first = _search(motion, windows)
     fit = _looked_at(motion, first, windows)
-    onset, offset = _visible(fit)
+    onset, offset = _visible(first, fit)
     apex = (int(fit.cut.apex) + int(fit.cut.end)) // 2
     # Of frames that are the same, the first is the apex.
     same = ((motion.values[1:] - motion.values[:-1]).abs().amax(1) < _SAME).tolist()
@@ -312,11 +312,11 @@ def _spread(first: _Fit, fit: _Fit, windows: Windows | None, found: tuple[int, i
     models[:, 0] = corners - torch.stack(first.cut).clamp(max=t)
     apart = (_MODELS * models.square().sum(1).sqrt()).cpu()
     deviation = torch.hypot(_NINE_IN_TEN * deviation, apart)
-    corners = corners.clamp(max=t - 1).int().tolist()
+    where = corners.clamp(max=t - 1).int().tolist()
     return (
-        _half_width(within[0], found[0], corners[0], float(deviation[0])),
-        _half_width_of_apex(within[1], within[2], found[1], corners[1:3], deviation[1:3].tolist()),
-        _half_width(within[3], found[2], corners[3], float(deviation[3])),
+        _half_width(within[0], found[0], where[0], float(deviation[0])),
+        _half_width_of_apex(within[1], within[2], found[1], where[1:3], deviation[1:3].tolist()),
+        _half_width(within[3], found[2], where[3], float(deviation[3])),
     )
 
 
@@ -344,36 +344,40 @@ def _run(within: Sequence[bool], at: int) -> tuple[int, int]:
     return low, high
 
 
-def _visible(fit: _Fit) -> tuple[int, int]:
+def _visible(first: _Fit, fit: _Fit) -> tuple[int, int]:
     """Onset and offset: where the movement leaves and enters the band in which the face wanders at rest.
 
     The band is that of slow wandering; noise from frame to frame is bridged by the fit and is no part of it. Where a
-    face at rest is so still that the first frame of the movement stands out, that frame counts.
+    face at rest is so still that the first frame displaced stands out, that frame counts.
     """
-    extent, t = fit.signal.cpu(), len(fit.signal)
+    extent, displaced, t = fit.signal.cpu(), first.signal.cpu(), len(fit.signal)
     onset, apex, end, offset = (int(key) for key in fit.cut)
     bend = extent[2:] - 2 * extent[1:-1] + extent[:-2]
     noise = (bend.abs().median() / (0.6745 * 6**0.5)).square() / 3
-    before, after = extent[: max(onset - 1, 0)], extent[offset + 2 :].flip(0)
-    wander = [_wander(rest, noise) for rest in (before, after)]
-    first, last = (own if own is not None else other or 0.0 for own, other in (wander, wander[::-1]))
-    onset = _leaves(extent, before, onset, apex, first)
+    known = fit.power.cpu() > fit.power.median().cpu() / 2  # no blink in it
+    wander = [_wander(extent[rest][known[rest]], noise) for rest in (slice(max(onset - 1, 0)), slice(offset + 2, None))]
+    bands = [own if own is not None else other or 0.0 for own, other in (wander, wander[::-1])]
+    leave, enter = (_step_at(min(max(_BAND * (band - _STILL), 0.0), _BAND_AT_MOST)) for band in bands)
+    clear = _stands_out(displaced, onset, apex)
+    onset = round(onset + leave * (apex - onset)) if clear is None else clear
     if offset < t:
-        offset = t - 1 - _leaves(extent.flip(0), after, t - 1 - offset, t - 1 - end, last)
+        clear = _stands_out(displaced.flip(0), t - 1 - offset, t - 1 - end)
+        offset = round(offset - enter * (offset - end)) if clear is None else t - 1 - clear
     return onset, offset
 
 
-def _leaves(extent: Tensor, rest: Tensor, corner: int, full: int, wander: float) -> int:
-    """The last frame at rest, of an extent that begins with ``rest`` and is at its full from frame ``full`` on."""
-    if len(rest) >= _REST:
-        away = (extent - rest.median()).abs()
-        still = 2 * float(away[: len(rest)].max()) + _NOTHING
-        if still <= _CLEAR:
-            low, high = max(corner - _SHARPEN, 0), min(corner + _SHARPEN, full)
-            moving = next((i for i in range(low, high + 1) if away[i] > still), low)
-            return moving - 1 if moving > low else corner
-    band = min(max(_BAND * (wander - _STILL), 0.0), _BAND_AT_MOST)
-    return round(corner + _step_at(band) * (full - corner))
+def _stands_out(extent: Tensor, corner: int, full: int) -> int | None:
+    """The last frame at rest of an extent that is still until about ``corner``; None where it is not."""
+    rest = extent[: max(corner - 1, 0)]
+    if len(rest) < _REST:
+        return None
+    away = (extent - rest.median()).abs()
+    still = 2 * float(away[: len(rest)].max()) + _NOTHING
+    if still > _CLEAR:
+        return None
+    low, high = max(corner - _SHARPEN, 0), min(corner + _SHARPEN, full)
+    moving = next((i for i in range(low, high + 1) if away[i] > still), low)
+    return moving - 1 if moving > low else corner
 
 
 def _wander(rest: Tensor, noise: Tensor) -> float | None:
