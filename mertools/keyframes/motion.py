@@ -535,10 +535,10 @@ def _in_one_spot(excess: Tensor, grid: tuple[int, int]) -> Tensor:
     places = _grid_places(*grid, excess.device)
     mass = (excess / (1 + excess)) * _central(places)
     mass = F.avg_pool1d(F.pad(mass.T, (2, 2)), 5, 1).T
-    total = mass.sum(1, keepdim=True).clamp(min=1e-6)
-    centre = mass @ places / total
-    away = (places - centre.unsqueeze(1)).norm(dim=-1) * min(grid) / 2
-    near = (mass * (away < _SPOT)).sum(1) / total[:, 0]
+    total = mass.sum(1).clamp(min=1e-6)
+    middle = mass @ places / total.unsqueeze(1)
+    away = torch.cdist(middle, places) * min(grid) / 2
+    near: Tensor = (mass * (away < _SPOT)).sum(1) / total
     return ((near - _NEAR_ITS_MIDDLE) / 0.2).clamp(0, 1)
 
 

@@ -4,8 +4,10 @@ Every trajectory ``v`` of ``motion.py`` is modelled as ``rest + trend + global Â
 smooth trapezoid for the whole clip, ``extent`` how far the movement reaches there, and ``g`` what the head's motion
 leaves behind (parallax, a background that stays), no more than the head itself moves. ``f`` and the rest are found in
 turn: least squares for the trajectories, robust against frames that do not follow; then the trajectories, each with its
-extent, combine to one signal to which the trapezoid is fitted. The strongest temporal components are the starts, and
-the one whose model leaves the least error, counted so that no few frames or blocks decide (Cauchy), is the answer.
+extent, combine to one signal to which the trapezoid is fitted. Of a set of coarse trapezoids the likeliest are the
+starts, and the one whose model leaves the least error, counted so that no few frames or blocks decide (Cauchy), is the
+answer. It tells which frames are at rest and which are not; how far each block has gone from one look to the other then
+gives the extent of movements that are too large, or change the skin too much, for displacements.
 
 Nothing is trained and there is nothing to set.
 """
@@ -29,9 +31,9 @@ _ALIKE = 0.85  # correlation of two starts above which they are one
 _TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
-_FOLLOWS_AT_MOST = 1.8  # times that: a background that stays, where the question is if anything else moves at all
+_FOLLOWS_AT_MOST = 3.5  # times that, where the question is if anything else moves at all
 _RIDGE = 0.03
-_EVIDENCE = 8.4  # drop of the robust error that is as likely a movement as not
+_EVIDENCE = 4.3  # drop of the robust error that is as likely a movement as not
 _FOUND = 0.5  # evidence from which a movement is found
 _NINE_IN_TEN = 1.645  # standard deviations
 _SHAPE = 0.2  # of the movement: how far from a trapezoid faces move
@@ -210,7 +212,9 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
     while onset + 1 < apex < len(same) and same[apex - 1]:
         apex -= 1
     if windows is not None:
-        apex = min(max(apex, windows.apex[0]), windows.apex[1])
+        onset, apex, offset = (
+            min(max(key, low), high) for key, (low, high) in zip((onset, apex, offset), windows, strict=True)
+        )
     last = stop - 1 - start
     onset = min(max(onset, 0), last - 1)
     apex = min(max(apex, onset + 1), last)
@@ -226,11 +230,11 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
 def _evidence(motion: Motion, fit: _Fit) -> float:
     """How sure it is that there is a movement, 0 to 1.
 
-    The robust error without the movement, less that with it, in the tenth of the places where it drops most. Places
-    are blocks with their neighbours: what moves moves together, noise does not. Without the movement, blocks may follow
-    the head as a background that stays does, or twice as far as the rest of the face; and change counts only as far as
-    displacement explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their
-    error: the same number at any size, contrast and noise. More frames at rest do not add to it.
+    The robust error without the movement, less that with it, in the three tenths of the places where it drops most.
+    Places are blocks with their neighbours: what moves moves together, noise does not. Without the movement, blocks may
+    follow the head up to three times as far as the rest of the face, or stay behind it as a background does; and change
+    counts only as far as displacement explains it, so that neither a turn of the head nor a blink is evidence. Values
+    are in units of their error: the same number at any size, contrast and noise. More frames at rest do not add to it.
     """
     values, clear = motion.values, torch.minimum(motion.trust, motion.explained)
     if motion.grid[0]:
@@ -243,7 +247,7 @@ def _evidence(motion: Motion, fit: _Fit) -> float:
     drop = (clear * (torch.log1p(without.square()) - torch.log1p(left)))[0].sum(0)
     if motion.grid[0]:
         drop = drop.view(-1, 2).sum(1)
-    most = float(drop.topk(max(len(drop) // 10, 1)).values.mean().clamp(min=0))
+    most = float(drop.topk(max(3 * len(drop) // 10, 1)).values.mean().clamp(min=0))
     return most / (most + _EVIDENCE)
 
 
