@@ -28,7 +28,7 @@ from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, coarse_shap
 
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
 _ALIKE = 0.85  # correlation of two starts above which they are one
-_TURNS, _ALL_TURNS, _KEPT = 5, 1, (4, 3, 1, 1)
+_TURNS, _ALL_TURNS, _KEPT = 4, 1, (4, 2, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _FOLLOWS_AT_MOST = 3.5  # times that, where the question is if anything else moves at all
@@ -580,12 +580,14 @@ def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[
     system = torch.cat(
         ((pairs.mT @ weight).view(len(design), q, q, -1), (design.mT @ (weight * values)).unsqueeze(2)), 2
     )  # (s, q, q + 1, d)
-    for i, least in enumerate(ridge):
-        system[:, i, i] = system[:, i, i] * (1 + 1e-5) + least
+    diagonal = system[:, :, :q].diagonal(0, 1, 2)
+    diagonal.mul_(1 + 1e-5).add_(design.new_tensor(ridge))
     for i in range(q):
-        row = system[:, i] / system[:, i, i].unsqueeze(1)
-        system -= system[:, :, i].unsqueeze(2) * row.unsqueeze(1)
-        system[:, i] = row
+        pivot = system[:, i : i + 1, i : i + 1]
+        row = system[:, i : i + 1] / pivot
+        column = system[:, :, i : i + 1].clone()
+        column[:, i] -= 1  # what is left of the row itself is the row divided by its pivot
+        system = torch.addcmul(system, column, row, value=-1)
     return system[:, :, q]
 
 
