@@ -5,7 +5,7 @@ import torch
 
 import mertools as mt
 from mertools.keyframes.motion import find_cuts, small_frames
-from mertools.keyframes.robust import find_key_frames
+from mertools.keyframes.robust import _least_squares, _step_at, find_key_frames
 
 TIMING = {"num_frames": 90, "onset": 30, "apex": 42, "offset": 62, "size": 128}
 
@@ -242,6 +242,53 @@ def test_a_real_smile_in_any_crop(real_clip, crop):
     assert abs(onset - 16) <= 3
     assert 24 - 4 <= apex <= 66
     assert offset >= 68
+
+
+def test_key_frames_of_a_real_smile_hardly_depend_on_the_crop(real_clip):
+    """Eight crops within eight per cent: within four frames each, two apart in the mean."""
+    clip, generator, keys = mt.read_clip(real_clip), torch.Generator().manual_seed(3), []
+    for _ in range(8):
+        dx, dy, ds = ((torch.rand(3, generator=generator) * 2 - 1) * 0.08 * 240).int().tolist()
+        part = clip[:, :, 50 + dy : 290 + dy + ds, 180 + dx : 420 + dx + ds].float()
+        small = torch.nn.functional.interpolate(part, (112, 112), mode="bilinear", antialias=True).round().byte()
+        keys.append(found(small))
+    table = torch.tensor(keys).float()
+    assert (table - table.mean(0)).abs().mean(0).max() <= 2
+    assert (table[:, 0] - 16).abs().max() <= 4
+    assert table[:, 1].min() >= 20
+    assert table[:, 1].max() <= 70
+    assert table[:, 2].min() >= 67
+
+
+def test_a_face_that_wanders_at_rest_moves_visibly_later():
+    """White noise is bridged; slow wandering hides the first of a movement, and the onset is where it shows."""
+    rise = torch.arange(21) / 20
+    clean = torch.cat((torch.zeros(30), rise * rise * (3 - 2 * rise), torch.ones(10), torch.zeros(0)))
+    clean = torch.cat((clean, clean.flip(0)))
+    wander = 0.04 * torch.sin(torch.arange(len(clean)) * 0.7)
+    noise = 0.02 * torch.randn(len(clean), generator=torch.Generator().manual_seed(0))
+    still, noisy, wandering = (found((clean + x).view(-1, 1))[0] for x in (0 * noise, noise, wander))
+    assert still == 30
+    assert abs(noisy - still) <= 2
+    assert still + 2 <= wandering <= still + 9
+
+
+@pytest.mark.parametrize("height", [0.0, 0.01, 0.5, 0.9, 1.0])
+def test_where_a_smooth_step_reaches_a_height(height):
+    x = _step_at(height)
+    assert x * x * (3 - 2 * x) == pytest.approx(height, abs=1e-9)
+
+
+def test_small_systems_are_solved_as_by_lapack():
+    generator = torch.Generator().manual_seed(0)
+    design = torch.randn(3, 40, 5, generator=generator)
+    values, weight = torch.randn(40, 7, generator=generator), torch.rand(3, 40, 7, generator=generator)
+    got = _least_squares(values.unsqueeze(0), weight, design, (1e-6,) * 5)
+    for s in range(3):
+        for d in range(7):
+            root = weight[s, :, d].sqrt()
+            expected = torch.linalg.lstsq(root.unsqueeze(1) * design[s], (root * values[:, d]).unsqueeze(1)).solution
+            torch.testing.assert_close(got[s, :, d], expected[:, 0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_movement_has_evidence_and_intervals_that_hold_it():
