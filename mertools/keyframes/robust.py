@@ -150,7 +150,7 @@ def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
     around_onset, around_offset = near
     windows = Windows(around_onset, (apex - first, apex - first), around_offset)
     if float(motion.values.abs().amax()) >= _MOTIONLESS:
-        signal = _search(motion, windows).signal.cpu()
+        signal = _looked_at(motion, _search(motion, windows), windows).signal.cpu()
         extent[first:stop] = signal if bool(torch.isfinite(signal).all()) else math.nan
     return extent
 
