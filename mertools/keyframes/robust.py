@@ -32,7 +32,8 @@ _TURNS, _ALL_TURNS, _KEPT = 4, 1, (4, 2, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
 _FOLLOWS_AT_MOST = 3.5  # times that, where the question is if anything else moves at all
-_RIDGE = 0.03
+_RIDGE = 0.03  # how firmly a block is held not to follow the head
+_PRIOR, _PRIOR_LOOKS = 2.0, 1.0  # the same where the extent is found: what may be movement is not the head's
 _EVIDENCE = 4.3  # drop of the robust error that is as likely a movement as not
 _FOUND = 0.5  # evidence from which a movement is found
 _NINE_IN_TEN = 1.645  # standard deviations
@@ -417,7 +418,7 @@ def _search(motion: Motion, windows: Windows | None) -> _Fit:
     fit = TrapezoidFit(t, device, windows)
     robust = values.new_ones(len(profile), *values.shape)
     for turn in range(_TURNS):
-        rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile)
+        rest, extent = nuisance.removed(values.unsqueeze(0), trust * robust, profile, prior=_PRIOR)
         error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
         if turn >= _ALL_TURNS:  # what is clearly worse by now will not come back
             left = (trust * torch.log1p(error / common)).sum((1, 2)).nan_to_num(float("inf"))
@@ -478,7 +479,7 @@ def _looked_at(motion: Motion, fit: _Fit, windows: Windows | None) -> _Fit:
         profile = trapezoid(cut, t)
         looks, certain = motion.looks.along(motion, profile[0], fit.nuisance.slow, trust)
         trust, nuisance = looks.trust, _Nuisance(looks)
-        rest, extent = nuisance.removed(looks.values.unsqueeze(0), trust * robust, profile)
+        rest, extent = nuisance.removed(looks.values.unsqueeze(0), trust * robust, profile, prior=_PRIOR_LOOKS)
         error = (rest - profile.unsqueeze(-1) * extent.unsqueeze(1)).square()
         scale = 2 * error.median(1, keepdim=True).values + 1 + (_SHAPE * extent.unsqueeze(1)).square()
         robust = 1 / (1 + error / (4 * scale))
@@ -551,7 +552,13 @@ class _Nuisance:
         return values - self.slow @ coefficient[0]
 
     def removed(
-        self, values: Tensor, weight: Tensor, profile: Tensor | None = None, *, reach: float = 1.0
+        self,
+        values: Tensor,
+        weight: Tensor,
+        profile: Tensor | None = None,
+        *,
+        reach: float = 1.0,
+        prior: float = _RIDGE,
     ) -> tuple[Tensor, Tensor]:
         """Values ``(s, t, d)`` without the nuisance, and the extents ``(s, d)`` of each of ``s`` profiles."""
         s = len(weight)
@@ -561,7 +568,7 @@ class _Nuisance:
         q, m = self.slow.shape[1], self.of_global.shape[1]
         if m:
             design = torch.cat((slow, self.of_global.expand(s, -1, -1), *shape), -1)
-            follows = _least_squares(values, weight, design, (*self.ridge, *[_RIDGE] * m, *ridge))[:, q : q + m]
+            follows = _least_squares(values, weight, design, (*self.ridge, *[prior] * m, *ridge))[:, q : q + m]
             limit = reach * self.limit
             follows = torch.maximum(torch.minimum(follows, limit), -limit)
             values = values - self.of_global @ follows
