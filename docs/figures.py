@@ -1,10 +1,12 @@
 """The pictures of the documentation, drawn by the library itself: `make figures`, or python docs/figures.py [NAME ...].
 
-Those that the demo and the audit write (demo.png, audit.png) come from `make demo` and `mertools audit`.
+Those that the demo and the audit write (demo.png, audit.png) come from `make demo` and `mertools audit`; those of the
+calibration and of what fails are drawn for light and for dark pages.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +21,20 @@ from matplotlib.image import imread
 from matplotlib.patches import Rectangle
 
 import mertools as mt
+from mertools.keyframes.robust import measured_extent
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+from benchmarks.hard_clips import empty_clip, hard_clip  # noqa: E402
+from benchmarks.keyframes import as_ints, hard_face  # noqa: E402
 
 FOLDER = Path(__file__).parent / "figures"
 # Grace Hopper's official portrait (US Navy, public domain), part of matplotlib's sample data, and where its eyes are.
 EYES = ((225.0, 190.0), (306.0, 186.0))
 ONSET, APEX, OFFSET, INK, MUTED, GRID = "#1b7f6b", "#c2452d", "#3559a8", "#22262b", "#6b737c", "#e4e7ea"
+
+KEY_COLOURS = {"light": (ONSET, APEX, OFFSET), "dark": ("#4dc0a4", "#e98a73", "#8fb0f0")}
+KEYS = ("onset", "apex", "offset")
 
 
 def smile(**settings: Any) -> mt.SyntheticClip:
@@ -261,23 +272,104 @@ def conditions() -> Figure:
     return figure
 
 
+def themed_axes(axes: Any, palette: str) -> None:
+    """Quiet axes in the colours of a light or dark page."""
+    quiet(axes)
+    colours = drawings.PALETTES[palette]
+    line = str(colours["data"][1])
+    axes.set_facecolor("none")
+    axes.spines[["left", "bottom"]].set_color(line)
+    axes.tick_params(colors=str(colours["muted"]))
+    axes.grid(axis="y", color=line, lw=0.6, alpha=0.5)
+
+
+def calibration(palette: str) -> Figure:
+    """How many intervals of a nominal share hold the truth, from the figures of the benchmark."""
+    blocks = json.loads((ROOT / "benchmarks" / "results.json").read_text("utf-8"))["keyframes"]["blocks"]
+    (table,) = (block for block in blocks if block.get("header", [""])[0] == "nominal")
+    column = table["header"].index("untouched")
+    nominal = [float(row[0].removesuffix("%")) for row in table["rows"]]
+    found = [[float(value) for value in row[column].split("/")] for row in table["rows"]]
+    ink, muted = (str(drawings.PALETTES[palette][name]) for name in ("ink", "muted"))
+    figure = sheet(5.6, 4.4)
+    figure.set_facecolor("none")
+    axes = figure.subplots()
+    themed_axes(axes, palette)
+    axes.plot((45, 100), (45, 100), color=muted, lw=1, ls=":")
+    axes.annotate("as nominal", (56, 56), (2, -14), textcoords="offset points", color=muted, fontsize=9)
+    for name, colour, marker, values in zip(KEYS, KEY_COLOURS[palette], "o^s", zip(*found, strict=True), strict=True):
+        axes.plot(nominal, values, marker=marker, color=colour, lw=1.6, ms=5, label=name)
+    axes.legend(frameon=False, labelcolor=ink, fontsize=9.5, loc="lower right")
+    axes.set(xlim=(47, 98), ylim=(47, 101), xticks=nominal)
+    axes.set_xlabel("nominal share of the interval, %", color=muted)
+    axes.set_ylabel("holds the true frame, %", color=muted)
+    return figure
+
+
+def failure(palette: str, condition: str, number: int, shown: int = 6) -> Figure:
+    """A clip that the search gets wrong: the true extent and what was found, with frames beneath."""
+    face = hard_face(number, None)
+    if condition == "large head turn":
+        frames, truth, extent = empty_clip(condition, number, face), None, None
+    else:
+        clip = hard_clip(condition, number, face)
+        frames, truth, extent = clip.frames, (clip.onset, (clip.apex + clip.apex_end) // 2, clip.offset), clip.motion
+    keys = mt.select_keyframes(frames[None])
+    found, t = as_ints(keys), len(frames)
+    ink, muted = (str(drawings.PALETTES[palette][name]) for name in ("ink", "muted"))
+    figure = sheet(8, 3.9)
+    figure.set_facecolor("none")
+    rows = figure.add_gridspec(2, shown, height_ratios=(1.7, 1))
+    axes = figure.add_subplot(rows[0, :])
+    themed_axes(axes, palette)
+    axes.plot(extent if extent is not None else torch.zeros(t), color=muted, lw=4, alpha=0.45, solid_capstyle="round")
+    axes.plot(measured_extent(frames, found), color=ink, lw=1.6)
+    for name, at, width, colour in zip(KEYS, found, keys.spread[0].tolist(), KEY_COLOURS[palette], strict=True):
+        axes.plot((at - width, at + width), (1.2, 1.2), color=colour, lw=3, alpha=0.5, solid_capstyle="butt")
+        axes.plot(at, 1.2, "o", color=colour, ms=7, clip_on=False)
+        if truth is not None:
+            axes.plot(truth[KEYS.index(name)], 1.4, "D", color=colour, ms=6)
+    told = f"◆ true (thick): {', '.join(map(str, truth)) if truth else 'no expression'}"
+    what = f"● found (thin): {', '.join(map(str, found))}, evidence {float(keys.evidence):.2f}"
+    axes.set_title(f"{told}     {what}", loc="left", fontsize=10, color=ink)
+    axes.set(xlim=(-0.5, t - 0.5), ylim=(-0.25, 1.5), yticks=(0, 0.5, 1))
+    axes.set_ylabel("extent", color=muted)
+    axes.set_xlabel("frame", color=muted)
+    for k in range(shown):
+        at = round(k * (t - 1) / (shown - 1))
+        show(figure.add_subplot(rows[1, k]), frames[at].float() / 255, f"{at}", muted)
+    return figure
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     "distances": distances, "blink": blink, "au-cost": au_cost, "au-compare": au_compare, "decay": decay,
     "manhattan": manhattan, "how-and-where": how_and_where, "magnify": magnify, "augment": augment,
     "conditions": conditions,
 }  # fmt: skip
+# Twice each, for light and for dark pages.
+THEMED: dict[str, Callable[[str], Figure]] = {
+    "calibration": calibration,
+    "fails-head": lambda palette: failure(palette, "head 2-8 px", 420),
+    "fails-parallax": lambda palette: failure(palette, "parallax", 416),
+    "fails-turn": lambda palette: failure(palette, "large head turn", 409),
+}
 
 
 def main(names: list[str]) -> int:
     """Write the pictures named, or all of them and the drawings."""
-    unknown = [name for name in names if name not in FIGURES]
+    known = [*FIGURES, *THEMED]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        print(f"figures: no picture is called {', '.join(unknown)}; there are {', '.join(FIGURES)}", file=sys.stderr)
+        print(f"figures: no picture is called {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     FOLDER.mkdir(exist_ok=True)
     drawings.write(FOLDER)
-    for name in names or FIGURES:
-        FIGURES[name]().savefig(FOLDER / f"{name}.png")
+    for name in names or known:
+        if name in FIGURES:
+            FIGURES[name]().savefig(FOLDER / f"{name}.png")
+            continue
+        for palette in drawings.PALETTES:
+            THEMED[name](palette).savefig(FOLDER / f"{name}-{palette}.png")
     return 0
 
 
