@@ -37,7 +37,7 @@ from torch import Tensor
 import mertools as mt
 from benchmarks.hard_clips import HARD, NOTHING, Face, empty_clip, hard_clip
 
-ARGUMENTS = ("--clips", "40", "--tuned", "8")
+ARGUMENTS = ("--clips", "16", "--tuned", "8")
 TUNED, UNTOUCHED = range(8), 400  # numbers of the clips the search was developed on, and the first of the others
 # Grace Hopper's official portrait (US Navy, public domain), part of matplotlib's sample data, and where its eyes are.
 HOPPER_EYES = ((225.0, 190.0), (306.0, 186.0))

@@ -384,7 +384,7 @@ def test_no_cell_that_we_write_is_a_formula(tmp_path):
     run.begin({})
     run.finish(book)
     written = [*(tmp_path / "report").glob("*.csv"), *run.path.glob("*.csv")]
-    assert len(written) == 7
+    assert len(written) == 8
     for path in written:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.reader(file):

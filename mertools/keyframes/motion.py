@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import cv2
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -263,6 +262,8 @@ def _blurred(small: Tensor) -> tuple[Tensor, Tensor, _Level]:
     """Small frames ``(t, h, w)`` blurred; the same at half their size and levelled; and what levels them."""
     frames = torch.empty_like(small)
     if small.device.type == "cpu":
+        import cv2  # it takes a while to load
+
         for frame, out in zip(small.detach().numpy(), frames.numpy(), strict=True):
             cv2.GaussianBlur(frame, (2 * _REACH + 1,) * 2, _BLUR, dst=out, borderType=cv2.BORDER_REPLICATE)
     else:
