@@ -69,12 +69,13 @@ class Found(NamedTuple):
     plateau: tuple[int, int]
 
     def intervals(self) -> list[tuple[int, int]]:
-        """First and last frame of each key frame's interval, which may reach beyond the clip.
+        """First and last frame where an annotation of each key frame is right; they may lie beyond the clip.
 
-        An apex is inside on the plateau and within its half-width beside it; every half-width is a frame at least.
+        That is ``spread``, around the plateau for an apex, and a frame more either way: some call the last frame at
+        rest the onset, others the first that moves.
         """
         bounds = (self.onset, self.onset), self.plateau, (self.offset, self.offset)
-        widths = [max(math.floor(width + 0.5), 1) for width in self.spread]
+        widths = [math.floor(width + 0.5) + 1 for width in self.spread]
         return [(first - width, last + width) for (first, last), width in zip(bounds, widths, strict=True)]
 
     def beside(self, keys: tuple[int, int, int]) -> tuple[int, int, int]:
