@@ -317,11 +317,8 @@ def _spread(first: _Fit, fit: _Fit, windows: Windows | None, found: tuple[int, i
     level = signal.new_zeros(len(signal))
     cuts = torch.stack(search.from_levels(signal, power, level, level + 1)).float().clamp(max=t)
     deviation = (8 * cuts[:, :9].var(1, unbiased=False)).sqrt().cpu()
-    corners = torch.stack(fit.cut).clamp(max=t).float()
-    models = torch.cat((torch.stack(first.cut).clamp(max=t).unsqueeze(1), cuts[:, 9:]), 1) - torch.stack(
-        first.cut
-    ).clamp(max=t).unsqueeze(1)
-    models[:, 0] = corners - torch.stack(first.cut).clamp(max=t)
+    corners, displaced = (torch.stack(one.cut).clamp(max=t).float() for one in (fit, first))
+    models = torch.cat((corners.unsqueeze(1), cuts[:, 9:]), 1) - displaced.unsqueeze(1)
     apart = (_MODELS * models.square().sum(1).sqrt()).cpu()
     deviation = torch.hypot(_NINE_IN_TEN * deviation, apart)
     where = corners.clamp(max=t - 1).int().tolist()
