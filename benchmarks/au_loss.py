@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of AUPriorLoss.")
     parser.add_argument("--quick", action="store_true", help="a few repetitions, to see that it runs")
     quick = parser.parse_args().quick
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if quick else 2)
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads, {E} classes, {A} action units")
     measure(32, *((2, 5) if quick else (15, 200)))
     measure(4096, *((2, 1) if quick else (9, 5)))

@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two seeds and few epochs, to see that it runs")
     parser.add_argument("--shift", type=float, default=0.15, help="how far the true prior is from the loss's")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if args.quick else 2)
     seeds, epochs = (2, 2) if args.quick else (10, 40)
     results = [run(seed, args.shift, epochs) for seed in range(seeds)]
     base = torch.tensor([result["cross entropy"] for result in results])

@@ -116,7 +116,7 @@ def main() -> None:
         folder = args.folder or Path(temporary)
         if not (folder / "codes.csv").exists():
             make(folder, clips)
-        measure(folder, clips, min(args.robust_clips or clips, clips), [0, 1] if args.quick else [0, 1, args.workers])
+        measure(folder, clips, min(args.robust_clips or clips, clips), [1] if args.quick else [0, 1, args.workers])
 
 
 if __name__ == "__main__":

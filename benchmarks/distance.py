@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short clips and few turns, to see that it runs")
     parser.add_argument("--part", choices=("distances", "search", "folder", "gpu"), help="default: all")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if args.quick else 2)
     lengths, turns = ((8,), 1) if args.quick else ((64, 200, 500), 3)
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
     if args.part in (None, "distances"):

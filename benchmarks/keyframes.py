@@ -395,7 +395,7 @@ def main() -> None:
     photograph = (args.portrait[0], *map(float, args.portrait[1:])) if args.portrait else None
     moving, empty = (CONDITIONS + HARD, NOTHING)
     if args.quick:
-        moving, empty = ("clean", "all together", "folds and teeth"), ("still face",)
+        moving, empty = ("clean", "folds and teeth"), ("still face",)
         args.clips = args.tuned = args.crops = 1
     untouched = range(args.first, args.first + args.clips)
     jobs = list(product(moving + empty, (*TUNED[: args.tuned], *untouched), (photograph,)))

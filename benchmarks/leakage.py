@@ -104,9 +104,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    seeds, subjects, epochs = (1, 4, 2) if args.quick else (5, 8, 25)
+    seeds, subjects, epochs = (1, 3, 1) if args.quick else (5, 8, 25)
     tasks = [Task(seed, noise, subjects, epochs) for noise in (False, True) for seed in range(seeds)]
-    results = in_parallel(run, tasks, args.processes)
+    results = in_parallel(run, tasks, 1 if args.quick else args.processes)
     figures = []
     for noise in (False, True):
         found = [result for task, result in zip(tasks, results, strict=True) if task.noise == noise]

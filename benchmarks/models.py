@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="torch.compile as well on the CPU: minutes")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if args.quick else 2)
     print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads")
     if args.device:
         on_device(args.device, args.batch or 64, args.turns, args.device != "cpu")

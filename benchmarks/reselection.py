@@ -88,9 +88,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    seeds, subjects, epochs = (1, 3, 1) if args.quick else (3, 8, 30)
+    seeds, subjects, epochs = (1, 2, 1) if args.quick else (3, 8, 30)
     tasks = [Task(seed, variant, subjects, epochs) for seed in range(seeds) for variant in VARIANTS]
-    results = in_parallel(run, tasks, args.processes)
+    results = in_parallel(run, tasks, 1 if args.quick else args.processes)
     figures = []
     for variant in VARIANTS:
         found = [result for task, result in zip(tasks, results, strict=True) if task.variant == variant]

@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="short clips, few turns, to see that it runs")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if args.quick else 2)
     torch.backends.mha.set_fastpath_enabled(False)
     nets = layers()
     plan = {16: 2, 64: 2} if args.quick else {16: 61, 64: 41, 256: 15, 1024: 7, 4096: 3}

@@ -361,6 +361,7 @@ def noted(journal, index, result):
         {end}
 Journal.add = noted
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started without it
     sys.exit(main(sys.argv[1:]))
 """
     script = out.with_name("command.py")
