@@ -68,6 +68,11 @@ class Motion(NamedTuple):
     grid: tuple[int, int]
     looks: Looks | None = None
 
+    def on_host(self) -> Motion:
+        """Without looks, all that is left in the host's memory."""
+        values, trust, explained, scale, moved = (x.detach().cpu() for x in self[:5])
+        return Motion(values, trust, explained, scale, moved, self.grid)
+
 
 def is_picture(shape: torch.Size | tuple[int, ...]) -> bool:
     """Whether frames of this shape ``(c, h, w)`` or ``(h, w)`` are searched as pictures."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -85,6 +86,7 @@ def find_movements(
     t = len(motion.values)
     if t < 4:
         return []
+    motion = motion.on_host()  # trajectories are few: what follows takes less time there
     values = _without_head(motion)
     before, after = (2 * MARGIN if known else 0 for known in (begins, ends))
     around = (0, 0, before, after)
@@ -116,8 +118,16 @@ def _lengths(length: int) -> list[int]:
 
 def _template(length: int) -> Tensor:
     rise = min(max(2, round(0.35 * length)), _STEEPEST)
-    key = (torch.tensor([x]) for x in (0, rise, length - rise, length))
-    return trapezoid(Cut(*key), length + 1)[0]
+    return _shape((0, rise, length - rise, length), length + 1)
+
+
+def _cut(keys: Sequence[int]) -> Cut:
+    return Cut(*(np.array([key]) for key in keys))
+
+
+def _shape(keys: Sequence[int], t: int) -> Tensor:
+    """The trapezoid ``(t,)`` with these key frames."""
+    return torch.from_numpy(trapezoid(_cut(keys), t)[0])
 
 
 def _scores(values: Tensor, trust: Tensor, lengths: list[int]) -> Tensor:
@@ -187,7 +197,7 @@ def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None
         (max(onset - near, 0) + 1, n - 1),
         (max(offset - near, 1), min(offset + near, n - 1)),
     )
-    fit = TrapezoidFit(n, values.device, windows)
+    fit = TrapezoidFit(n, windows)
     part, weight = values[start:stop], trust[start:stop]
     profile = values.new_zeros(n)
     profile[onset : offset + 1] = _template(length).to(values)[: n - onset]
@@ -205,9 +215,9 @@ def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None
         power = share @ extent.square()
         signal = (share * (part - line @ coefficient[:, :2].mT)) @ extent / power.clamp(min=1e-12)
         power = power / power.mean().clamp(min=1e-12)
-        cut = fit.from_levels(signal[None], power[None], signal.new_zeros(1), signal.new_ones(1))
-        profile = trapezoid(cut, n)[0]
-    if cut is None or int(cut.onset) <= 0 < start or (int(cut.offset) >= n and stop < t):
+        cut = fit.from_rest_to_full(signal[None].numpy(), power[None].numpy())
+        profile = torch.from_numpy(trapezoid(cut, n)[0])
+    if cut is None or cut.onset[0] <= 0 < start or (cut.offset[0] >= n and stop < t):
         return None  # it does not begin or end here
     return Cut(*(key + start for key in cut))
 
@@ -217,7 +227,7 @@ def _judged(
 ) -> Movement | None:
     """The movement with its strength, or None for what is none."""
     t = len(values)
-    onset, apex, end, offset = (int(key) for key in torch.stack(cut))
+    onset, apex, end, offset = (int(key[0]) for key in cut)
     cut_off = (begins and onset <= 0) or (ends and offset >= t - 1)
     if cut_off and longer:
         return None
@@ -306,7 +316,7 @@ def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, floa
     Worse by 1.35 in log likelihood, which a normal error reaches in one case of ten; the error is that of the fit.
     """
     t = len(signal)
-    fitted = trapezoid(cut, t)[0]
+    fitted = torch.from_numpy(trapezoid(cut, t)[0])
     share = power / power.mean().clamp(min=1e-12)
     left = share * (signal - fitted).square()
     variance = left.sum() / max(t - 4, 1) + _STILLEST**2
@@ -314,15 +324,15 @@ def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, floa
     for key in range(4):
         sides = []
         for side in (-1, 1):
-            moved = cut.onset.new_tensor([[int(k) for k in torch.stack(cut)]] * _WIDEST)
-            moved[:, key] += side * torch.arange(1, _WIDEST + 1, device=moved.device)
+            moved = np.stack(cut, 1).repeat(_WIDEST, 0)
+            moved[:, key] += side * np.arange(1, _WIDEST + 1)
             ordered = (moved[:, 0] < moved[:, 1]) & (moved[:, 1] <= moved[:, 2]) & (moved[:, 2] < moved[:, 3])
-            profiles = trapezoid(Cut(*moved.unbind(1)), t)
+            profiles = torch.from_numpy(trapezoid(Cut(*moved.T), t))
             worse = (share * (signal - profiles).square()).sum(1) - left.sum() > _WORSE * variance
-            worse |= ~ordered
+            worse |= ~torch.from_numpy(ordered)
             sides.append(int(worse.to(torch.uint8).argmax()) + 0.5 if bool(worse.any()) else float(_WIDEST))
         widths.append(max(sides))
-    plateau = float(cut.end - cut.apex) / 2
+    plateau = float(cut.end[0] - cut.apex[0]) / 2
     return widths[0], max(min(widths[1], widths[2]) - plateau, 0.5), widths[3]
 
 
@@ -332,7 +342,7 @@ def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[T
     ``beside``: movements that the model knows of already.
     """
     t = len(motion.values)
-    onset, offset = int(cut.onset), int(cut.offset)
+    onset, offset = int(cut.onset[0]), int(cut.offset[0])
     margin = min(max((offset - onset) // 3, 6), 16)
     low, high = max(onset - margin, 0), min(offset + margin, t - 1) + 1
     values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.global_motion))
@@ -341,11 +351,10 @@ def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[T
     smooth = [torch.ones_like(u), u, *([u * u - 1 / 3, u**3 - 0.6 * u] if n > _BENT else [])]
     ridge = [1e-6, *[1e-2] * (len(smooth) - 1)]
     for other in beside:
-        keys = Cut(*(torch.tensor([key - low], device=values.device) for key in other[:4]))
-        smooth.append(trapezoid(keys, n)[0].to(values))
+        smooth.append(_shape([key - low for key in other[:4]], n))
         ridge.append(1e-6)
     known = torch.stack(smooth, 1)
-    profile = trapezoid(Cut(*(key - low for key in cut)), n)[0].to(values)
+    profile = _shape([int(key[0]) - low for key in cut], n)
     moved = head[:, [0, 3]] if head.shape[1] else head
     if moved.shape[1]:
         moved = moved - moved.median(0).values
@@ -394,8 +403,7 @@ def _best_set(motion: Motion, found: list[Movement]) -> list[Movement]:
         for one in sorted(chosen, key=lambda one: one.strength):
             near = [other for other in chosen if other is not one and _gap(one, other) <= MARGIN]
             if near:
-                cut = Cut(*(torch.tensor([key], device=motion.values.device) for key in one[:4]))
-                gain, extent = _gains(motion, cut, near)
+                gain, extent = _gains(motion, _cut(one[:4]), near)
                 if float(gain.mean()) * _coherence(motion, extent, gain) < FOUND:
                     found = [other for other in found if other is not one]
                     break

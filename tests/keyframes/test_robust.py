@@ -5,7 +5,8 @@ import torch
 
 import mertools as mt
 from mertools.keyframes.motion import find_cuts, small_frames
-from mertools.keyframes.robust import _least_squares, _step_at, find_key_frames
+from mertools.keyframes.movement import least_squares
+from mertools.keyframes.robust import _step_at, find_key_frames
 
 TIMING = {"num_frames": 90, "onset": 30, "apex": 42, "offset": 62, "size": 128}
 
@@ -283,7 +284,8 @@ def test_small_systems_are_solved_as_by_lapack():
     generator = torch.Generator().manual_seed(0)
     design = torch.randn(3, 40, 5, generator=generator)
     values, weight = torch.randn(40, 7, generator=generator), torch.rand(3, 40, 7, generator=generator)
-    got = _least_squares(values.unsqueeze(0), weight, design, (1e-6,) * 5)
+    arrays = values.unsqueeze(0).numpy(), weight.numpy(), design.numpy()
+    got = torch.from_numpy(least_squares(*arrays, (1e-6,) * 5))
     for s in range(3):
         for d in range(7):
             root = weight[s, :, d].sqrt()
