@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mertools.keyframes.motion import Motion
-from mertools.keyframes.movement import PRIOR, RIDGE, Fit, on_host
+from mertools.keyframes.movement import PRIOR, RIDGE, Fit
 from mertools.keyframes.trapezoid import Windows, fit_for, trapezoid
 
 _FOLLOWS_AT_MOST = 3.5  # times as far as a block may follow the head, where the question is if anything else moves
@@ -28,7 +28,7 @@ def evidence(motion: Motion, fit: Fit) -> float:
     displacement explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their
     error: the same number at any size, contrast and noise. More frames at rest do not add to it.
     """
-    values, clear = fit.moved.values, np.minimum(fit.moved.trust, on_host(motion.explained))
+    values, clear = motion.values, np.minimum(motion.trust, motion.explained)
     alone = _drop(values, clear, motion.grid, fit, reach=1.0, prior=PRIOR)
     if motion.grid[0]:
         values, clear = _together(values, clear, motion.grid)
@@ -89,11 +89,11 @@ def half_widths(
     else:
         part = np.arange(d) * 9 // d
     kept = (part[:, None] != np.arange(9)).astype(np.float32)  # (d, 9)
-    weight = fit.moved.trust * fit.robust
+    weight = fit.motion.trust * fit.robust
     powers = [(weight * np.square(fit.extent)) @ kept]  # (t, 9)
     signals = [(weight * fit.rest * fit.extent) @ kept / np.maximum(powers[0], 1e-12)]
     if first.nuisance.of_global.shape[1]:
-        own, profile = first.moved, trapezoid(first.cut, t)[None]
+        own, profile = first.motion, trapezoid(first.cut, t)[None]
         weight = own.trust * first.robust
         for reach in _REACHES:
             rest, extent = first.nuisance.removed(own.values[None], weight[None], profile, reach=reach)

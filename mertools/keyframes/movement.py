@@ -16,12 +16,11 @@ them than PyTorch, on whatever device the pictures are.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
+from mertools.keyframes.least_squares import least_squares, median
 from mertools.keyframes.motion import Motion
 from mertools.keyframes.trapezoid import Cut, Windows, coarse_shapes, fit_for, trapezoid
 
@@ -39,20 +38,6 @@ _COMMON = 2.0  # times the variance that most trajectories have, below which an 
 _SHORT = 32  # frames
 
 
-class Trajectories(NamedTuple):
-    """The fields of :class:`~mertools.keyframes.motion.Motion` of these names, on the host."""
-
-    values: np.ndarray
-    trust: np.ndarray
-    scale: np.ndarray
-    global_motion: np.ndarray
-
-    @classmethod
-    def of(cls, motion: Motion) -> Trajectories:
-        """Brought here."""
-        return cls(*(on_host(x) for x in (motion.values, motion.trust, motion.scale, motion.global_motion)))
-
-
 class Fit(NamedTuple):
     """The best movement.
 
@@ -60,7 +45,7 @@ class Fit(NamedTuple):
         - cut: of its trapezoid, single frames
         - signal: ``(t,)``, its measured extent, 0 at rest and 1 at the apex; power: how well that is known
         - rest: ``(t, d)``, trajectories without nuisance; extent: ``(d,)``, of each; robust: their weights ``(t, d)``
-        - nuisance, moved: what it was fitted to
+        - nuisance, motion: what it was fitted to
     """
 
     cut: Cut
@@ -70,21 +55,14 @@ class Fit(NamedTuple):
     extent: np.ndarray
     robust: np.ndarray
     nuisance: Nuisance
-    moved: Trajectories
-
-
-def on_host(x: torch.Tensor) -> np.ndarray:
-    """A tensor's values as float32."""
-    host: np.ndarray = x.detach().float().cpu().numpy()
-    return host
+    motion: Motion
 
 
 def search(motion: Motion, windows: Windows | None) -> Fit:
     """The best trapezoid, and the extent that was measured in each frame."""
-    moved = Trajectories.of(motion)
-    values, trust = moved.values, moved.trust
+    values, trust = motion.values, motion.trust
     t = len(values)
-    nuisance = Nuisance(moved)
+    nuisance = Nuisance(motion)
     without_global = nuisance.removed(values[None], trust[None])[0][0]
     # What most of the face does all the time is no expression, however little noise there is.
     usual = (trust * np.square(without_global)).sum(0) / np.maximum(trust.sum(0), 1e-6)
@@ -111,7 +89,7 @@ def search(motion: Motion, windows: Windows | None) -> Fit:
         anywhere = turn == 0 and t <= _SHORT
         cut = fit.anywhere(signal, power) if anywhere else fit.from_rest_to_full(signal, power)
         profile = trapezoid(cut, t)
-    return Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance, moved)
+    return Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], robust[0], nuisance, motion)
 
 
 def looked_at(motion: Motion, fit: Fit, windows: Windows | None) -> Fit:
@@ -123,29 +101,27 @@ def looked_at(motion: Motion, fit: Fit, windows: Windows | None) -> Fit:
     if motion.looks is None:
         return fit
     t = len(fit.signal)
-    size = np.linalg.norm((fit.extent / fit.moved.scale).reshape(-1, 2), axis=1)
-    trusted = fit.moved.trust.mean(0)[::2]
+    size = np.linalg.norm((fit.extent / fit.motion.scale).reshape(-1, 2), axis=1)
+    trusted = fit.motion.trust.mean(0)[::2]
     large = np.quantile(size[trusted > trusted.max() / 4], 0.95)
     share = np.float32(large**2 / (large**2 + _LARGE**2))
     cut, trust = Cut(*(key[None] for key in fit.cut)), motion.trust[:, ::2]
-    slow = torch.from_numpy(fit.nuisance.slow).to(trust)
-    robust = np.ones((1, *motion.trust[:, ::2].shape), np.float32)
+    robust = np.ones((1, *trust.shape), np.float32)
     for _ in range(_LOOKS):
         profile = trapezoid(cut, t)
-        looks, share_of_noise = motion.looks.along(motion, torch.from_numpy(profile[0]).to(trust), slow, trust)
-        trust, certain, moved = looks.trust, on_host(share_of_noise), Trajectories.of(looks)
-        nuisance = Nuisance(moved)
-        rest, extent = nuisance.removed(moved.values[None], moved.trust * robust, profile, prior=_PRIOR_LOOKS)
+        looks, certain = motion.looks.along(motion, profile[0], fit.nuisance.slow, trust)
+        trust, nuisance = looks.trust, Nuisance(looks)
+        rest, extent = nuisance.removed(looks.values[None], trust * robust, profile, prior=_PRIOR_LOOKS)
         error = np.square(rest - profile[..., None] * extent[:, None])
         robust = _robust(error, extent, 1.0)
-        signal, power = _combined(rest, extent, moved.trust * robust * certain)
+        signal, power = _combined(rest, extent, trust * robust * certain)
         power = share * power
         beside = (1 - share) * fit.power
         signal = (power * signal + beside * fit.signal) / np.maximum(power + beside, 1e-12)
         power = power + beside
         cut = fit_for(t, windows).from_rest_to_full(signal, power)
     weight = certain * robust[0]
-    return Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], weight, nuisance, moved)
+    return Fit(Cut(*(key[0] for key in cut)), signal[0], power[0], rest[0], extent[0], weight, nuisance, looks)
 
 
 def _robust(error: np.ndarray, extent: np.ndarray, variance: float) -> np.ndarray:
@@ -192,12 +168,12 @@ def _starts(
 class Nuisance:
     """What a trajectory holds beside the expression: its rest, a slow trend, and what the head's motion leaves."""
 
-    def __init__(self, moved: Trajectories) -> None:
-        t = len(moved.values)
+    def __init__(self, motion: Motion) -> None:
+        t = len(motion.values)
         self.slow = np.ones((t, 1), np.float32)
         self.of_global = np.zeros((t, 0), np.float32)
-        if moved.global_motion.shape[1]:
-            shift = moved.global_motion[:, [0, 3]]
+        if motion.global_motion.shape[1]:
+            shift = motion.global_motion[:, [0, 3]]
             self.of_global = shift = shift - median(shift)
             # Few frames can't tell a trend, or what bends with the global motion, from what moves by itself.
             if t > _SHORT:
@@ -206,7 +182,7 @@ class Nuisance:
                 self.of_global = np.concatenate((shift, *products), 1)
         follows = np.array([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3, np.float32)[: self.of_global.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
-        self.limit = follows[:, None] * moved.scale
+        self.limit = follows[:, None] * motion.scale
 
     def plain(self, values: np.ndarray, trust: np.ndarray) -> np.ndarray:
         """Values without rest and trend only."""
@@ -239,42 +215,6 @@ class Nuisance:
         design = np.concatenate((slow, *shape), -1)
         coefficient = least_squares(values, weight, design, (*self.ridge, *ridge))
         return values - slow @ coefficient[:, :q], coefficient[:, q:].sum(1)
-
-
-@lru_cache(maxsize=32)
-def _upper(q: int) -> tuple[np.ndarray, np.ndarray]:
-    return np.triu_indices(q)
-
-
-def least_squares(values: np.ndarray, weight: np.ndarray, design: np.ndarray, ridge: tuple[float, ...]) -> np.ndarray:
-    """Coefficients ``(s, q, d)`` of the design ``(s, t, q)`` for each trajectory, weighted.
-
-    The small symmetric systems are solved all at once, by elimination: several times quicker than one by one.
-    """
-    s, _, q = design.shape
-    i, j = _upper(q)
-    pairs = design[..., i] * design[..., j]
-    system = np.zeros((s, q, q + 1, weight.shape[-1]), np.float32)  # its lower half stays empty
-    system[:, i, j] = pairs.swapaxes(1, 2) @ weight
-    system[:, :, q] = design.swapaxes(1, 2) @ (weight * values)
-    k = range(q)
-    system[:, k, k] = system[:, k, k] * np.float32(1 + 1e-5) + np.array(ridge, np.float32)[:, None]
-    for n in range(q - 1):
-        row = system[:, n, n + 1 :]
-        factor = row[:, : q - 1 - n] / system[:, n, n, None]
-        system[:, n + 1 :, n + 1 :] -= factor[:, :, None] * row[:, None]
-    solution: np.ndarray = system[:, :, q]
-    for n in reversed(k):
-        known = (system[:, n, n + 1 : q] * solution[:, n + 1 :]).sum(1)
-        solution[:, n] = (solution[:, n] - known) / system[:, n, n]
-    return solution
-
-
-def median(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """The lower median along an axis, which is one of the values."""
-    middle = (x.shape[axis] - 1) // 2
-    value: np.ndarray = np.partition(x, middle, axis).take(middle, axis)
-    return value
 
 
 def _noise(values: np.ndarray) -> float:

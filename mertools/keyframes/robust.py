@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from mertools.keyframes.certainty import evidence, half_widths
-from mertools.keyframes.motion import Motion, clip_motion, find_cuts, is_picture, picture_motion, small_frames
-from mertools.keyframes.movement import Fit, looked_at, median, search
+from mertools.keyframes.least_squares import median
+from mertools.keyframes.motion import Motion, clip_motion, find_cuts, picture_motion
+from mertools.keyframes.movement import Fit, looked_at, search
+from mertools.keyframes.pictures import is_picture, small_frames
 from mertools.keyframes.trapezoid import Windows
 
 _FOUND = 0.5  # evidence from which a movement is found
@@ -127,7 +129,7 @@ def measured_extent(clip: Tensor, keys: tuple[int, int, int]) -> Tensor:
     near = ((max(key - first - 1, 0), min(key - first + 1, stop - first - 1)) for key in (onset, offset))
     around_onset, around_offset = near
     windows = Windows(around_onset, (apex - first, apex - first), around_offset)
-    if float(motion.values.abs().amax()) >= _MOTIONLESS:
+    if float(np.abs(motion.values).max()) >= _MOTIONLESS:
         with np.errstate(all="ignore"):
             signal = looked_at(motion, search(motion, windows), windows).signal
         extent[first:stop] = torch.from_numpy(signal) if np.isfinite(signal).all() else math.nan
@@ -181,14 +183,14 @@ def key_frames_of_motion(motion: Motion | None, reach: SearchRange, keys: tuple[
     start, stop, t, windows = reach
     if motion is None:
         return Found(start, stop - 1, stop - 1, 0.0, (1.0, 1.0, 1.0), (stop - 1, stop - 1))
-    if float(motion.values.abs().amax()) < _MOTIONLESS:
+    if float(np.abs(motion.values).max()) < _MOTIONLESS:
         return nothing_moves(t, keys)
     first = search(motion, windows)
     fit = looked_at(motion, first, windows)
     onset, offset = _visible(first, fit)
     apex = (int(fit.cut.apex) + int(fit.cut.end)) // 2
     # Of frames that are the same, the first is the apex.
-    same = ((motion.values[1:] - motion.values[:-1]).abs().amax(1) < _SAME).tolist()
+    same = (np.abs(motion.values[1:] - motion.values[:-1]).max(1) < _SAME).tolist()
     while onset + 1 < apex < len(same) and same[apex - 1]:
         apex -= 1
     if windows is not None:

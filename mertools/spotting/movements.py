@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from mertools.keyframes.least_squares import least_squares, median
 from mertools.keyframes.motion import Motion
 from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
 
@@ -59,7 +59,7 @@ class Movement(NamedTuple):
     end: int
     offset: int
     strength: float
-    pattern: Tensor
+    pattern: np.ndarray
     spread: tuple[float, float, float]
 
     def moved(self, frames: int, stride: int = 1) -> Movement:
@@ -70,8 +70,14 @@ class Movement(NamedTuple):
         return Movement(onset, apex, end, offset, self.strength, self.pattern, (first, second, third))
 
 
+@np.errstate(all="ignore")
 def find_movements(
-    motion: Motion, *, begins: bool = True, ends: bool = True, longer: bool = False, blinks: list[Tensor] | None = None
+    motion: Motion,
+    *,
+    begins: bool = True,
+    ends: bool = True,
+    longer: bool = False,
+    blinks: list[np.ndarray] | None = None,
 ) -> list[Movement]:
     """All movements of a stretch, in order, disjoint.
 
@@ -86,12 +92,11 @@ def find_movements(
     t = len(motion.values)
     if t < 4:
         return []
-    motion = motion.on_host()  # trajectories are few: what follows takes less time there
     values = _without_head(motion)
     before, after = (2 * MARGIN if known else 0 for known in (begins, ends))
-    around = (0, 0, before, after)
+    around = (before, after), (0, 0)
     lengths = _lengths(_HALF if longer else _SHORTEST)
-    score = _scores(F.pad(values, around), F.pad(motion.trust, around), lengths)
+    score = _scores(np.pad(values, around), np.pad(motion.trust, around), lengths)
     blinks = [] if blinks is None else blinks
     found = []
     for first, last in _peaks(score, lengths):
@@ -116,7 +121,7 @@ def _lengths(length: int) -> list[int]:
     return lengths
 
 
-def _template(length: int) -> Tensor:
+def _template(length: int) -> np.ndarray:
     rise = min(max(2, round(0.35 * length)), _STEEPEST)
     return _shape((0, rise, length - rise, length), length + 1)
 
@@ -125,27 +130,28 @@ def _cut(keys: Sequence[int]) -> Cut:
     return Cut(*(np.array([key]) for key in keys))
 
 
-def _shape(keys: Sequence[int], t: int) -> Tensor:
+def _shape(keys: Sequence[int], t: int) -> np.ndarray:
     """The trapezoid ``(t,)`` with these key frames."""
-    return torch.from_numpy(trapezoid(_cut(keys), t)[0])
+    shape: np.ndarray = trapezoid(_cut(keys), t)[0]
+    return shape
 
 
-def _scores(values: Tensor, trust: Tensor, lengths: list[int]) -> Tensor:
+def _scores(values: np.ndarray, trust: np.ndarray, lengths: list[int]) -> np.ndarray:
     """What a trapezoid of each length that begins in each frame explains ``(lengths, t)``, mean of the trajectories.
 
     Weighted least squares of rest, trend and trapezoid in a window around it; all its sums are convolutions.
     """
     t = len(values)
-    weights = torch.stack((trust, trust * values, trust * values.square()), -1).permute(1, 2, 0)  # (d, 3, t)
-    weight, first, second = (weights[:, i : i + 1].contiguous() for i in range(3))
-    score = values.new_full((len(lengths), t), -1.0)
+    series = (trust, trust * values, trust * np.square(values))
+    weight, first, second = (torch.from_numpy(x.T[:, None].copy()) for x in series)  # (d, 1, t)
+    score = np.full((len(lengths), t), -1, np.float32)
     for i, length in enumerate(lengths):
         beside = min(max(length // 3, 4), 16)
         n = length + 1 + 2 * beside
         if n > t:
             break
-        g = F.pad(_template(length), (beside, beside)).to(values)
-        u = torch.linspace(-1, 1, n).to(values)
+        g = torch.from_numpy(np.pad(_template(length), beside))
+        u = torch.linspace(-1, 1, n)
         one = torch.ones_like(u)
         s1, su, suu, sg, sug, sgg = F.conv1d(weight, torch.stack((one, u, u * u, g, u * g, g * g))[:, None]).unbind(1)
         x1, xu, xg = F.conv1d(first, torch.stack((one, u, g))[:, None]).unbind(1)
@@ -159,25 +165,24 @@ def _scores(values: Tensor, trust: Tensor, lengths: list[int]) -> Tensor:
         seen = gg > 0.05 * float(g.square().sum())
         gain = torch.where(seen, gx.square() / gg.clamp(min=1e-3), 0).minimum(xx)
         better = s1 * (torch.log1p(xx / s1) - torch.log1p((xx - gain) / s1))
-        score[i, beside : beside + better.shape[1]] = better.mean(0)
+        score[i, beside : beside + better.shape[1]] = better.mean(0).numpy()
     return score
 
 
-def _peaks(score: Tensor, tried: list[int]) -> list[tuple[int, int]]:
+def _peaks(score: np.ndarray, tried: list[int]) -> list[tuple[int, int]]:
     """First and last frame of the best trapezoids, no two of which share more than half of their frames."""
-    lengths = torch.tensor(tried).unsqueeze(1)
-    first = torch.arange(score.shape[1]).expand_as(score.cpu())
+    lengths = np.array(tried)[:, None]
+    first = np.arange(score.shape[1])
     last = first + lengths
     found: list[tuple[int, int]] = []
-    score = score.cpu().clone()
+    score = score.copy()
     while len(found) < _PEAKS:
-        best, place = score.flatten().max(0)
-        if float(best) < _LEAST:
+        i, start = divmod(int(score.argmax()), score.shape[1])
+        if score[i, start] < _LEAST:
             break
-        i, start = divmod(int(place), score.shape[1])
-        stop = start + int(lengths[i])
+        stop = start + tried[i]
         found.append((start, stop))
-        shared = (last.clamp(max=stop) - first.clamp(min=start) + 1).clamp(min=0)
+        shared = np.maximum(np.minimum(last, stop) - np.maximum(first, start) + 1, 0)
         score[2 * shared > lengths + 1 + stop - start + 1 - shared] = -1
     return found
 
@@ -185,7 +190,7 @@ def _peaks(score: Tensor, tried: list[int]) -> list[tuple[int, int]]:
 # --- one movement ---------------------------------------------------------------------------------------------------
 
 
-def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None:
+def _refined(values: np.ndarray, trust: np.ndarray, seed: tuple[int, int]) -> Cut | None:
     """The trapezoid near a peak that fits best: key frames ``(1,)``, an offset at t where it never falls."""
     t = len(values)
     length = seed[1] - seed[0]
@@ -199,31 +204,31 @@ def _refined(values: Tensor, trust: Tensor, seed: tuple[int, int]) -> Cut | None
     )
     fit = TrapezoidFit(n, windows)
     part, weight = values[start:stop], trust[start:stop]
-    profile = values.new_zeros(n)
-    profile[onset : offset + 1] = _template(length).to(values)[: n - onset]
-    line = torch.stack((torch.ones(n), torch.linspace(-1, 1, n)), 1).to(values)
-    robust = torch.ones_like(part)
+    profile = np.zeros(n, np.float32)
+    profile[onset : offset + 1] = _template(length)[: n - onset]
+    line = _line(n)
+    robust = np.ones_like(part)
     cut = None
     for _ in range(2):
-        design = torch.cat((line, profile.unsqueeze(1)), 1)
+        design = np.concatenate((line, profile[:, None]), 1)
         for _ in range(2):
             coefficient = _least_squares(part, weight * robust, design, (_RIDGE_OFF, _RIDGE_SLOPE, 1e-6))
-            error = (part - design @ coefficient.mT).square()
-            robust = 1 / (1 + error / (8 * error.median(0).values + 0.4))
-        extent = coefficient[:, 2]
+            error = np.square(part - design @ coefficient)
+            robust = 1 / (1 + error / (8 * median(error) + 0.4))
+        extent = coefficient[2]
         share = weight * robust
-        power = share @ extent.square()
-        signal = (share * (part - line @ coefficient[:, :2].mT)) @ extent / power.clamp(min=1e-12)
-        power = power / power.mean().clamp(min=1e-12)
-        cut = fit.from_rest_to_full(signal[None].numpy(), power[None].numpy())
-        profile = torch.from_numpy(trapezoid(cut, n)[0])
+        power = share @ np.square(extent)
+        signal = (share * (part - line @ coefficient[:2])) @ extent / np.maximum(power, 1e-12)
+        power = power / max(power.mean(), 1e-12)
+        cut = fit.from_rest_to_full(signal[None], power[None])
+        profile = trapezoid(cut, n)[0]
     if cut is None or cut.onset[0] <= 0 < start or (cut.offset[0] >= n and stop < t):
         return None  # it does not begin or end here
     return Cut(*(key + start for key in cut))
 
 
 def _judged(
-    motion: Motion, values: Tensor, cut: Cut, begins: bool, ends: bool, longer: bool, blinks: list[Tensor]
+    motion: Motion, values: np.ndarray, cut: Cut, begins: bool, ends: bool, longer: bool, blinks: list[np.ndarray]
 ) -> Movement | None:
     """The movement with its strength, or None for what is none."""
     t = len(values)
@@ -240,14 +245,16 @@ def _judged(
     if strength < FOUND * (2 if cut_off else 1):
         return None
     # Where the face is for most of the stretch is its rest, and not where a movement takes it.
-    power = motion.trust @ extent.square()
-    signal = (motion.trust * values) @ extent / power.clamp(min=1e-9)
-    frame = torch.arange(t, device=values.device)
+    power = motion.trust @ np.square(extent)
+    signal = (motion.trust * values) @ extent / np.maximum(power, 1e-9)
+    frame = np.arange(t)
     low, high = max(onset - MARGIN, 0), min(offset + MARGIN, t - 1)
     outside = ((frame >= low) & (frame <= onset)) | ((frame >= offset) & (frame <= high))
-    rest, moved = signal[outside].median(), signal[apex : end + 1].median()
-    usual = (signal.median() - rest) / (moved - rest)
-    if not float(usual) < _USUAL:  # NaN as well
+    if not outside.any() or apex >= t:
+        return None
+    rest, moved = median(signal[outside]), median(signal[apex : end + 1])
+    usual = (median(signal) - rest) / (moved - rest)
+    if not usual < _USUAL:  # NaN as well
         return None
     signal = (signal - rest) / (moved - rest)
     if _recurs(signal, onset, apex, end, offset):
@@ -262,7 +269,7 @@ def _judged(
     strength *= max(0.0, 1 - (2 * max(spread[0], spread[2]) / (offset - onset)) ** 2)  # it must begin and end somewhere
     if strength < FOUND * (2 if cut_off else 1):
         return None
-    pattern = pattern / pattern.norm().clamp(min=1e-12)
+    pattern = pattern / max(np.linalg.norm(pattern), 1e-12)
     if offset - onset <= _BLINK and _share_seen(motion, extent, apex, end) < _UNSEEN:
         again = _runs(signal, 0, onset - 1) + _runs(signal, offset + 1, t) > 0
         if again or any(float((pattern * other).sum()) > _ALIKE for other in blinks):
@@ -271,11 +278,10 @@ def _judged(
     return Movement(max(onset, 0), apex, end, min(offset, t - 1), strength, pattern, spread)
 
 
-def _recurs(signal: Tensor, onset: int, apex: int, end: int, offset: int) -> bool:
+def _recurs(signal: np.ndarray, onset: int, apex: int, end: int, offset: int) -> bool:
     """Whether the extent ``(t,)`` is that of a mouth that speaks: short ones in quick succession, or no steady hold."""
-    smooth = F.avg_pool1d(signal[None], 3, 1, 1)[0]
-    hold = smooth[apex : end + 1]
-    if len(hold) >= _SYLLABLE and float(hold.quantile(0.9) - hold.quantile(0.1)) > _UNSTEADY:
+    hold = _smooth(signal)[apex : end + 1]
+    if len(hold) >= _SYLLABLE and np.ptp(np.quantile(hold, (0.1, 0.9))) > _UNSTEADY:
         return True
     if offset - onset > _SYLLABLE:
         return False
@@ -283,42 +289,48 @@ def _recurs(signal: Tensor, onset: int, apex: int, end: int, offset: int) -> boo
     return others >= _SYLLABLES - 1
 
 
-def _runs(signal: Tensor, first: int, last: int) -> int:
+def _smooth(signal: np.ndarray) -> np.ndarray:
+    """Means of three frames, zeros beyond the ends."""
+    smooth: np.ndarray = np.convolve(signal, np.ones(3, np.float32) / 3, "same")
+    return smooth
+
+
+def _runs(signal: np.ndarray, first: int, last: int) -> int:
     """How often the extent goes up for a short while in some frames."""
-    away = (F.avg_pool1d(signal[None], 3, 1, 1)[0] > _AWAY).tolist()[max(first, 0) : max(last, 0)]
+    away = (_smooth(signal) > _AWAY).tolist()[max(first, 0) : max(last, 0)]
     return sum(up and 2 <= len(list(run)) <= _SYLLABLE for up, run in groupby(away))
 
 
-def _share_seen(motion: Motion, extent: Tensor, apex: int, end: int) -> float:
+def _share_seen(motion: Motion, extent: np.ndarray, apex: int, end: int) -> float:
     """Of the movement's energy, the share in blocks that are trusted while it lasts as they are otherwise."""
-    usual = motion.trust.quantile(0.9, dim=0).clamp(min=1e-6)
-    energy = extent.square() * usual
-    return float((motion.trust[apex : end + 1].mean(0) / usual * energy).sum() / energy.sum().clamp(min=1e-12))
+    usual = np.maximum(np.quantile(motion.trust, 0.9, axis=0), 1e-6)
+    energy = np.square(extent) * usual
+    return float((motion.trust[apex : end + 1].mean(0) / usual * energy).sum() / max(energy.sum(), 1e-12))
 
 
-def _coherence(motion: Motion, extent: Tensor, gain: Tensor) -> float:
+def _coherence(motion: Motion, extent: np.ndarray, gain: np.ndarray) -> float:
     """0 to 1: whether neighbouring blocks go the same way, as skin does, and noise and rounding do not."""
     rows, columns = motion.grid
     if min(rows, columns) < 2 or len(extent) != 2 * rows * columns:
         return 1.0
-    way = (extent / motion.scale).view(rows, columns, 2)
-    way = way / way.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    weight = gain.view(rows, columns, 2).sum(-1).clamp(min=0).sqrt()
+    way = (extent / motion.scale).reshape(rows, columns, 2)
+    way = way / np.maximum(np.linalg.norm(way, axis=-1, keepdims=True), 1e-12)
+    weight = np.sqrt(np.maximum(gain.reshape(rows, columns, 2).sum(-1), 0))
     same = ((way[1:] * way[:-1]).sum(-1) * weight[1:] * weight[:-1]).sum()
     same = same + ((way[:, 1:] * way[:, :-1]).sum(-1) * weight[:, 1:] * weight[:, :-1]).sum()
     pairs = (weight[1:] * weight[:-1]).sum() + (weight[:, 1:] * weight[:, :-1]).sum()
-    return min(max(float(same / pairs.clamp(min=1e-12)) / _COHERENT, 0.0), 1.0)
+    return min(max(float(same / max(pairs, 1e-12)) / _COHERENT, 0.0), 1.0)
 
 
-def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, float]:
+def _spread(signal: np.ndarray, power: np.ndarray, cut: Cut) -> tuple[float, float, float]:
     """How far each key frame may be moved until the trapezoid fits the extent ``(t,)`` clearly worse.
 
     Worse by 1.35 in log likelihood, which a normal error reaches in one case of ten; the error is that of the fit.
     """
     t = len(signal)
-    fitted = torch.from_numpy(trapezoid(cut, t)[0])
-    share = power / power.mean().clamp(min=1e-12)
-    left = share * (signal - fitted).square()
+    fitted = trapezoid(cut, t)[0]
+    share = power / max(power.mean(), 1e-12)
+    left = share * np.square(signal - fitted)
     variance = left.sum() / max(t - 4, 1) + _STILLEST**2
     widths = []
     for key in range(4):
@@ -327,16 +339,16 @@ def _spread(signal: Tensor, power: Tensor, cut: Cut) -> tuple[float, float, floa
             moved = np.stack(cut, 1).repeat(_WIDEST, 0)
             moved[:, key] += side * np.arange(1, _WIDEST + 1)
             ordered = (moved[:, 0] < moved[:, 1]) & (moved[:, 1] <= moved[:, 2]) & (moved[:, 2] < moved[:, 3])
-            profiles = torch.from_numpy(trapezoid(Cut(*moved.T), t))
-            worse = (share * (signal - profiles).square()).sum(1) - left.sum() > _WORSE * variance
-            worse |= ~torch.from_numpy(ordered)
-            sides.append(int(worse.to(torch.uint8).argmax()) + 0.5 if bool(worse.any()) else float(_WIDEST))
+            profiles = trapezoid(Cut(*moved.T), t)
+            worse = (share * np.square(signal - profiles)).sum(1) - left.sum() > _WORSE * variance
+            worse |= ~ordered
+            sides.append(int(worse.argmax()) + 0.5 if worse.any() else float(_WIDEST))
         widths.append(max(sides))
     plateau = float(cut.end[0] - cut.apex[0]) / 2
     return widths[0], max(min(widths[1], widths[2]) - plateau, 0.5), widths[3]
 
 
-def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[Tensor, Tensor]:
+def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[np.ndarray, np.ndarray]:
     """By how much each trajectory's robust error falls with the movement, and its extents, both ``(d,)``.
 
     ``beside``: movements that the model knows of already.
@@ -347,38 +359,32 @@ def _gains(motion: Motion, cut: Cut, beside: Sequence[Movement] = ()) -> tuple[T
     low, high = max(onset - margin, 0), min(offset + margin, t - 1) + 1
     values, trust, head = (x[low:high] for x in (motion.values, motion.trust, motion.global_motion))
     n = high - low
-    u = torch.linspace(-1, 1, n).to(values)
-    smooth = [torch.ones_like(u), u, *([u * u - 1 / 3, u**3 - 0.6 * u] if n > _BENT else [])]
+    u = np.linspace(-1, 1, n, dtype=np.float32)
+    smooth = [np.ones_like(u), u, *([u * u - 1 / 3, u**3 - 0.6 * u] if n > _BENT else [])]
     ridge = [1e-6, *[1e-2] * (len(smooth) - 1)]
     for other in beside:
         smooth.append(_shape([key - low for key in other[:4]], n))
         ridge.append(1e-6)
-    known = torch.stack(smooth, 1)
+    known = np.stack(smooth, 1)
     profile = _shape([int(key[0]) - low for key in cut], n)
-    moved = head[:, [0, 3]] if head.shape[1] else head
-    if moved.shape[1]:
-        moved = moved - moved.median(0).values
-        moved = torch.cat((moved, torch.stack((moved[:, 0] ** 2, moved.prod(1), moved[:, 1] ** 2), -1)), -1)
-    follows = values.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)[: moved.shape[1]]
-    limit = follows * motion.scale.unsqueeze(-1)
+    moved, limit = _of_head(head, motion.scale)
 
-    def error(design: Tensor, ridges: list[float]) -> tuple[Tensor, Tensor]:
+    def error(design: np.ndarray, ridges: list[float]) -> tuple[np.ndarray, np.ndarray]:
         weight = trust
         for _ in range(2):
             clean = values
             if moved.shape[1]:
-                both = torch.cat((design, moved), 1)
+                both = np.concatenate((design, moved), 1)
                 every = _least_squares(values, weight, both, (*ridges, *[_RIDGE_HEAD] * moved.shape[1]))
-                with_head = torch.maximum(torch.minimum(every[:, design.shape[1] :], limit), -limit)
-                clean = values - moved @ with_head.mT
+                clean = values - moved @ np.clip(every[design.shape[1] :], -limit, limit)
             coefficient = _least_squares(clean, weight, design, tuple(ridges))
-            left = (clean - design @ coefficient.mT).square()
+            left = np.square(clean - design @ coefficient)
             weight = trust / (1 + left / 4)
-        return (trust * torch.log1p(left)).sum(0), coefficient
+        return (trust * np.log1p(left)).sum(0), coefficient
 
-    with_it, coefficient = error(torch.cat((known, profile.unsqueeze(1)), 1), [*ridge, 1e-6])
+    with_it, coefficient = error(np.concatenate((known, profile[:, None]), 1), [*ridge, 1e-6])
     without, _ = error(known, ridge)
-    return without - with_it, coefficient[:, -1]
+    return without - with_it, coefficient[-1]
 
 
 # --- which of them --------------------------------------------------------------------------------------------------
@@ -415,27 +421,35 @@ def _gap(one: Movement, other: Movement) -> int:
     return max(one.onset - other.offset, other.onset - one.offset)
 
 
-def _least_squares(values: Tensor, weight: Tensor, design: Tensor, ridge: tuple[float, ...]) -> Tensor:
-    """Coefficients ``(d, q)`` of the design ``(t, q)`` for each trajectory ``(t, d)``, weighted."""
-    q = design.shape[-1]
-    pairs = (design.unsqueeze(-1) * design.unsqueeze(-2)).flatten(1)
-    left = (weight.mT @ pairs).view(-1, q, q) + torch.diag(design.new_tensor(ridge))
-    coefficient: Tensor = torch.linalg.solve(left, (weight * values).mT @ design)
+def _least_squares(values: np.ndarray, weight: np.ndarray, design: np.ndarray, ridge: tuple[float, ...]) -> np.ndarray:
+    """Coefficients ``(q, d)`` of the design ``(t, q)`` for each trajectory ``(t, d)``, weighted."""
+    coefficient: np.ndarray = least_squares(values[None], weight[None], design[None], ridge)[0]
     return coefficient
 
 
-def _without_head(motion: Motion) -> Tensor:
+def _line(t: int) -> np.ndarray:
+    """Rest and trend ``(t, 2)``."""
+    return np.stack((np.ones(t, np.float32), np.linspace(-1, 1, t, dtype=np.float32)), 1)
+
+
+def _of_head(head: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a head's motion ``(t, 6)`` may leave behind ``(t, 5)``, and how much of it, ``(5, d)``; none of none."""
+    if not head.shape[1]:
+        return head, np.zeros((0, len(scale)), np.float32)
+    moved = head[:, [0, 3]]
+    moved = moved - median(moved)
+    x, y = moved[:, :1], moved[:, 1:]
+    follows = np.array([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3, np.float32)
+    return np.concatenate((moved, x * x, x * y, y * y), 1), follows[:, None] * scale
+
+
+def _without_head(motion: Motion) -> np.ndarray:
     """Trajectories without trend and without what the head's motion leaves behind, over the whole stretch."""
-    t, values = len(motion.values), motion.values
-    line = torch.stack((torch.ones(t), torch.linspace(-1, 1, t)), 1).to(values)
-    if motion.global_motion.shape[1]:
-        moved = motion.global_motion[:, [0, 3]]
-        moved = moved - moved.median(0).values
-        moved = torch.cat((moved, torch.stack((moved[:, 0] ** 2, moved.prod(1), moved[:, 1] ** 2), -1)), -1)
-        follows = values.new_tensor([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3)
-        limit = follows * motion.scale.unsqueeze(-1)
-        design = torch.cat((line, moved), 1)
-        every = _least_squares(values, motion.trust, design, (1e-6, 1e-2, *[_RIDGE_HEAD] * 5))
-        values = values - moved @ torch.maximum(torch.minimum(every[:, 2:], limit), -limit).mT
-    coefficient = _least_squares(values, motion.trust, line, (1e-6, 1e-2))
-    return values - line @ coefficient.mT
+    values, line = motion.values, _line(len(motion.values))
+    moved, limit = _of_head(motion.global_motion, motion.scale)
+    if moved.shape[1]:
+        design = np.concatenate((line, moved), 1)
+        every = _least_squares(values, motion.trust, design, (1e-6, 1e-2, *[_RIDGE_HEAD] * moved.shape[1]))
+        values = values - moved @ np.clip(every[2:], -limit, limit)
+    rest: np.ndarray = values - line @ _least_squares(values, motion.trust, line, (1e-6, 1e-2))
+    return rest

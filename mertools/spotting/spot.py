@@ -16,13 +16,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mertools._checks import channels_first, check_count, check_number
 from mertools.clips.read import boxed, clip_frames
-from mertools.keyframes.motion import clip_motion, is_picture, picture_motion, small_frames
+from mertools.keyframes.motion import clip_motion, picture_motion
+from mertools.keyframes.pictures import is_picture, small_frames
 from mertools.keyframes.stream import alike_frames
 from mertools.spotting.framing import watched
 from mertools.spotting.landmarks import landmark_fps, read_landmarks
@@ -297,7 +299,7 @@ class _Level:
         self.frames: list[Tensor] = []
         self.pending: list[Tensor] = []
         self.fresh = 0  # frames since the last search
-        self.blinks: list[Tensor] = []
+        self.blinks: list[np.ndarray] = []
         self.begins = True
 
     def add(self, frame: Tensor) -> list[Movement] | None:
@@ -326,7 +328,7 @@ class _Level:
         if len(clip) < 4 or bool((clip == clip[0]).all()):
             return []
         motion = picture_motion(clip, bent=_BENT, faint=_FAINT) if self.pictures else clip_motion(clip)
-        if float(motion.values.abs().amax()) < _STILL:
+        if float(np.abs(motion.values).max()) < _STILL:
             return []
         found = find_movements(motion, begins=self.begins, ends=ends, longer=self.stride > 1, blinks=self.blinks)
         del self.blinks[:-_BLINKS]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import mertools as mt
-from mertools.keyframes.motion import find_cuts, small_frames
-from mertools.keyframes.movement import least_squares
+from mertools.keyframes.motion import find_cuts
+from mertools.keyframes.pictures import small_frames
 from mertools.keyframes.robust import _step_at, find_key_frames
 
 TIMING = {"num_frames": 90, "onset": 30, "apex": 42, "offset": 62, "size": 128}
@@ -278,19 +278,6 @@ def test_a_face_that_wanders_at_rest_moves_visibly_later():
 def test_where_a_smooth_step_reaches_a_height(height):
     x = _step_at(height)
     assert x * x * (3 - 2 * x) == pytest.approx(height, abs=1e-9)
-
-
-def test_small_systems_are_solved_as_by_lapack():
-    generator = torch.Generator().manual_seed(0)
-    design = torch.randn(3, 40, 5, generator=generator)
-    values, weight = torch.randn(40, 7, generator=generator), torch.rand(3, 40, 7, generator=generator)
-    arrays = values.unsqueeze(0).numpy(), weight.numpy(), design.numpy()
-    got = torch.from_numpy(least_squares(*arrays, (1e-6,) * 5))
-    for s in range(3):
-        for d in range(7):
-            root = weight[s, :, d].sqrt()
-            expected = torch.linalg.lstsq(root.unsqueeze(1) * design[s], (root * values[:, d]).unsqueeze(1)).solution
-            torch.testing.assert_close(got[s, :, d], expected[:, 0], rtol=1e-3, atol=1e-3)
 
 
 def test_a_movement_has_evidence_and_intervals_that_hold_it():
