@@ -12,7 +12,8 @@ from mertools.keyframes.movement import PRIOR, RIDGE, Fit
 from mertools.keyframes.trapezoid import Windows, fit_for, trapezoid
 
 _FOLLOWS_AT_MOST = 3.5  # times as far as a block may follow the head, where the question is if anything else moves
-_EVIDENCE = 4.9  # drop of the robust error that is as likely a movement as not
+_EVIDENCE = 4.4  # drop of the robust error that is as likely a movement as not
+_SHAPED = 4.0  # how much of it an extent of another shape than a trapezoid's takes away
 _NINE_IN_TEN = 1.645  # standard deviations
 _REACHES = 0.0, 3.0  # how far blocks follow the head, times what they do
 _MODELS = 1.5  # standard deviations
@@ -24,16 +25,26 @@ def evidence(motion: Motion, fit: Fit) -> float:
     The robust error without the movement, less that with it, in the three tenths of the blocks where it drops most:
     once as the search sees it, block by block, and once harder to convince, which count alike (geometric mean). There
     blocks are taken with their neighbours (what moves moves together, noise does not), and may follow the head up to
-    three times as far as the rest of the face, or stay behind it as a background does. Change counts only as far as
-    displacement explains it, so that neither a turn of the head nor a blink is evidence. Values are in units of their
-    error: the same number at any size, contrast and noise. More frames at rest do not add to it.
+    three times as far as the rest of the face, and its cube, or stay behind it as a background does. Change counts only
+    as far as displacement explains it, and all of it only as far as the extent rises, holds and falls once, so that
+    neither a turn of the head nor blinks are evidence. Values are in units of their error: the same number at any size,
+    contrast and noise. More frames at rest do not add to it.
     """
     values, clear = motion.values, np.minimum(motion.trust, motion.explained)
     alone = _drop(values, clear, motion.grid, fit, reach=1.0, prior=PRIOR)
     if motion.grid[0]:
         values, clear = _together(values, clear, motion.grid)
-    drop = math.sqrt(alone * _drop(values, clear, motion.grid, fit, reach=_FOLLOWS_AT_MOST, prior=RIDGE))
-    return drop / (drop + _EVIDENCE)
+    wary = fit._replace(nuisance=fit.nuisance.with_cubes())
+    drop = math.sqrt(alone * _drop(values, clear, motion.grid, wary, reach=_FOLLOWS_AT_MOST, prior=RIDGE))
+    drop *= _shaped(fit) ** _SHAPED
+    return float(drop / (drop + _EVIDENCE))
+
+
+def _shaped(fit: Fit) -> float:
+    """The share of the extent's variance that its trapezoid explains, 0 to 1."""
+    left = fit.power @ np.square(fit.signal - trapezoid(fit.cut, len(fit.signal)))
+    whole = fit.power @ np.square(fit.signal - np.average(fit.signal, weights=fit.power))
+    return max(0.0, 1 - float(left / whole)) if whole > 0 else 0.0
 
 
 def _drop(

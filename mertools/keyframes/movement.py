@@ -15,6 +15,7 @@ them than PyTorch, on whatever device the pictures are.
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ _ALIKE = 0.85  # correlation of two starts above which they are one
 _TURNS, _ALL_TURNS, _KEPT = 4, 1, (4, 2, 1)
 _FOLLOWS = 0.6  # how far a block may follow the head's motion, or stay behind it
 _FOLLOWS_BENT = 0.1  # the same of its square, per pixel
+_CUBES = 30.0  # square pixels by which its cube is divided
 RIDGE = 0.03  # how firmly a block is held not to follow the head
 PRIOR, _PRIOR_LOOKS = 2.0, 1.0  # the same where the extent is found: what may be movement is not the head's
 _SHAPE = 0.2  # of the movement: how far from a trapezoid faces move
@@ -183,6 +185,15 @@ class Nuisance:
         follows = np.array([_FOLLOWS] * 2 + [_FOLLOWS_BENT] * 3, np.float32)[: self.of_global.shape[1]]
         self.ridge = (1e-6, 1e-2)[: self.slow.shape[1]]
         self.limit = follows[:, None] * motion.scale
+
+    def with_cubes(self) -> Nuisance:
+        """The same with the cubes of the head's motion beside its squares, where there are any."""
+        more = copy.copy(self)
+        if self.of_global.shape[1] > 2:
+            cubes = self.of_global[:, :2] ** 3 / np.float32(_CUBES)
+            more.of_global = np.concatenate((self.of_global, cubes), 1)
+            more.limit = np.concatenate((self.limit, self.limit[:2]))
+        return more
 
     def plain(self, values: np.ndarray, trust: np.ndarray) -> np.ndarray:
         """Values without rest and trend only."""
