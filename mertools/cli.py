@@ -29,8 +29,8 @@ from mertools._text import csv_text, escape_unprintable
 from mertools.annotations.quality import REPAIRS
 from mertools.audit.search import SEARCHES
 from mertools.clips.read import IMAGES, clip_frames
-from mertools.keyframes.motion import find_cuts
-from mertools.keyframes.pictures import is_picture, small_frames
+from mertools.movement.motion import find_cuts
+from mertools.movement.pictures import is_picture, small_frames
 from mertools.plots import check_figure_path, save_figure
 from mertools.spotting.spot import video_fps, video_frames
 from mertools.spotting.timeline import MotionCurve, plot_timeline, thumbnail, wanted_frames

@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parents[1] / "mertools"
 # Lowest first; rooms on one floor know nothing of one another.
 FLOORS = (
     ("_checks", "_files", "_text"),
-    ("clips", "layers"),
+    ("clips", "layers", "movement"),
     ("keyframes", "action_units", "retention"),
     ("annotations", "models", "spotting"),
     ("audit", "evaluation"),

@@ -1,7 +1,7 @@
 """Key frames in real conditions: one movement that rises, holds and falls, and how sure that is.
 
-Of a clip, or of the part around an annotation, the stretch between two cuts with the most evidence; ``motion.py`` says
-what moves in it, ``movement.py`` fits the movement, ``certainty.py`` says how sure that is.
+Of a clip, or of the part around an annotation, the stretch between two cuts with the most evidence. What moves in it,
+and how sure it is, comes from the room ``movement``.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mertools.keyframes.certainty import evidence, half_widths
-from mertools.keyframes.least_squares import median
-from mertools.keyframes.motion import Motion, clip_motion, find_cuts, picture_motion
-from mertools.keyframes.movement import Fit, looked_at, search
-from mertools.keyframes.pictures import is_picture, small_frames
-from mertools.keyframes.trapezoid import Windows
+from mertools.movement.certainty import evidence, half_widths
+from mertools.movement.fit import Fit, looked_at, search
+from mertools.movement.least_squares import median
+from mertools.movement.motion import Motion, clip_motion, find_cuts, picture_motion
+from mertools.movement.pictures import is_picture, small_frames
+from mertools.movement.trapezoid import Windows
 
 _FOUND = 0.5  # evidence from which a movement is found
 _SAME = 1e-3  # of the error: frames without noise that show the same

@@ -22,10 +22,10 @@ from torch import Tensor
 from mertools._checks import channels_first
 from mertools.clips.read import boxed, chosen_frames, clip_frames
 from mertools.keyframes.distance import distance_between
-from mertools.keyframes.pictures import is_picture, small_frames
 from mertools.keyframes.records import KeyFrames
 from mertools.keyframes.robust import Found, key_frames_of_pictures, nothing_moves, search_range
 from mertools.keyframes.windows import Fractions, search_window_frames, window_frames
+from mertools.movement.pictures import is_picture, small_frames
 
 __all__: list[str] = []
 

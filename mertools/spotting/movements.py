@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from mertools.keyframes.least_squares import least_squares, median
-from mertools.keyframes.motion import Motion
-from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
+from mertools.movement.least_squares import least_squares, median
+from mertools.movement.motion import Motion
+from mertools.movement.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
 
 LONGEST = 96  # frames of a movement in a stretch
 MARGIN = 20  # frames beside a movement that show the face at rest

@@ -23,9 +23,9 @@ from torch import Tensor
 
 from mertools._checks import channels_first, check_count, check_number
 from mertools.clips.read import boxed, clip_frames
-from mertools.keyframes.motion import clip_motion, picture_motion
-from mertools.keyframes.pictures import is_picture, small_frames
 from mertools.keyframes.stream import alike_frames
+from mertools.movement.motion import clip_motion, picture_motion
+from mertools.movement.pictures import is_picture, small_frames
 from mertools.spotting.framing import watched
 from mertools.spotting.landmarks import landmark_fps, read_landmarks
 from mertools.spotting.movements import FOUND, LONGEST, MARGIN, Movement, best_disjoint, find_movements

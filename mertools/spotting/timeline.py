@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mertools._text import escape_unprintable
-from mertools.keyframes.pictures import is_picture, small_frames
+from mertools.movement.pictures import is_picture, small_frames
 from mertools.spotting.record import Expression
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import mertools as mt
-from mertools.keyframes.motion import find_cuts
-from mertools.keyframes.pictures import small_frames
 from mertools.keyframes.robust import _step_at, find_key_frames
+from mertools.movement.motion import find_cuts
+from mertools.movement.pictures import small_frames
 
 TIMING = {"num_frames": 90, "onset": 30, "apex": 42, "offset": 62, "size": 128}
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mertools.keyframes.pictures import _blur, blurred, small_frames
+from mertools.movement.pictures import _blur, blurred, small_frames
 
 
 @pytest.mark.parametrize("shape", [(3, 224, 224), (3, 360, 640), (1, 650, 960), (3, 37, 41), (4, 128, 100)])

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mertools.keyframes.least_squares import least_squares, median
-from mertools.keyframes.motion import Motion
-from mertools.keyframes.trapezoid import Cut, Windows, coarse_shapes, fit_for, trapezoid
+from mertools.movement.least_squares import least_squares, median
+from mertools.movement.motion import Motion
+from mertools.movement.trapezoid import Cut, Windows, coarse_shapes, fit_for, trapezoid
 
 _STARTS, _STARTS_WITH_GLOBAL = 6, 3
 _ALIKE = 0.85  # correlation of two starts above which they are one

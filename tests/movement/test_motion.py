@@ -3,8 +3,8 @@ import pytest
 import torch
 
 import mertools as mt
-from mertools.keyframes.motion import _in_one_spot, clip_motion, fit_affine, picture_motion
-from mertools.keyframes.pictures import small_frames
+from mertools.movement.motion import _in_one_spot, clip_motion, fit_affine, picture_motion
+from mertools.movement.pictures import small_frames
 
 SETTINGS = {"num_frames": 24, "onset": 6, "apex": 12, "offset": 20, "size": 128}
 

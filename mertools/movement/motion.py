@@ -26,9 +26,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools.keyframes.distance import pairwise_distance
-from mertools.keyframes.least_squares import eliminated, median
-from mertools.keyframes.pictures import (
+from mertools.movement.least_squares import eliminated, median
+from mertools.movement.pictures import (
     AREA,
     Blocks,
     Layout,
@@ -423,10 +422,11 @@ def _point_motion(moved: np.ndarray, places: np.ndarray, grid: tuple[int, int]) 
 
 
 def _feature_motion(clip: Tensor) -> Motion:
-    """Any other values, by the distances between frames: the leading coordinates that reproduce them."""
-    square = pairwise_distance(clip.unsqueeze(0).flatten(2))[0].square()
-    centred = square - square.mean(0) - square.mean(1, keepdim=True) + square.mean()
-    size, basis = torch.linalg.eigh(-centred / 2)
+    """Any other values: the leading coordinates that reproduce the distances between frames."""
+    values = clip.flatten(1) if clip.dtype == torch.float64 else clip.flatten(1).float()
+    values = values - values.mean(0)
+    values = values / values.abs().amax().clamp(min=1e-30)  # their squares add up
+    size, basis = torch.linalg.eigh(values @ values.mT)
     keep = min(_COORDINATES, len(clip))
     return _scaled(on_host(basis[:, -keep:] * size[-keep:].clamp(min=0).sqrt()), (0, 0))
 

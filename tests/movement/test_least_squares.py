@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mertools.keyframes.least_squares import least_squares, median
+from mertools.movement.least_squares import least_squares, median
 
 
 def test_small_systems_are_solved_as_by_lapack():

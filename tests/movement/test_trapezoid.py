@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from mertools.keyframes.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
+from mertools.movement.trapezoid import Cut, TrapezoidFit, Windows, trapezoid
 
 
 def cut_of(*keys):

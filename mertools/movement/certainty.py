@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mertools.keyframes.motion import Motion
-from mertools.keyframes.movement import PRIOR, RIDGE, Fit
-from mertools.keyframes.trapezoid import Windows, fit_for, trapezoid
+from mertools.movement.fit import PRIOR, RIDGE, Fit
+from mertools.movement.motion import Motion
+from mertools.movement.trapezoid import Windows, fit_for, trapezoid
 
 _FOLLOWS_AT_MOST = 3.5  # times as far as a block may follow the head, where the question is if anything else moves
 _EVIDENCE = 4.4  # drop of the robust error that is as likely a movement as not
