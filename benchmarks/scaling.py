@@ -105,6 +105,7 @@ def worker(setting: Setting, steps: int, image_size: int) -> None:
         data = model._get_ddp_logging_data()
         buckets = str(data.get("rebuilt_bucket_sizes") or data.get("bucket_sizes"))
         print(json.dumps({**times, "wire": wire, "same": same, "buckets": [int(x) for x in buckets.split(", ")]}))
+    torch.distributed.barrier()  # who leaves while another is still talking to it may be ended by gloo's threads
     torch.distributed.destroy_process_group()
 
 
