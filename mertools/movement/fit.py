@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mertools.movement.least_squares import least_squares, median
+from mertools.movement.least_squares import least_squares, median, product
 from mertools.movement.motion import Motion
 from mertools.movement.trapezoid import Cut, Windows, coarse_shapes, fit_for, trapezoid
 
@@ -154,7 +154,7 @@ def _starts(
     own = shapes - (shapes @ basis) @ basis.T
     weighted = trust * values
     energy, mass = (weighted * values).sum(0), trust.sum(0)
-    gain = np.square(own @ weighted) / (np.square(own) @ trust + 1e-3)
+    gain = np.square(product(own, weighted)) / (product(np.square(own), trust) + 1e-3)
     share = np.minimum(gain / (energy + common * mass + 1e-6), 0.999)
     score = -(np.log1p(-share) @ mass)
     alike = shapes - shapes.mean(1, keepdims=True)

@@ -9,11 +9,18 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import torch
 
 
 @lru_cache(maxsize=32)
 def _upper(q: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(q)
+
+
+def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``a @ b`` by PyTorch: threads of NumPy's BLAS beside PyTorch's own would wait for each other."""
+    result: np.ndarray = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
+    return result
 
 
 def least_squares(values: np.ndarray, weight: np.ndarray, design: np.ndarray, ridge: tuple[float, ...]) -> np.ndarray:
@@ -29,8 +36,8 @@ def least_squares(values: np.ndarray, weight: np.ndarray, design: np.ndarray, ri
     i, j = _upper(q)
     pairs = design[..., i] * design[..., j]
     system = np.zeros((s, q, q + 1, weight.shape[-1]), np.float32)  # its lower half stays empty
-    system[:, i, j] = pairs.swapaxes(1, 2) @ weight
-    system[:, :, q] = design.swapaxes(1, 2) @ (weight * values)
+    system[:, i, j] = product(pairs.swapaxes(1, 2), weight)
+    system[:, :, q] = product(design.swapaxes(1, 2), weight * values)
     k = range(q)
     system[:, k, k] = system[:, k, k] * np.float32(1 + 1e-5) + np.array(ridge, np.float32)[:, None]
     return eliminated(system)

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mertools.movement.least_squares import product
+
 _LONGEST = 64  # frames of a rise or fall that are tried, or a quarter of a longer clip
 _GROWTH = 1.15  # from one length tried to the next
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -193,7 +195,7 @@ class TrapezoidFit:
         both[1, ..., longest - 1 :] = both[0, ..., : longest - 2 : -1] if longest > 1 else both[0, ..., ::-1]
         windows = np.lib.stride_tricks.sliding_window_view(both, longest, -1)  # (2, s, 2, t, longest)
         windows = windows.swapaxes(2, 3).reshape(2, len(y), self.t, 2 * longest)
-        error: np.ndarray = windows @ self.bank
+        error = product(windows, self.bank)
         np.copyto(error, np.float32(math.inf), where=self.never)
         return error
 
