@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -526,7 +527,7 @@ def _codes(
             match = re.fullmatch(pattern, text)
             if stem := _code_key(name, match[1] if match else text):
                 wanted.add(stem)
-        found[name] = translation(page, wanted, lambda text, name=name: _code_key(name, text))  # type: ignore[misc]
+        found[name] = translation(page, wanted, partial(_code_key, name))
     return found
 
 

@@ -303,7 +303,7 @@ _TYPES = {
     "macro": "macro", "macro-expression": "macro", "macro expression": "macro", "micro": "micro",
     "micro-expression": "micro", "micro expression": "micro", "micro - 1/2": "micro",
 }  # fmt: skip
-_CASME3_A = {
+_CASME3_A: dict[str, Any] = {
     "columns": _columns(
         subject="Subject", clip="Filename", onset="Onset", apex="Apex", offset="Offset", action_units=("AU", "AUs"),
         objective_class="Objective class", label="emotion", reselect=("reselect", "flag"),
@@ -315,7 +315,7 @@ _CASME3_A = {
     "fps": 30.0,
     "row_names": r"spNO\.?\d+/[a-z]",
 }  # fmt: skip
-_SQUARED = {
+_SQUARED: dict[str, Any] = {
     "header": None,
     "fps": 30.0,
     "missing": (*AnnotationSchema.missing, "0"),
@@ -387,7 +387,7 @@ SCHEMAS: dict[str, AnnotationSchema] = {
             },
             optional=("self_report",),
             labels=_labels("negative", "positive", "surprise", "others"),
-            **_SQUARED,  # type: ignore[arg-type]
+            **_SQUARED,
         ),
         AnnotationSchema(
             name="cas(me)2-spotting",
@@ -399,10 +399,10 @@ SCHEMAS: dict[str, AnnotationSchema] = {
             labels=_TYPES,
             longest=None,
             key=("subject", "clip", "onset"),
-            **_SQUARED,  # type: ignore[arg-type]
+            **_SQUARED,
         ),
-        AnnotationSchema(name="casme3-a", sheet="label", **_CASME3_A),  # type: ignore[arg-type]
-        AnnotationSchema(name="casme3-a-v1", **_CASME3_A),  # type: ignore[arg-type]
+        AnnotationSchema(name="casme3-a", sheet="label", **_CASME3_A),
+        AnnotationSchema(name="casme3-a-v1", **_CASME3_A),
         AnnotationSchema(
             name="casme3-c",
             sheet="mockCrimeME",
