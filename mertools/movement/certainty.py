@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mertools.movement.fit import PRIOR, RIDGE, Fit
+from mertools.movement.least_squares import product
 from mertools.movement.motion import Motion
 from mertools.movement.trapezoid import Windows, fit_for, trapezoid
 
@@ -101,15 +102,15 @@ def half_widths(
         part = np.arange(d) * 9 // d
     kept = (part[:, None] != np.arange(9)).astype(np.float32)  # (d, 9)
     weight = fit.motion.trust * fit.robust
-    powers = [(weight * np.square(fit.extent)) @ kept]  # (t, 9)
-    signals = [(weight * fit.rest * fit.extent) @ kept / np.maximum(powers[0], 1e-12)]
+    powers = [product(weight * np.square(fit.extent), kept)]  # (t, 9)
+    signals = [product(weight * fit.rest * fit.extent, kept) / np.maximum(powers[0], 1e-12)]
     if first.nuisance.of_global.shape[1]:
         own, profile = first.motion, trapezoid(first.cut, t)[None]
         weight = own.trust * first.robust
         for reach in _REACHES:
             rest, extent = first.nuisance.removed(own.values[None], weight[None], profile, reach=reach)
-            power = weight @ np.square(extent[0])
-            signals.append(((weight * rest[0]) @ extent[0] / np.maximum(power, 1e-12))[:, None])
+            power = product(weight, np.square(extent[0]))
+            signals.append((product(weight * rest[0], extent[0]) / np.maximum(power, 1e-12))[:, None])
             powers.append(power[:, None])
     signal, power = np.concatenate(signals, 1).T, np.concatenate(powers, 1).T
     power = power / np.maximum(power.mean(1, keepdims=True), 1e-12)

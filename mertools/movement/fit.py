@@ -135,8 +135,8 @@ def _robust(error: np.ndarray, extent: np.ndarray, variance: float) -> np.ndarra
 
 def _combined(rest: np.ndarray, extent: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Trajectories ``(s, t, d)`` with their extents ``(s, d)`` as one signal ``(s, t)``, and how well that is known."""
-    power = (weight @ np.square(extent)[..., None])[..., 0]
-    signal = ((weight * rest) @ extent[..., None])[..., 0] / np.maximum(power, 1e-12)
+    power = product(weight, np.square(extent)[..., None])[..., 0]
+    signal = product(weight * rest, extent[..., None])[..., 0] / np.maximum(power, 1e-12)
     return signal, power / np.maximum(power.mean(1, keepdims=True), 1e-12)
 
 
@@ -149,21 +149,21 @@ def _starts(
     its energy ``e`` counts as the likelihood does with an unknown variance, ``log(e / (e − gain))``: no few of them
     decide.
     """
-    shapes = coarse_shapes(len(values), windows)
+    shapes = coarse_shapes(len(values), windows).copy()  # theirs are shared and read-only, which PyTorch refuses
     basis = np.linalg.qr(nuisance)[0]
-    own = shapes - (shapes @ basis) @ basis.T
+    own = shapes - product(product(shapes, basis), basis.T)
     weighted = trust * values
     energy, mass = (weighted * values).sum(0), trust.sum(0)
     gain = np.square(product(own, weighted)) / (product(np.square(own), trust) + 1e-3)
     share = np.minimum(gain / (energy + common * mass + 1e-6), 0.999)
-    score = -(np.log1p(-share) @ mass)
+    score = -product(np.log1p(-share), mass)
     alike = shapes - shapes.mean(1, keepdims=True)
     alike = alike / np.maximum(np.sqrt(np.square(alike).sum(1, keepdims=True)), 1e-9)
     chosen = []
     for _ in range(min(count, len(shapes))):
         best = int(score.argmax())
         chosen.append(best)
-        score[alike @ alike[best] > _ALIKE] = -math.inf
+        score[product(alike, alike[best]) > _ALIKE] = -math.inf
     return shapes[chosen]
 
 

@@ -18,7 +18,7 @@ def _upper(q: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """``a @ b`` by PyTorch: threads of NumPy's BLAS beside PyTorch's own would wait for each other."""
+    """``a @ b`` by PyTorch, for all but the smallest: NumPy's BLAS has threads of its own, which wait for PyTorch's."""
     result: np.ndarray = (torch.from_numpy(a) @ torch.from_numpy(b)).numpy()
     return result
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mertools.movement.least_squares import eliminated, median
+from mertools.movement.least_squares import eliminated, median, product
 from mertools.movement.pictures import (
     AREA,
     Blocks,
@@ -323,7 +323,7 @@ def fit_affine(moved: np.ndarray, places: np.ndarray, precision: np.ndarray, tru
     motion = np.zeros((t, 6), np.float32)
     for _ in range(5):
         weight = trust * takes_part
-        motion = _solved(weight @ pairs, (weight[..., None] * moved).reshape(t, -1) @ by_value, 1e-6)
+        motion = _solved(product(weight, pairs), (weight[..., None] * moved).reshape(t, -1) @ by_value, 1e-6)
         misfit = (_quadratic(moved - affine(places, motion), precision) * trust).mean(0)
         takes_part = 1 / (1 + misfit / (3 * median(misfit) + 1e-6))
     return motion
